@@ -42,7 +42,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import on first use: ``pjlocal --help`` needs neither NumPy nor llama.cpp."""
+    """Import on first use, because ``pjlocal --help`` needs neither NumPy nor llama.cpp."""
     if name in _WHERE:
         from importlib import import_module
 

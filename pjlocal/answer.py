@@ -1,4 +1,4 @@
-"""One answer being written: decisions become token events with text, counts and times."""
+"""An answer being written: turns decisions into token events with text, counts and times."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ class Rewrite:
     """The two passes of mode rewrite: Aligner (arXiv 2402.02416) with a model that follows instructions.
 
     draft: the plan of the first answer, without preferences.
-    engine: the engine of the correcting model, if that is another one.
+    engine: the engine of the correcting model, if it is not the answering model.
     correct: plans the correction from the first answer's text and tokens.
     n_ctx: the most tokens that a view of the correction may hold.
     """
@@ -58,12 +58,12 @@ class Rewrite:
 
 
 class Answer(ABC):
-    """An answer being written: iterate over its token events, then look at `result`.
+    """An answer being written.  Iterate over its token events, then read `result`.
 
     A `PersonaJudge` writes one answer at a time: starting another ends this one.
 
     Args:
-        engine: writes it.
+        engine: the engine that writes the answer.
         observer: called with each decision.
     """
 
@@ -113,7 +113,7 @@ class Answer(ABC):
 
     @cached_property
     def _events(self) -> Generator[TokenEvent]:
-        return self._run()  # made on first use: it refers to this object, and a server never iterates
+        return self._run()  # made on first use, because it refers to this object; a server never iterates
 
     def close(self) -> None:
         """End the answer.
@@ -126,7 +126,7 @@ class Answer(ABC):
         self._events.close()
 
     def end(self) -> None:
-        """End the answer in whichever thread it is written, and wait for that thread; set its `Interrupt` first."""
+        """End the answer and wait for the thread that writes it.  Set its `Interrupt` first."""
         while True:
             try:
                 self._events.close()
@@ -279,8 +279,8 @@ class SingleAnswer(Answer):
         self.layout = slot.layout
         if generation.schedule == "reference" and len(prompts) > 1 and not slot.can_truncate:
             raise UsageError(
-                "--schedule reference rolls its KV caches back, and this model's memory cannot be trimmed: "
-                "use --schedule lockstep, which gives the same text"
+                "this model's KV cache cannot be rolled back, as --schedule reference requires: use --schedule "
+                "lockstep, which gives the same text"
             )
         self._phase = self._make_phase()
         policies = self._policies()
@@ -292,7 +292,7 @@ class SingleAnswer(Answer):
         ends_generation, stop_tokens, thinking = self._ends_generation, self._stop_tokens, self._phase.thinking
 
         def is_end(token: int) -> bool:
-            """True if the answer ends with this token.  A stop token does not end a thought."""
+            """True if the answer ends with this token.  A stop token does not end the thinking."""
             return ends_generation(token) or (token in stop_tokens and not thinking.is_thought)
 
         self._is_end = is_end
@@ -304,7 +304,7 @@ class SingleAnswer(Answer):
             self._decisions = lockstep(slot, prompts, policies, rules, uniforms, self._guesser(slot))
 
     def decide(self) -> list[TokenEvent]:
-        """Decide one token, and return the events whose text is now final.  The last one sets ``finish_reason``."""
+        """Decide one token, and return the events whose text is final now.  The last token sets ``finish_reason``."""
         decision = next(self._decisions, None)
         if decision is None:
             self.finish_reason = "length"
@@ -321,7 +321,7 @@ class SingleAnswer(Answer):
         return self._visible(events)
 
     def _give(self) -> list[TokenEvent]:
-        """The events of the answer's beginning that the request gives."""
+        """The events of the tokens from the request's ``begin``."""
         stream: TextStream[tuple[int, bool]] = TextStream()
         piece = self.engine.model.piece
         given = self._beginning[: self.n_given]
@@ -332,7 +332,7 @@ class SingleAnswer(Answer):
         return events
 
     def interrupt(self) -> None:
-        """End it as interrupted."""
+        """End the answer as interrupted."""
         self.finish_reason = "interrupted"
 
     def finish(self, slot: Slot) -> list[TokenEvent]:
@@ -349,9 +349,9 @@ class SingleAnswer(Answer):
         return events
 
     def _settle(self, thought: bool) -> list[TokenEvent]:
-        """The events of the undecided tokens, now known to be thought or answer.
+        """The events of the undecided tokens, which are now known to be thinking or answer.
 
-        Stop strings end an answer, but not a thought.
+        Stop strings end an answer, but not the thinking.
         """
         decisions, self._undecided = self._undecided, []
         if thought:
@@ -388,7 +388,7 @@ class SingleAnswer(Answer):
         return ThinkingPhase(
             thinking,
             lambda token: b"" if ends_generation(token) else model.piece(token, special=True),
-            lambda text: model.tokenize(text, special=True, goes_on=True),
+            lambda text: model.tokenize(text, special=True, continues=True),
             Forced,
             request.generation.think_tokens,
             request.generation.max_tokens,
@@ -397,14 +397,14 @@ class SingleAnswer(Answer):
         )
 
     def _piece(self, decision: Decision, thought: bool) -> bytes:
-        """The bytes that a token adds to the text.  Within a thought, control tokens are spelled out."""
+        """The bytes that a token adds to the text.  In the thinking, control tokens are spelled out."""
         token, model = decision.token, self.engine.model
         if self._ends_generation(token) or (token in self._stop_tokens and not thought):
             return b""
         return model.piece(token, special=thought and not model.is_end(token))
 
     def _visible(self, events: list[TokenEvent]) -> list[TokenEvent]:
-        """The events for the caller: none for a first answer, which will be corrected."""
+        """The events to return to the caller: none of a first answer, which will be corrected."""
         if self._rewrite and not self._draft:
             self.drafted += events
             return []
@@ -435,7 +435,7 @@ class SingleAnswer(Answer):
     def _n_rows(self) -> int:
         """The most tokens that a view decodes at once with logits after each.
 
-        Algorithm 1 decodes the token before a draft and the draft; lockstep one token and the guess after it.
+        Algorithm 1 decodes a draft and the token before it; lockstep decodes one token and the guess after it.
         """
         generation = self._current.request.generation
         if generation.schedule == "reference" and len(self._current.prompts) > 1:
@@ -503,11 +503,11 @@ class SingleAnswer(Answer):
         return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
-        """The event of a decision with its text.  Counts it in the statistics."""
+        """Make the event of a decision with its text, and count it in the statistics."""
         rejected = decision.rejected
         model = self.engine.model
         pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))
-        self.statistics.count_settled(pushes, decision.neutral, thought)
+        self.statistics.count_final(pushes, decision.neutral, thought)
         event = TokenEvent(
             position=self.n_given + decision.position,
             id=decision.token,
@@ -540,8 +540,8 @@ class ViewTokens:
     """An `Observer` that stores the most probable tokens of every view at the last decision, before any filter.
 
     Args:
-        names: of every view.
-        n: tokens of each view.
+        names: the names of all views.
+        n: the number of tokens to store for each view.
     """
 
     def __init__(self, model: Model, names: Sequence[str], n: int) -> None:

@@ -10,8 +10,8 @@ from .errors import UsageError
 from .textfile import user_path
 from .visible import one_line
 
-_MOST_BYTES = 1 << 26  # more than any context takes
-_PER_TOKEN = 4  # characters, roughly; used without a tokenizer
+_MOST_BYTES = 1 << 26  # more than fits in any context
+_PER_TOKEN = 4  # characters, an estimate to use without a tokenizer
 
 #: The first bytes of files that are not text, with the names of their kinds.
 _KINDS = {
@@ -39,7 +39,7 @@ class Attachment:
         return f'<file name="{self.name}">\n{self.text}\n</file>'
 
     def size(self, n_tokens: int | None) -> str:
-        """The name and the number of tokens; None estimates it."""
+        """A text with the name and the number of tokens, which is estimated if it is None."""
         about, n = ("about ", max(1, len(self.text) // _PER_TOKEN)) if n_tokens is None else ("", n_tokens)
         return f"{self.name}: {about}{n:,} token{'' if n == 1 else 's'}"
 
@@ -69,7 +69,7 @@ def parse_attachment(path: str, name: str, data: bytes, most: int = _MOST_BYTES)
     if kind:
         raise UsageError(f"{path} is {kind}, and only text can be read: save its text to a file first")
     if len(data) > most:
-        raise UsageError(f"{path} is larger than {most >> 20} MiB, which no context has room for")
+        raise UsageError(f"{path} is larger than {most >> 20} MiB, more than fits in any context")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -83,7 +83,7 @@ def parse_attachment(path: str, name: str, data: bytes, most: int = _MOST_BYTES)
 
 
 def with_attachments(attachments: Iterable[Attachment], question: str) -> str:
-    """The files, then the question."""
+    """Put the texts of files before a question."""
     return "\n\n".join([*map(str, attachments), question])
 
 

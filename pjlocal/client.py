@@ -46,7 +46,7 @@ _NO_CHAT = "chat_not_found"  # the code of the only status 404 that a server of 
 
 
 class ServerError(PjlocalError):
-    """The server does not write the answer, or not all of it."""
+    """The server did not write the answer, or only a part of it."""
 
 
 class ServerGone(ServerError):
@@ -58,7 +58,7 @@ class KeyRefused(UsageError):
 
 
 class ServerBusy(ServerError):
-    """All places of the server are taken."""
+    """The server is full: it is writing answers, and its queue has no place left."""
 
 
 class WarningLog:
@@ -75,7 +75,7 @@ class WarningLog:
 
 
 def is_loopback(host: str) -> bool:
-    """True if only this machine reaches the address."""
+    """True if only this machine can reach the address."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -86,7 +86,7 @@ def is_loopback(host: str) -> bool:
 
 
 def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | None:
-    """The resident server with this model; None without its socket, or if llama.cpp's log is to be shown here."""
+    """The resident server with this model; None if there is none, or if llama.cpp's log should be shown here."""
     where = socket_path(model, engine)
     if where is None or engine.verbose or not is_private(where.parent) or not where.is_socket():
         return None
@@ -107,7 +107,7 @@ def why_no_server(request: Request) -> str:
 
 
 def _spelled_out(request: Request) -> Request:
-    """The request with the user's own presets replaced by their texts, because another machine lacks them."""
+    """Replace the user's own presets by their texts, because another machine does not have them."""
     own = {name: text for name, text in presets().items() if name not in PRESETS}
 
     def spelled(spec: str) -> str:
@@ -128,14 +128,14 @@ _MODEL_FACTS = {"name", "lasting_name", "context_limit", "description", "recomme
 
 
 class Server:
-    """A server that has a model in memory.
+    """A ``pjlocal serve``.
 
     Args:
-        where: its URL, or the socket of a resident one.
+        where: its URL, or the path of a resident server's socket.
         interrupt: ends every wait.
 
     Raises:
-        UsageError: the URL is not one of HTTP.
+        UsageError: the URL is not an HTTP URL.
     """
 
     def __init__(self, where: str | Path, interrupt: Interrupt) -> None:
@@ -170,8 +170,8 @@ class Server:
         """Refuse a request that no server can write.
 
         Raises:
-            ServerError: the server is resident; the model can be loaded here instead.
-            UsageError: the server is another one.
+            ServerError: the server is resident, so the model can be loaded here instead.
+            UsageError: the server is not resident.
         """
         if why := why_no_server(request):
             raise ServerError(why) if self.is_resident else UsageError(f"{why}: --no-server loads the model here")
@@ -183,14 +183,14 @@ class Server:
         return (request if self.is_resident else _spelled_out(request)).as_dict()
 
     def answer(self, request: Request, **body: Any) -> RemoteAnswer:
-        """An answer that the server has accepted.
+        """Request an answer.  It is returned when the server has accepted it.
 
         Args:
             body: the rest of the body: ``messages`` or ``chat``.
 
         Raises:
-            UsageError: the request cannot be written.
-            ServerError: this server does not write it.
+            UsageError: the request is not valid.
+            ServerError: the server does not write the answer.
             Interrupted: on request.
         """
         self.check_can_write(request)
@@ -203,9 +203,9 @@ class Server:
         return RemoteAnswer(self, response, patience, number)
 
     def answer_when_free(self, request: Request, **body: Any) -> RemoteAnswer:
-        """An answer, requested again while all places of the server are taken.
+        """Request an answer, again and again while all places of the server are taken.
 
-        Raises what `answer` does, except ServerBusy.
+        Raises the errors of `answer`, except ServerBusy.
         """
         while not self.interrupt.is_set():
             try:
@@ -231,7 +231,7 @@ class Server:
         self._open("POST", f"/api/answers/{quote(number, safe='')}/stop", patience, {}).close()
 
     def call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        """The JSON that a route returns; None for an empty body.
+        """Call a route and return its JSON; None for an empty body.
 
         Raises:
             UsageError: the server refuses the request.
@@ -261,7 +261,7 @@ class Server:
         return _RESIDENT_S if self.is_resident else _SILENT_S
 
     def _open(self, method: str, path: str, patience: _Patience, body: Mapping[str, Any] | None = None) -> HTTPResponse:
-        """A successful response, its body unread.  Raises the errors of `call`."""
+        """Send a request, and return the response if it succeeds.  Raises the errors of `call`."""
         headers = {"Connection": "close", "User-Agent": f"pjlocal/{__version__}"}
         if self._key:
             headers["Authorization"] = f"Bearer {self._key}"
@@ -275,7 +275,7 @@ class Server:
             connection.request(method, f"{self._path}{path}", data, headers)
             response = connection.getresponse()
             if connection.sock:
-                connection.sock.close()  # as soon as the response is closed
+                connection.sock.close()  # closes the socket when the response is closed
         except BaseException as error:
             connection.close()
             if isinstance(error, OSError | HTTPException | ValueError):  # ValueError: a key impossible in a header
@@ -342,27 +342,27 @@ class Server:
 
 
 class _Patience:
-    """The time limit for silence of the other side, and the effect of Ctrl-C during a wait.
+    """The time limit for a server that sends nothing, and the effect of Ctrl-C during a wait.
 
     Args:
         seconds: silence after which the server counts as dead.
-        interrupt: ends the wait; None for a wait that nothing ends.
+        interrupt: ends the wait; None if Ctrl-C has no effect.
     """
 
     def __init__(self, seconds: float, interrupt: Interrupt | None) -> None:
         self.seconds = seconds
         self._interrupt = interrupt
-        #: Called once at Ctrl-C to stop the other side, instead of ending the wait at once.
+        #: Called at the first Ctrl-C to stop the server, instead of ending the wait.
         self.ask_to_stop: Callable[[], None] | None = None
         self._is_stopping = False
         self._last_activity = time.monotonic()
 
     def restart(self) -> None:
-        """Restart the time limit, since data was received or sent."""
+        """Restart the time limit, after data was received or sent."""
         self._last_activity = time.monotonic()
 
     def look(self) -> None:
-        """Handle Ctrl-C.  Raises Interrupted: on request, unless the other side was asked to stop just now."""
+        """Handle Ctrl-C.  Raises Interrupted, unless this Ctrl-C made the server stop."""
         if not (self._interrupt and self._interrupt.is_set()):
             return
         if self._is_stopping and time.monotonic() - self._last_activity <= _STOPPING_S:
@@ -373,11 +373,11 @@ class _Patience:
         try:
             self.ask_to_stop()
         except PjlocalError:
-            raise Interrupted from None  # whatever the server does
+            raise Interrupted from None  # even if the server does not stop
         self.restart()
 
     def lose(self) -> None:
-        """Check the time limit.  Raises TimeoutError: the silence exceeds it."""
+        """Raise TimeoutError if the silence exceeds the time limit."""
         if time.monotonic() - self._last_activity > self.seconds:
             raise TimeoutError("the server sends nothing")
 
@@ -435,7 +435,7 @@ _STARTED_FIELDS = frozenset(f.name for f in fields(Started))
 
 
 class RemoteAnswer:
-    """An answer that a server writes: iterate over its token events, then look at `result`, as with an `Answer`.
+    """An answer that a server writes.  Iterate over its token events, then read `result`, as with an `Answer`.
 
     `started` is set before the first event.
     """
@@ -455,7 +455,7 @@ class RemoteAnswer:
         self.expected: Mode = "judge"
         self.statistics = Statistics()
         self.finish_reason: FinishReason | None = None
-        #: The tokens that may come in the place of its only one, where the request asks for them.
+        #: Alternatives to the answer's only token, if the request has them.
         self.alternatives: list[Alternative] = []
         self._result: Result | None = None
         self._emitted: list[TokenEvent] = []
@@ -552,7 +552,6 @@ class RemoteAnswer:
             self._response.close()
 
     def _messages(self) -> Iterator[dict[str, Any]]:
-        """The JSON objects of the stream of server-sent events."""
         while line := self._response.readline():
             if line.startswith(b"data:"):
                 yield json.loads(line[5:])

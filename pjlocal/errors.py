@@ -1,4 +1,4 @@
-"""Errors that reach the user: one line with what is wrong and what to do, and an exit status."""
+"""Errors that reach the user, with a one-line message (what is wrong, then what to do) and an exit status."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ log = logging.getLogger("pjlocal")
 
 
 class PjlocalError(Exception):
-    """An error whose text is written for a person.
+    """An error whose message is written for users.
 
-    in_flags: the text for the command line, if the error's own text names settings by Python keywords.
+    in_flags: the message for the command line, if the error's own message names settings by Python keywords.
     """
 
     exit_status = 1
@@ -22,7 +22,7 @@ class PjlocalError(Exception):
 
 
 class UsageError(PjlocalError):
-    """The request itself is wrong: an option, a prompt, a preference, or a file one of them names."""
+    """The request is wrong: an option, a prompt, a preference, or a file that one of them names."""
 
     exit_status = 2
 
@@ -32,7 +32,7 @@ class ModelError(PjlocalError):
 
 
 class RefusedError(ModelError):
-    """The model cannot write what this request asks for; it can write others."""
+    """The model cannot write the answer to this request, but may write others."""
 
 
 class OutputError(PjlocalError):
@@ -64,8 +64,8 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's words
         return "no home folder is known: set HOME", 1
     what = " ".join(f"{type(error).__name__}: {error}".split())
-    if len(what) > _MOST_SAID:
-        what = f"{what[:_MOST_SAID]} …"
+    if len(what) > _MOST_QUOTED:
+        what = f"{what[:_MOST_QUOTED]} …"
     return (
         f"this is a bug in pjlocal: {what} (in {_place(error)}). Run the command again as pjlocal --debug, and "
         "report its output",
@@ -73,11 +73,11 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
     )
 
 
-_MOST_SAID = 200  # characters of Python's message, which may quote a whole text
+_MOST_QUOTED = 200  # characters of Python's message, which may quote a whole text
 
 
 def _place(error: BaseException) -> str:
-    """The last line of this package in the traceback, or the last line at all."""
+    """The last line of this package in the traceback, else the last line."""
     frames = traceback.extract_tb(error.__traceback__)
     ours = [frame for frame in frames if Path(frame.filename).is_relative_to(Path(__file__).parent)]
     for frame in reversed(ours or frames):
@@ -89,6 +89,7 @@ _LONGEST_WORD = 100  # characters; comparing longer ones takes long
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``did you mean this or that?`` with the names most similar to a wrong one; empty if there are none."""
-    near = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5) if len(word) <= _LONGEST_WORD else []
-    return f"did you mean {' or '.join(near)}?" if near else ""
+    """A suggestion with the known names most similar to a word, as in ``did you mean this or that?``; empty if there
+    are none."""
+    similar = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5) if len(word) <= _LONGEST_WORD else []
+    return f"did you mean {' or '.join(similar)}?" if similar else ""

@@ -1,4 +1,4 @@
-"""The user's own folders.  A container with an arbitrary user has none."""
+"""The user's own folders.  They may not exist, for example for an arbitrary user in a container."""
 
 from __future__ import annotations
 

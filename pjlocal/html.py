@@ -1,7 +1,7 @@
-"""HTML pages from Jinja2 templates.  Text of a model, a user or a file never becomes markup.
+"""Render HTML pages from Jinja2 templates.  Text of a model, a user or a file never becomes markup.
 
-Every value in a template is written through `visible.shown` and then escaped, so that no template can forget either.
-Templates, styles and scripts are files of this package; their names are relative to it.
+Every value passes through `visible.shown` and is then escaped, without a need to do so in the templates.  Templates,
+styles and scripts are files of this package; their names are relative to it.
 """
 
 from __future__ import annotations

@@ -55,21 +55,21 @@ _by_keywords = settings.by_keywords(
 class PersonaJudge:
     """A local model that answers under two preferences.
 
-    Settings may be given by name instead of in their groups: ``PersonaJudge(temperature=0, n_ctx=2048)``.
+    Settings can also be given by name: ``PersonaJudge(temperature=0, n_ctx=2048)``.
 
     Args:
         model: a name for `gguf.locate.find_model`: a GGUF path, a model's name or its beginning, ``org/repo``, or
             ``smollm2`` (the default); or a loaded `Model`, whose weights are freed when all its users are closed.
-        prefer: preferences dealt to the two views in turn: presets, free text or ``@file``; one text or several. Two
-            lists are the preferences of view a and of view b.
+        prefer: one preference or several (presets, free text or ``@file``), assigned to the two views in turn; or two
+            lists, the preferences of view a and of view b.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
         request: all settings of an answer at once, instead of the preferences and the three groups above it.
         template: the template of a loaded `Model` that several judges share; its process ends when all are closed.
 
     Raises:
-        UsageError: preferences, a setting, a schema, an expression or a Lark grammar that cannot be used.
-        ModelError: a model that cannot be used.
-        TypeError: an unknown argument, or one of another type.
+        UsageError: preferences, a setting, a schema, an expression or a Lark grammar cannot be used.
+        ModelError: the model cannot be used.
+        TypeError: an argument is unknown or has a wrong type.
     """
 
     @_by_keywords
@@ -145,8 +145,9 @@ class PersonaJudge:
         self.close()
 
     def close(self) -> None:
-        """End the answer being written, in whichever thread, and free the contexts; then the model and its template,
-        unless others use them."""
+        """End the answer being written and free the contexts.  Callable from any thread.
+
+        The model and its template are freed too, unless other judges use them."""
         self.decoder.close()
         if self._together:
             self._together[1].close()
@@ -163,7 +164,7 @@ class PersonaJudge:
         return answer.result
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name == "prefer":  # an attribute would hide the method
+        if name == "prefer":  # assigning to it would hide the method
             self.prefer(value)
         else:
             super().__setattr__(name, value)
@@ -179,8 +180,7 @@ class PersonaJudge:
 
     @_by_keywords
     def prefer(self, prefer: Preferences) -> None:
-        """Set the preferences from the next answer on: one text or several, which are dealt to the views, or two lists,
-        one for each view.
+        """Set the preferences from the next answer on; see the class's ``prefer``.
 
         Raises:
             UsageError: a preference cannot be used; the current ones stay.
@@ -192,7 +192,7 @@ class PersonaJudge:
         self.request = self.request.replace(views=views)
 
     def check(self, sampling: settings.Sampling) -> None:
-        """Refuse filters that cannot be used with this model.
+        """Refuse sampling settings that cannot be used with this model.
 
         Raises:
             UsageError: a grammar, schema, expression or logit bias cannot be used.
@@ -205,7 +205,7 @@ class PersonaJudge:
         """Refuse adapters that are broken, or made for another model.
 
         Raises:
-            ModelError: names the adapter and the reason.
+            ModelError: an adapter cannot be used; the message has the reason.
         """
         named = generation.adapters()
         if self._file is None or named == self._fitting:
@@ -215,20 +215,20 @@ class PersonaJudge:
 
     @_by_keywords
     def stream(self, prompt: Prompt, **changes: Any) -> Answer:
-        """The answer to a text, or to messages of which the last is the user's, token by token.
+        """Answer a text, or a conversation that ends with the user's message.  The answer yields its token events.
 
         Args:
-            changes: settings for this answer alone, by name: ``temperature=0, max_tokens=50``; and preferences, as
+            changes: settings for this answer alone, by name: ``temperature=0, max_tokens=50``; and preferences, as in
                 ``prefer=["concise"]``.
 
         Raises:
-            UsageError: a prompt or a setting that cannot be used.
-            TypeError: an unknown setting, or a prompt of another type.
+            UsageError: the prompt or a setting cannot be used.
+            TypeError: a setting is unknown, or the prompt has a wrong type.
         """
         return self.answer(self._plan_prompt(prompt, changes))
 
     def _plan_prompt(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
-        """The plan of the answer to a prompt with some settings changed."""
+        """Plan the answer to a prompt with some settings changed."""
         system, conversation = parse_conversation(prompt)
         changes = dict(changes)
         if named := {*PREFERENCES} & changes.keys():
@@ -244,10 +244,10 @@ class PersonaJudge:
         engine: Engine | None = None,
         observe: Callable[[], Observer | None] = lambda: None,
     ) -> Answer:
-        """The answer of a plan, token by token.
+        """Make the answer of a plan, which yields its token events.
 
         Args:
-            engine: an engine on this model that writes it; by default this judge's own.
+            engine: the engine that writes it, on this model; by default this judge's own.
             observe: makes the observer of an answer's decisions.
 
         Raises:
@@ -290,7 +290,7 @@ class PersonaJudge:
         return Engine(self.model, settings, self.interrupt, capacity)
 
     def next_tokens(self, plan: Plan, n: int = N_ALTERNATIVES) -> list[Alternative]:
-        """The most probable tokens behind the plan's prompts, n of each view.
+        """The n most probable tokens of each view after the plan's prompts.
 
         Raises:
             Interrupted: on request.
@@ -304,23 +304,27 @@ class PersonaJudge:
         return view_tokens.alternatives
 
     def plan_next_token(self, plan: Plan, n: int) -> tuple[Plan, ViewTokens]:
-        """The plan of a single token, and the observer that then has the n most probable ones of each view."""
+        """Reduce a plan to a single token.
+
+        Returns:
+            The new plan, and the observer that will have the n most probable tokens of each view.
+        """
         request = plan.request.replace(max_tokens=1, lookahead=0, schedule="lockstep", best=1)
         return replace(plan, request=request), ViewTokens(self.model, plan.roles.view_names, n)
 
     @_by_keywords
     def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:
-        """Answers to several prompts, written side by side; each event with the number of its prompt.
+        """Answer several prompts side by side, and yield events with the numbers of their prompts.
 
-        All prompts are planned before the first one is answered.  `Interrupt` and closing this judge end all answers
-        without an error; `write` also gives each answer's finish reason.
+        All prompts are planned before the first one is answered.  `Interrupt` and closing the judge end all answers
+        without an error; to get each answer's finish reason, use `write`.
 
         Args:
             parallel: the number of answers written at once.
-            changes: as for `stream`.
+            changes: see `stream`.
 
         Raises:
-            UsageError, TypeError: as `stream`, for any prompt.
+            UsageError, TypeError: see `stream`.
         """
         if isinstance(prompts, str):
             raise TypeError("prompts must be a list: give [prompt] for a single one")
@@ -340,13 +344,13 @@ class PersonaJudge:
         one at a time, after the others.
 
         Args:
-            keep_errors: if an answer fails, write the others all the same, and set its ``answer.error``.
+            keep_errors: whether an answer that fails only gets its ``answer.error`` set, while the others continue.
 
         Yields:
-            The plan's number, the answer, and its new events; ``answer.is_done`` with the last ones.
+            The plan's number, the answer, and its new events.  ``answer.is_done`` is True with the last ones.
 
         Raises:
-            UsageError, ModelError: an answer failed; the others end too.
+            UsageError, ModelError: an answer failed, and the others ended.
         """
         shared = {n: plan for n, plan in enumerate(plans) if parallel > 1 and _can_share(plan)}
         together = {n: self.answer(plan, self.decoder) for n, plan in shared.items()}
@@ -392,8 +396,9 @@ class PersonaJudge:
                     yield number, answer, events
 
     def room(self, request: Request, n_tokens: int) -> int:
-        """The most prompt tokens that leave room for an answer of ``n_tokens``; in mode rewrite, for two answers and
-        the instruction to correct the first."""
+        """The most prompt tokens that leave room for an answer of ``n_tokens``.
+
+        In mode rewrite, they leave room for two answers and the instruction to correct the first."""
         if resolve_mode(request) != "rewrite":
             return self.context_limit - n_tokens
         corrector = self._corrector(request)
@@ -436,7 +441,7 @@ class PersonaJudge:
         return self._aligner[1]
 
     def _find_aligner(self, name: str) -> Path:
-        """The file of a name, cached: an answer needs it several times, an evaluation thousands of times."""
+        """The file of the aligner, cached, because an evaluation needs it thousands of times."""
         if self._aligner_file is None or self._aligner_file[0] != name:
             path = find_model(name)
             read_header(path)
@@ -466,10 +471,10 @@ class PersonaJudge:
         return roles
 
     def plan(self, prompt: str | Sequence[Message], request: Request, tools: Tools = Tools()) -> Plan:
-        """The request with each view's prompt tokens.
+        """Plan the answer to a prompt.
 
         Raises:
-            UsageError: an empty prompt, or one that leaves no room for an answer.
+            UsageError: the prompt is empty, or leaves no room for an answer.
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
@@ -478,7 +483,8 @@ class PersonaJudge:
     def prompts(
         self, conversation: Sequence[Message], request: Request, roles: Roles, tools: Tools = Tools()
     ) -> list[list[int]]:
-        """Each view's prompt tokens, even if they do not fit.  Raises the errors of `prompting.plan.write_prompts`."""
+        """The prompt tokens of each view, even if they do not fit.  Raises the errors of
+        `prompting.plan.write_prompts`."""
         self.decoder.check_open()
         return write_prompts(
             self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt, tools
@@ -496,20 +502,20 @@ class PersonaJudge:
 
     @cached_property
     def recommended(self) -> dict[str, Any]:
-        """The filters recommended in the model's file, by field of `settings.Sampling`."""
+        """The sampling settings recommended in the model's file, by field of `settings.Sampling`."""
         return recommended(self.model.header.metadata.get, self.model.path)
 
     def with_model_defaults(self, request: Request) -> Request:
-        """The request with the filters of the model's file, if it asks for them and sets no others."""
+        """With ``--sampling model``, replace the default sampling settings by those of the model's file."""
         return request.with_group(with_model_defaults(request.sampling, self.recommended, request.explicit))
 
     def apply_model_defaults(self, sampling: settings.Sampling) -> settings.Sampling:
-        """The filters after a change of ``defaults`` or of the model."""
+        """The sampling settings after a change of ``defaults`` or of the model."""
         return with_model_defaults(without_model_defaults(sampling, self.recommended), self.recommended)
 
     @property
     def followed_sampling(self) -> str:
-        """The filters that come from the model's file, as text."""
+        """The sampling settings that come from the model's file, as text."""
         return model_defaults_in_words(self.request.sampling, self.recommended)
 
     @property
@@ -542,6 +548,5 @@ def _can_share(plan: Plan) -> bool:
 
 
 def _plain(request: Request, with_adapters: bool) -> Request:
-    """The request without preferences, in mode plain."""
     generation = in_mode(request.generation, "plain") if with_adapters else settings.Generation(mode="plain")
     return replace(request, views=((), ()), generation=generation)

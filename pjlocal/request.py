@@ -1,7 +1,7 @@
-"""All settings of one answer: preferences, generation, filters and prompt.
+"""All settings of one answer: preferences, generation, sampling and prompt.
 
 The command line, the chat, saved sessions, the configuration, evaluation suites, the server and the Python API all
-build a `Request`.  Each of them applies `Overrides` to it, which contain only the settings that it sets.
+build a `Request`, by applying `Overrides` with the settings that they change.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ _Group = TypeVar("_Group", bound=Settings)
 
 
 def deal(prefer: Sequence[str], n_views: int = 2) -> list[list[str]]:
-    """Preferences dealt to the views in turn: the first to view a, the second to view b, the third to a again."""
+    """Assign preferences to the views in turn: the first to view a, the second to view b, the third to a again."""
     return [list(prefer[view::n_views]) for view in range(n_views)]
 
 
 def place(prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer: Sequence[str] = ()) -> Views:
-    """The preferences of view a and of view b: dealt, or placed by the user.
+    """The preferences of view a and of view b, from ``prefer`` by `deal`, or as given for each view.
 
     Raises:
         UsageError: both are given.
@@ -52,11 +52,13 @@ def place(prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer:
 
 
 def parse_views(prefer: Any) -> Views:
-    """The preferences of view a and of view b from a Python value: one text or several, which are dealt; or two lists,
-    one for each view.
+    """The preferences of view a and of view b, from a Python value.
+
+    Args:
+        prefer: one text or several, which are assigned to the views in turn; or a list for each view.
 
     Raises:
-        TypeError: the value is something else.
+        TypeError: the value has another type.
         UsageError: there are more lists than views.
     """
     if prefer is None or isinstance(prefer, str | os.PathLike):
@@ -75,7 +77,7 @@ def parse_views(prefer: Any) -> Views:
 
 
 def make_views(prefer: Any = (), draft_prefer: Any = (), judge_prefer: Any = ()) -> Views:
-    """The preferences of view a and of view b, dealt or placed.  Raises the errors of `parse_views` and `place`."""
+    """The preferences of view a and of view b.  Arguments and errors are those of `parse_views` and `place`."""
     views, draft, judge = map(parse_views, (prefer, draft_prefer, judge_prefer))
     return place(in_turn(views), in_turn(draft), in_turn(judge)) if any(draft) or any(judge) else views
 
@@ -89,7 +91,7 @@ def _as_text(preference: Any) -> str:
 
 
 def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
-    """The preferences in the order in which `deal` dealt them."""
+    """The preferences in the order that they had before `deal`."""
     return [preference for preference in chain.from_iterable(zip_longest(*views)) if preference is not None]
 
 
@@ -97,10 +99,10 @@ def in_turn(views: Sequence[Sequence[str]]) -> list[str]:
 class Overrides(Settings):
     """The settings that one source sets: a configuration file, a persona, a suite, an HTTP body, the command line.
 
-    None, or a missing key of a table, leaves a setting unchanged.  The values of a table fit its dataclass, with files
-    read: ``Sampling(**overrides.sampling)``.
+    None, or a missing key in a table, leaves a setting unchanged.  A table has valid arguments of its dataclass, as in
+    ``Sampling(**overrides.sampling)``; files are read already.
 
-    prefer: preferences dealt to the two views in turn.
+    prefer: preferences for the two views in turn.
     draft_prefer, judge_prefer: preferences of view a and of view b, instead of ``prefer``.
     """
 
@@ -132,7 +134,7 @@ class Overrides(Settings):
         return self.top() | {key: value for name in self.groups for key, value in getattr(self, name).items()}
 
     def without(self, given: Collection[str]) -> Self:
-        """These overrides without the keys that are given elsewhere, and without those that they exclude."""
+        """These overrides without the given keys, and without keys that the given ones exclude."""
         dropped = {*given, *excluded_by(given)}
         left: dict[str, Any] = dict.fromkeys(dropped.intersection(self.top_keys))
         for name in self.groups:
@@ -140,7 +142,7 @@ class Overrides(Settings):
         return dataclasses.replace(self, **left)
 
     def apply_to(self, settings: _Group) -> _Group:
-        """The group of settings with these values."""
+        """Return a group of settings with these values."""
         values = self.of(type(settings))
         excluded = excluded_by(values) & {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
         return settings.replace(**dict.fromkeys(excluded) | dict(values))  # type: ignore[no-any-return]
@@ -156,7 +158,7 @@ class Overrides(Settings):
 
 
 def excluded_by(given: Collection[str]) -> set[str]:
-    """The settings that are reset if these are given."""
+    """The settings that are reset if the given ones are set."""
     return {name for group in EXCLUSIVE if set(group) & set(given) for name in group if name not in given}
 
 
@@ -165,7 +167,7 @@ class Request:
     """All settings of one answer.
 
     views: the preferences of view a and of view b.
-    explicit: the keys that were set by any source.  Other filters may come from the model's file.
+    explicit: the keys that any source has set.  Other sampling settings may come from the model's file.
     """
 
     views: Views = ((), ())
@@ -175,7 +177,7 @@ class Request:
     explicit: frozenset[str] = frozenset()
 
     def override(self, overrides: Overrides) -> Request:
-        """The request with the values of these overrides.
+        """Return the request with these overrides applied.
 
         Raises:
             UsageError: the settings exclude each other.
@@ -189,15 +191,15 @@ class Request:
         )
 
     def with_system(self, system: str) -> Request:
-        """The request with a text added to its system text."""
+        """Return the request with a text added to its system text."""
         return self.replace(system="\n\n".join(filter(None, (self.prompting.system, system))))
 
     def replace(self, **changes: Any) -> Request:
-        """The request with some settings changed, by their names; ``views`` are the preferences.
+        """Return the request with some settings changed, by name; ``views`` are the preferences.
 
         Raises:
             UsageError: a value is outside its limits.
-            TypeError: a name is not that of a setting.
+            TypeError: there is no setting of that name.
         """
         views = _as_views(changes.pop("views", self.views))
         explicit = self.explicit.union(changes)
@@ -214,7 +216,7 @@ class Request:
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 
     def unset(self, keys: Collection[str]) -> Request:
-        """The request with these settings as if nobody had set them."""
+        """Return the request with these settings reset, as if nothing had set them."""
         fields = [f for group in GROUPS.values() for f in dataclasses.fields(group)]  # type: ignore[arg-type]
         cleared = self.replace(**{f.name: f.default for f in fields if f.name in keys})
         return dataclasses.replace(cleared, explicit=self.explicit.difference(keys))
@@ -237,19 +239,19 @@ class Request:
         return self if seed is None else self.replace(seed=(seed + number) % 2**63)
 
     def with_group(self, group: Settings) -> Request:
-        """The request with another `Generation`, `Sampling` or `Prompting`."""
+        """Return the request with another `Generation`, `Sampling` or `Prompting`."""
         (name,) = (name for name, kind in GROUPS.items() if isinstance(group, kind))
         return dataclasses.replace(self, **{name: group})  # type: ignore[arg-type]
 
     def swap(self) -> Request:
-        """The request with the two views' preferences and adapters exchanged."""
+        """Return the request with the two views' preferences and adapters exchanged."""
         a, b = (ADAPTERS[view] for view in VIEW_NAMES)
         exchanged = [*zip(a, b, strict=True), *zip(b, a, strict=True)]
         adapters = {target: getattr(self.generation, source) for target, source in exchanged}
         return self.replace(views=self.views[::-1], **adapters)
 
     def restore(self, saved: Mapping[str, Any]) -> Request:
-        """The request with the values of an `as_dict`; missing ones stay unchanged.
+        """Return the request with the values from `as_dict`; missing ones stay unchanged.
 
         Raises:
             UsageError: a value is outside its limits.
@@ -281,7 +283,7 @@ def changed(settings: Settings) -> frozenset[str]:
 
 
 def absolute(preference: str) -> str:
-    """The preference with the absolute path of a file that it names, so that it means the same in every folder."""
+    """Make the path of a file in a preference absolute, so that it means the same file in every folder."""
     preference = preference.strip()
     return f"@{user_path(preference[1:]).absolute()}" if preference.startswith("@") else preference
 

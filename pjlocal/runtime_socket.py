@@ -19,10 +19,10 @@ _COMPUTING = ("GGML_", "CUDA_", "HIP_", "ROCR_")
 
 
 def socket_path(model: Path, engine: Engine) -> Path | None:
-    """The socket of a server that writes the same answers as this process would; None if there cannot be one.
+    """The socket of a server that writes the same answers as this process; None if there cannot be one.
 
     The name is a hash of the version, the model file and its state, the engine settings, the presets, and environment
-    variables.  A server that differs in one of them has another socket.
+    variables, so a server that differs in one of them has another socket.
     """
     folder = runtime_folder()
     if folder is None or not hasattr(socket, "AF_UNIX"):

@@ -1,4 +1,4 @@
-"""The bytes of tokens as text: whole UTF-8 characters, without stop strings."""
+"""Turn the bytes of tokens into text: whole UTF-8 characters, without stop strings."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ T = TypeVar("T")
 
 
 class TextStream(Generic[T]):
-    """A stream that pairs each token with its text, as soon as that text is final.
+    """A stream that returns each token with its text, as soon as the text is final.
 
-    A token is held back while its last character is incomplete, or while the text could be the beginning of a stop
-    string.  The bytes of a character that spans tokens belong to the token that completes it; half a
-    character at the end of the text is dropped.  Bytes that can never become UTF-8 are shown as U+FFFD.
+    A token is held back while its last character is incomplete, or while its text may begin a stop string.  A character
+    that spans tokens belongs to the token that completes it; an incomplete one at the end of the text is dropped.
+    Bytes that are not UTF-8 are shown as U+FFFD.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -40,7 +40,7 @@ class TextStream(Generic[T]):
         yield from self._release(sum(len(held) for _, held in self._held), whole=True)
 
     def _undecided(self, text: str) -> int:
-        """Length of the longest end of ``text`` that is the beginning of a stop string."""
+        """The length of the longest suffix of ``text`` that is the beginning of a stop string."""
         longest = 0
         for stop in self._stops:
             for n in range(min(len(stop) - 1, len(text)), longest, -1):
@@ -50,7 +50,11 @@ class TextStream(Generic[T]):
         return longest
 
     def _release(self, n_chars: int, whole: bool = False) -> Iterator[tuple[T, str]]:
-        """Yield the held tokens within the first ``n_chars`` characters; with ``whole`` all of them, cut there."""
+        """Yield the held tokens whose text is in the first ``n_chars`` characters.
+
+        Args:
+            whole: whether to yield all of them, with the text cut there.
+        """
         while self._held:
             item, text = self._held[0]
             if not whole and len(text) > n_chars:

@@ -1,4 +1,4 @@
-"""Files that a user names: paths, texts read with clear errors, and texts written in one step."""
+"""Files that a user names: resolve paths, read texts with clear errors, and write texts atomically."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def read_text(path: str | Path, what: str) -> str:
 
 
 def owner_only(path: str, flags: int) -> int:
-    """An opener for `open`: only the owner can read a new file (0600), because it contains questions and answers."""
+    """An opener for `open` that creates files for their owner only (0600), for questions and answers."""
     return os.open(path, flags, 0o600)
 
 
@@ -89,19 +89,19 @@ def output_file(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text in one step; see `write_bytes`."""
+    """Replace a file's text atomically; see `write_bytes`."""
     write_bytes(path, text.encode("utf-8"))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Replace a file's content in one step, and keep its mode.  Only the owner can read a new file (0600).
+    """Replace a file's content atomically, and keep its mode.  Only the owner can read a new file (0600).
 
     Raises:
         OutputError: the file cannot be written, or is not a plain file.
     """
     try:
         with suppress(FileNotFoundError):
-            path.stat()  # raises for a circle of links, which `resolve` may not
+            path.stat()  # raises an error for a circle of links; `resolve` may not
         target = path.resolve()  # a link stays a link
         target.parent.mkdir(parents=True, exist_ok=True)
         if target.exists() and not target.is_file():

@@ -1,4 +1,4 @@
-"""Untrusted text, made safe to show: it contains no control characters."""
+"""Make untrusted text safe to show: replace its control characters."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202
 
 
 def visible(text: str) -> str:
-    """The text with control characters, escape sequences and direction marks as visible marks.  So text of a model or
-    a file cannot control the terminal.
+    """Replace control characters, escape sequences and direction marks by visible marks.
+
+    Otherwise the text of a model or a file could control the terminal.
     """
     return _UNSAFE.sub(_mark, text)
 
@@ -28,17 +29,17 @@ def _mark(match: re.Match[str]) -> str:
 
 
 def one_line(text: str) -> str:
-    """Untrusted text on one line of a terminal."""
+    """Make untrusted text safe, on one line of a terminal."""
     return visible(" ".join(text.split()))
 
 
 def shown(text: str) -> str:
-    """Untrusted text for a file: also encodable, and with one kind of line ends."""
+    """Make untrusted text safe for a file, also with valid Unicode and one kind of line ends."""
     return visible(_SURROGATES.sub("\ufffd", text.replace("\r\n", "\n")))
 
 
 def shown_line(text: str) -> str:
-    """Untrusted text for a file, on one line."""
+    """Make untrusted text safe for a file, on one line."""
     return one_line(shown(text))
 
 
@@ -46,13 +47,14 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 def markdown_line(text: str) -> str:
-    """Untrusted plain text on one line of Markdown."""
+    """Make untrusted plain text safe, on one line of Markdown."""
     return re.sub(r"[\\`*\[\]<&~]|(?<!\w)_|_(?!\w)", r"\\\g<0>", shown_line(text))
 
 
 def whole_characters(parts: Iterable[Part], text_of: Callable[[Part], str]) -> Iterator[list[Part]]:
-    """The non-empty parts of a text, in groups that end with a complete character (grapheme).  A character whose parts
-    have different styles would fall apart on a screen.
+    """Group the non-empty parts of a text so that each group ends with a complete character (grapheme).
+
+    A character whose parts have different styles would be broken on a screen.
     """
     together: list[Part] = []
     before = ""

@@ -1,4 +1,4 @@
-"""Answers as an evaluation keeps them."""
+"""Records of answers for tests of evaluations."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class Page:
     """A tab of a browser.
 
     Args:
-        send: sends a command to what the session names, and waits for its result.
+        send: sends a command to the page, and waits for its result.
     """
 
     def __init__(self, send: Callable[..., dict[str, Any]], session: str) -> None:

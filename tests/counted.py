@@ -1,4 +1,4 @@
-"""Work counted in calls of functions, where a test would else look at the clock: the same on every machine."""
+"""Count work in function calls instead of seconds, which gives the same number on every machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluations made by hand: what the tests of reports, screens and votes show."""
+"""Evaluations made by hand, for the tests of reports, screens and votes."""
 
 from __future__ import annotations
 

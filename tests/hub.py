@@ -1,4 +1,4 @@
-"""A hub on loopback, which serves repositories as Hugging Face does, and misbehaves where a test wants it to."""
+"""A hub on loopback, which serves repositories like Hugging Face, and misbehaves on request."""
 
 from __future__ import annotations
 

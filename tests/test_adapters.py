@@ -1,4 +1,4 @@
-"""LoRA adapters and control vectors: a preference can be a prefix, an adapter, a vector, or all three."""
+"""LoRA adapters and control vectors: a preference can be a prefix, an adapter or a vector, or all of them."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def test_adapters_of_every_view_are_the_same_in_every_layout(judge: Make, lora, 
     assert texts[0] == texts[1]
 
 
-def test_one_view_alone_has_its_own_adapter(judge: Make, lora: Path) -> None:
+def test_a_single_view_has_its_own_adapter(judge: Make, lora: Path) -> None:
     """With the same prefix in both views, nothing is ever rejected, but for the adapter."""
     same = judge("vivid", "vivid")
     assert same("Hello", seed=1, max_tokens=24, ignore_end=True).statistics.acceptance_rate == 1
@@ -124,14 +124,14 @@ def test_mode_prompt_has_all_adapters_in_its_one_view_and_mode_plain_those_of_ev
     assert plain == {"lora": {str(lora): 1.0}, "control_vector": {}}
 
 
-def test_adapters_of_one_view_cannot_be_had_in_the_batch_and_a_line_says_so(judge: Make, lora: Path) -> None:
+def test_adapters_of_one_view_are_refused_with_the_layout_batched(judge: Make, lora: Path) -> None:
     one = judge("vivid", "creative", engine=Engine(layout="batched"))
     with pytest.raises(UsageError, match=r"--lora-a.*changes a whole context.*use --layout contexts"):
         ids(one, lora_a=(str(lora),))
     assert ids(one, mode="prompt", lora_a=(str(lora),)), "one view is alone in its batch"
 
 
-def test_three_views_live_in_contexts_where_one_has_an_adapter_of_its_own(judge: Make, lora: Path) -> None:
+def test_three_views_use_contexts_if_one_has_its_own_adapter(judge: Make, lora: Path) -> None:
     """Whatever the number of cores: three views without one live in a batch on two."""
     one = judge("vivid", "creative", mode="both", engine=Engine(n_threads=2))
     before = ids(one)
@@ -141,7 +141,7 @@ def test_three_views_live_in_contexts_where_one_has_an_adapter_of_its_own(judge:
     assert ids(one) == before
 
 
-def test_what_was_read_with_another_adapter_is_read_again(judge: Make, lora: Path) -> None:
+def test_tokens_read_with_another_adapter_are_read_again(judge: Make, lora: Path) -> None:
     """And nothing else is: a view whose adapters stay keeps what it has read."""
     one = judge("vivid", "creative", lora_a=(f"{lora}:0.5",))
     fresh = ids(judge("vivid", "creative", lora_a=(f"{lora}:0.25",)))
@@ -180,7 +180,7 @@ def test_a_cache_that_grows_keeps_its_adapters(judge: Make, lora: Path) -> None:
     assert ids(one, long) == ids(judge("vivid", "creative", lora_a=(str(lora),)), long)
 
 
-def test_answers_written_side_by_side_have_none_and_say_so(judge: Make, lora: Path) -> None:
+def test_adapters_are_refused_for_concurrent_answers(judge: Make, lora: Path) -> None:
     one = judge("vivid", "creative")
     with closing(LiveEngine(one.model, Engine(n_threads=1), one.interrupt, Capacity(2, 2, 256))) as engine:
         adapted, plain = (
@@ -217,7 +217,7 @@ def test_a_rewritten_answer_has_the_adapters_of_every_view_twice(judge: Make, lo
 # The command.
 
 
-def test_the_command_takes_them_and_tells_what_was_in_force(tiny, tmp_path: Path, lora, vector, pjlocal) -> None:
+def test_the_command_accepts_adapters_and_reports_them(tiny, tmp_path: Path, lora, vector, pjlocal) -> None:
     result = pjlocal(
         "run", "-m", tiny("llama"), "-n", "4", "--json", "--lora-a", f"{lora}:0.5", "--control-vector", vector, "Hello"
     )
@@ -228,7 +228,7 @@ def test_the_command_takes_them_and_tells_what_was_in_force(tiny, tmp_path: Path
     assert [view["control_vector"] for view in report["adapters"]] == [{str(vector): 1.0}] * 2
 
 
-def test_a_wrong_one_costs_a_line(tiny, tmp_path: Path, lora: Path, pjlocal) -> None:
+def test_a_wrong_adapter_gives_an_error(tiny, tmp_path: Path, lora: Path, pjlocal) -> None:
     for option, status, says in (
         (f"{lora}:9999", 2, "a scale is a number from -1000 to 1000"),
         ("gone.gguf", 1, "no such LoRA adapter"),
@@ -245,7 +245,7 @@ def test_a_file_is_checked_as_what_it_is_used_for(judge: Make, lora: Path) -> No
         ids(one, lora=(), control_vector=(str(lora),))
 
 
-def test_one_for_a_larger_model_is_refused_before_the_model_is_loaded(tmp_path: Path, lora: Path) -> None:
+def test_an_adapter_for_a_larger_model_is_refused_before_the_model_is_loaded(tmp_path: Path, lora: Path) -> None:
     other = write_llama(tmp_path / "other.gguf", n_embd=32)
     with pytest.raises(ModelError, match=r"pirate.gguf does not fit the model other.gguf: its blk.0.attn_q.weight"):
         PersonaJudge(other, generation=Generation(lora=(str(lora),)))

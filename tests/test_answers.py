@@ -1,4 +1,4 @@
-"""Answers of the real model through the Python API: what the algorithm promises holds end to end."""
+"""Answers of the real model through the Python API have the properties that the algorithm promises."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_seed_fixes_the_text_and_another_seed_changes_it(vivid_and_creative: P
 
 
 @pytest.mark.slow
-def test_without_a_seed_one_is_drawn_and_told(vivid_and_creative: PersonaJudge) -> None:
+def test_without_a_seed_one_is_drawn_and_reported(vivid_and_creative: PersonaJudge) -> None:
     first = vivid_and_creative(PROMPTS[2], max_tokens=20)
     assert vivid_and_creative(PROMPTS[2], max_tokens=20, seed=first.seed).text == first.text
     assert vivid_and_creative(PROMPTS[2], max_tokens=20).seed != first.seed

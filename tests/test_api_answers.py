@@ -82,7 +82,7 @@ def test_events_are_those_of_a_single_answer_with_the_prompts_number(judge: Pers
 
 
 @pytest.mark.parametrize("parallel", [1, 2, 5, 50])
-def test_so_many_at_once_change_no_text(judge: PersonaJudge, parallel: int) -> None:
+def test_the_number_of_concurrent_answers_changes_no_text(judge: PersonaJudge, parallel: int) -> None:
     order: list[int] = []
     in_flight: set[int] = set()
     texts = dict.fromkeys(range(5), "")
@@ -143,7 +143,7 @@ def test_the_schedule_reference_is_written_one_at_a_time(judge: PersonaJudge) ->
     assert not is_interleaved(number for number, _ in events)
 
 
-def test_so_are_answers_with_adapters(judge: PersonaJudge, tmp_path: Path) -> None:
+def test_answers_with_adapters_are_written_one_at_a_time(judge: PersonaJudge, tmp_path: Path) -> None:
     lora = (str(write_lora(tmp_path / "pirate.gguf")),)
     expected, plain = alone(judge, lora_a=lora), alone(judge)
     events = list(judge.answers(PROMPTS, lora_a=lora))
@@ -151,7 +151,7 @@ def test_so_are_answers_with_adapters(judge: PersonaJudge, tmp_path: Path) -> No
     assert not is_interleaved(number for number, _ in events)
 
 
-def test_those_that_can_share_are_written_first_and_each_ends_once(judge: PersonaJudge) -> None:
+def test_answers_that_can_share_are_written_first_and_each_ends_once(judge: PersonaJudge) -> None:
     schedules = ["reference", "lockstep", "reference", "lockstep", "lockstep"]
     plans = [judge.plan(q, judge.request.replace(schedule=s)) for q, s in zip(PROMPTS, schedules, strict=True)]
     expected = alone(judge)
@@ -192,16 +192,16 @@ def test_an_answer_whose_last_events_come_together_ends_once(judge: PersonaJudge
         (PROMPTS, {"regex": "a("}, UsageError, "the regular expression cannot be used"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_is_written(judge, prompts, changes, error, says) -> None:
+def test_invalid_prompts_are_refused_before_any_answer_is_written(judge, prompts, changes, error, says) -> None:
     with pytest.raises(error, match=says.replace("?", r"\?")):
         list(judge.answers(prompts, **changes))
     assert judge.decoder.n_steps == 0 and judge.layouts == {}
 
 
 @pytest.mark.parametrize("parallel", [1, 3])
-def test_a_fault_of_one_ends_all_and_the_judge_goes_on(make: Make, parallel: int) -> None:
+def test_an_error_in_one_answer_ends_all_and_the_judge_stays_usable(make: Make, parallel: int) -> None:
     judge = make("broken_word", engine=Engine(n_threads=1))
-    with pytest.raises(ModelError, match="not numbers"):
+    with pytest.raises(ModelError, match="invalid logits"):
         list(judge.answers(["hello", "a Q", "good bye"], parallel=parallel))
     again = make("broken_word", engine=Engine(n_threads=1))
     assert judge("hello").text == again("hello").text
@@ -239,7 +239,7 @@ def test_ctrl_c_as_python_has_it_leaves_the_judge_as_it_was(make: Make, monkeypa
     assert texts_of(judge.answers(long)) == [judge(prompt).text for prompt in long] == expected
 
 
-def test_who_stops_listening_writes_no_more(judge: PersonaJudge) -> None:
+def test_closing_the_iterator_ends_the_answers(judge: PersonaJudge) -> None:
     events = judge.answers(PROMPTS)
     next(events)
     events.close()  # type: ignore[attr-defined]
@@ -247,7 +247,7 @@ def test_who_stops_listening_writes_no_more(judge: PersonaJudge) -> None:
     assert texts_of(judge.answers(PROMPTS)) == alone(judge)
 
 
-def test_the_judge_may_answer_another_prompt_meanwhile(judge: PersonaJudge) -> None:
+def test_the_judge_may_answer_another_prompt_at_the_same_time(judge: PersonaJudge) -> None:
     expected, other = alone(judge), judge("Hello").text
     events = judge.answers(PROMPTS)
     first = [next(events) for _ in range(7)]

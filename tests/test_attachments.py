@@ -38,7 +38,7 @@ def test_a_file_stands_before_the_question_with_its_name(tmp_path: Path) -> None
         (b" \n", "is empty"),
     ],
 )
-def test_what_is_no_text_is_refused_in_a_line(tmp_path: Path, data: bytes, says: str) -> None:
+def test_a_file_that_is_not_text_is_refused(tmp_path: Path, data: bytes, says: str) -> None:
     path = tmp_path / "file"
     path.write_bytes(data)
     with pytest.raises(UsageError) as raised:
@@ -46,7 +46,7 @@ def test_what_is_no_text_is_refused_in_a_line(tmp_path: Path, data: bytes, says:
     assert str(raised.value).startswith(f"{path} {says}") and "\n" not in str(raised.value)
 
 
-def test_so_is_what_cannot_be_read(tmp_path: Path) -> None:
+def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
     for name, says in ((tmp_path / "none", "No such file"), (tmp_path, "Is a directory")):
         with pytest.raises(UsageError, match=f"cannot read {name}: {says}"):
             read_attachment(str(name))
@@ -91,7 +91,7 @@ def test_a_chat_reads_files_for_the_next_question(tiny: Callable[[str], Path], t
         assert chat.say("/read clear") == ["no file is sent with the next question"]
 
 
-def test_files_of_a_question_that_was_not_asked_stay(tiny: Callable[[str], Path], tmp_path: Path) -> None:
+def test_files_stay_attached_if_the_question_is_not_asked(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("the cat " * 3000)
     with talk(tiny("llama")) as chat:

@@ -1,4 +1,4 @@
-"""Answers that are begun: what `begin` gives is part of the answer; what the conversation ends with is not."""
+"""Answers with a given beginning: text from `begin` is part of the answer, text at the end of the messages is not."""
 
 from __future__ import annotations
 
@@ -71,6 +71,6 @@ def test_a_form_holds_for_the_answer_with_its_beginning(judge: PersonaJudge) -> 
     assert judge("Hi", max_tokens=2).text is not None, "the judge goes on"
 
 
-def test_a_stop_string_is_looked_for_behind_the_beginning(judge: PersonaJudge) -> None:
+def test_a_stop_string_is_searched_after_the_beginning(judge: PersonaJudge) -> None:
     result = judge("Hi", begin="STOP here", stop=["STOP"], **LONG)
     assert result.statistics.completion_tokens == 8

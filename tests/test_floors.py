@@ -1,4 +1,4 @@
-"""The rooms of the package, and which may know which: imports go down, never up and never in a circle."""
+"""The packages of pjlocal import only from lower ones, and never in a circle."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ MAY_KNOW["__main__"] = {"cli"}
 WITHOUT = {
     "decoding": ({"llama_cpp", "rich", "typer", "prompt_toolkit"}, "the paper's rule is NumPy alone"),
     "engine": ({"rich", "typer", "prompt_toolkit"}, "the engine serves programs that have no terminal"),
-    "prompting": ({"rich", "typer", "prompt_toolkit"}, "what a view is told does not depend on where it is shown"),
+    "prompting": ({"rich", "typer", "prompt_toolkit"}, "prompts do not depend on where answers are shown"),
     "gguf": ({"rich", "typer", "llama_cpp"}, "finding a file must not load what runs it"),
     "screen": ({"llama_cpp", "typer"}, "a screen shows token events, wherever they come from"),
     "server": ({"rich", "typer", "prompt_toolkit"}, "a server has no terminal"),
@@ -146,7 +146,7 @@ def test_every_room_says_what_it_knows_in_a_few_lines_and_exports_nothing() -> N
             assert len(path.read_text().splitlines()) <= 4, path
 
 
-def test_no_two_files_of_tests_have_one_name_of_which_pytest_would_collect_neither() -> None:
+def test_files_of_tests_have_distinct_names() -> None:
     names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
     assert not {name for name in names if names.count(name) > 1}
 

@@ -1,4 +1,4 @@
-"""What is closed refuses, what is shared lives as long as its last user, and no order of ends crashes."""
+"""Closed objects refuse use, shared ones live as long as their last user, and no order of closing crashes."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ print(len(list(events)), answer.result.finish_reason, refusal(lambda: list(judge
 
 
 @pytest.mark.slow
-def test_what_nobody_holds_any_more_is_freed_without_being_closed(tiny: Any) -> None:
+def test_unreferenced_judges_are_freed_without_close(tiny: Any) -> None:
     lines = run(
         tiny("llama"),
         """
@@ -162,7 +162,7 @@ judge.close()
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no os.fork")
 @pytest.mark.parametrize("end", ["pass", "judge.close()"])
-def test_a_forked_child_is_refused_in_a_line_and_its_parent_goes_on(tiny: Any, end: str) -> None:
+def test_a_forked_child_is_refused_in_one_line_and_its_parent_continues(tiny: Any, end: str) -> None:
     lines = run(tiny("llama"), FORKING.format(end=end))
     assert len(lines) == 5 and lines[3:] == ["0", "length"]
     assert all(line.startswith("ModelError: llama.cpp does not work after os.fork") for line in lines[:3]), lines

@@ -1,4 +1,4 @@
-"""`PersonaJudge` as a Python program uses it: what it may be given, and errors in Python's terms."""
+"""`PersonaJudge` in a Python program: its arguments, and errors that name them."""
 
 from __future__ import annotations
 
@@ -43,21 +43,21 @@ def preferring(judge: PersonaJudge) -> Iterator[PersonaJudge]:
     ],
 )
 def test_a_prompt_is_a_text_or_messages_in_any_form(judge: PersonaJudge, prompt: Any) -> None:
-    assert told(judge(prompt)) == told(judge("Hi"))
+    assert text_and_prompt_tokens(judge(prompt)) == text_and_prompt_tokens(judge("Hi"))
 
 
-def told(result: Result) -> tuple[str, list[int]]:
+def text_and_prompt_tokens(result: Result) -> tuple[str, list[int]]:
     return result.text, result.statistics.prompt_tokens
 
 
 def test_messages_may_come_from_a_generator(judge: PersonaJudge) -> None:
-    assert told(judge(message for message in [HI])) == told(judge("Hi"))
+    assert text_and_prompt_tokens(judge(message for message in [HI])) == text_and_prompt_tokens(judge("Hi"))
 
 
 @pytest.mark.parametrize("role", ["system", "developer"])
 def test_a_system_message_is_the_system_text_of_this_answer(judge: PersonaJudge, role: str) -> None:
     given = judge([{"role": role, "content": "Be nice."}, HI])
-    assert told(given) == told(judge("Hi", system="Be nice."))
+    assert text_and_prompt_tokens(given) == text_and_prompt_tokens(judge("Hi", system="Be nice."))
     assert given.statistics.prompt_tokens[0] > judge("Hi").statistics.prompt_tokens[0]
 
 
@@ -162,7 +162,7 @@ def test_preferences_that_cannot_be_are_refused_and_those_in_force_stay(preferri
         ([{"role": "assistant", "content": "Ho"}], {}, UsageError, "the prompt is empty"),
     ],
 )
-def test_what_cannot_be_is_refused_by_the_names_of_python(judge, prompt, changes, error, says) -> None:
+def test_errors_of_values_use_python_names(judge, prompt, changes, error, says) -> None:
     with pytest.raises(error) as raised:
         judge(prompt, **changes)
     assert str(raised.value).startswith(says) and "--" not in str(raised.value)
@@ -182,7 +182,7 @@ def test_what_cannot_be_is_refused_by_the_names_of_python(judge, prompt, changes
         ({"panel": True, "prefer": "vivid"}, UsageError, "panel takes 2 to 26 preferences"),
     ],
 )
-def test_the_same_holds_when_the_model_is_loaded(tiny, arguments, error, says) -> None:
+def test_wrong_values_are_refused_while_loading_too(tiny, arguments, error, says) -> None:
     with pytest.raises(error) as raised:
         PersonaJudge(tiny("llama"), **arguments)
     assert str(raised.value).startswith(says)

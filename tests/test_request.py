@@ -1,4 +1,4 @@
-"""The settings of one answer: laid over each other in one way, and to JSON and back in one way."""
+"""The settings of one answer: overrides, and conversion to JSON and back."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_json_gives_the_request_back() -> None:
     assert Request().restore(saved) == REQUEST
 
 
-def test_what_was_saved_is_laid_over_and_what_it_lacks_stays() -> None:
+def test_saved_settings_override_and_missing_ones_stay() -> None:
     restored = REQUEST.restore({"preferences": {"a": ["concise"]}, "sampling": {"top_k": 5}})
     assert restored.views == (("concise",), ())
     assert restored.sampling == Sampling(top_k=5), "a table was saved whole"

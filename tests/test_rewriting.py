@@ -1,4 +1,4 @@
-"""Mode rewrite: a plain first answer, and its correction under the preferences, which is all that is shown."""
+"""Mode rewrite: a plain first answer, and its correction by the preferences, which alone is shown."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_first_answer_is_the_plain_one_and_the_second_is_asked_to_correct_it
     assert plain.as_dict()["draft"] is None
 
 
-def test_the_correction_reads_only_what_is_new_behind_the_first_answer(judge: PersonaJudge) -> None:
+def test_the_correction_reads_only_tokens_after_the_first_answer(judge: PersonaJudge) -> None:
     answer = judge.stream("Hello", mode="rewrite", seed=1, max_tokens=12, ignore_end=True)
     list(answer)
     fed = judge.decoder.lanes.n_fed
@@ -74,14 +74,14 @@ def test_another_model_may_correct_it_and_is_loaded_once(tiny, monkeypatch) -> N
     assert inner.decoder.closed
 
 
-def test_an_aligner_that_is_not_there_is_told_before_the_model_is_loaded(tmp_path: Path, pjlocal) -> None:
+def test_a_missing_aligner_is_reported_before_the_model_is_loaded(tmp_path: Path, pjlocal) -> None:
     result = pjlocal("run", "-p", "vivid", "--mode", "rewrite", "--aligner", "./nowhere.gguf", "hi")
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr == "pjlocal: no such model file: ./nowhere.gguf\n"
 
 
 @pytest.mark.parametrize("when", [0, 3])
-def test_ctrl_c_in_the_first_answer_leaves_no_answer_and_tells_what_was_drafted(judge, monkeypatch, when: int) -> None:
+def test_ctrl_c_in_the_first_answer_leaves_no_answer_and_reports_the_draft(judge, monkeypatch, when: int) -> None:
     told = []
 
     def stop(token: int) -> bool:
@@ -131,7 +131,7 @@ def test_a_chat_keeps_the_correction_alone(tiny) -> None:
         assert "draft" not in chat.turns[-1].statistics
 
 
-def test_ctrl_c_in_a_chats_first_answer_is_as_if_nothing_was_asked(tiny, monkeypatch) -> None:
+def test_ctrl_c_in_a_chats_first_answer_leaves_no_trace(tiny, monkeypatch) -> None:
     with talk(tiny("llama"), mode="rewrite", sampling=TEXT_ONLY, ignore_end=True) as chat:
         monkeypatch.setattr(pjlocal.answer, "_is_never_end", lambda token: bool(chat.judge.interrupt.set()))
         writing = chat.conversation.ask("Why?")
@@ -148,7 +148,7 @@ def test_the_oldest_turns_leave_room_for_two_answers(tiny) -> None:
         assert all(turn.statistics["usage"]["completion_tokens"] > 30 for turn in chat.turns)
 
 
-def test_what_a_mode_has_no_use_for_is_told_once(tiny, caplog) -> None:
+def test_settings_without_effect_in_a_mode_are_reported_once(tiny, caplog) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], interrupt=Interrupt()) as judge:
         avoid = {"mode": "plain", "strength": "2", "avoid": ("formal",)}
         for options, says in (
@@ -166,7 +166,7 @@ def test_what_a_mode_has_no_use_for_is_told_once(tiny, caplog) -> None:
             assert [record.message for record in caplog.records] == [says]
 
 
-def test_preferences_own_strengths_are_told_of_where_they_change_nothing(tiny, caplog) -> None:
+def test_strengths_without_effect_are_reported(tiny, caplog) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid:2", "formal"]) as judge:
         judge("Hello", max_tokens=2, mode="rewrite", strength="2", avoid=("humorous:3",))
     says = "--strength and the strength of vivid:2 and the strength of humorous:3 have no effect in mode rewrite"

@@ -41,7 +41,7 @@ def test_every_token_appears_once_and_the_texts_joined_are_the_text() -> None:
         assert stopped == (end < len(text))
 
 
-def test_what_could_become_a_stop_string_is_held_back_until_it_is_none() -> None:
+def test_text_that_may_become_a_stop_string_is_held_back() -> None:
     s: TextStream[int] = TextStream(["STOP"])
     assert list(s.push(0, b"go S")) == []
     assert list(s.push(1, b"TO")) == []

@@ -1,4 +1,4 @@
-"""What a reasoning model thinks stands apart from its answer, whatever marks it by, and has limits of its own."""
+"""The thinking of a reasoning model is separated from its answer, with all kinds of marks, and has its own limits."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def text_of(events: Any, thought: bool) -> str:
 
 @pytest.mark.parametrize("kind", ["text", "added", "controls"])
 @pytest.mark.parametrize("marks", FAMILIES, ids=lambda marks: marks.open)
-def test_a_thought_that_reaches_its_limit_is_ended_and_the_answer_follows(tmp_path, marks: Marks, kind: str) -> None:
+def test_thinking_is_ended_at_its_limit_and_the_answer_follows(tmp_path, marks: Marks, kind: str) -> None:
     tokens = {} if kind == "text" else {kind: [marks.open, marks.close]}
     with judge(tmp_path, opening(marks), think_tokens=9, max_tokens=7, ignore_end=True, **tokens) as one:
         events = list(one.stream("Why?"))
@@ -68,7 +68,7 @@ def test_a_thought_that_reaches_its_limit_is_ended_and_the_answer_follows(tmp_pa
 
 
 @pytest.mark.parametrize("kind", ["added", "controls"])
-def test_channels_before_the_final_one_are_thought(tmp_path: Path, kind: str) -> None:
+def test_channels_before_the_final_one_are_thinking(tmp_path: Path, kind: str) -> None:
     tokens = {kind: ["<|channel|>", "<|message|>", "<|start|>", "<|end|>", "<|return|>", "<|call|>"]}
     settings = {"think_tokens": 3, "max_tokens": 5, "ignore_end": True, "logit_bias": ("<|channel|>=100",)}
     with judge(tmp_path, **tokens, **settings) as one:
@@ -79,7 +79,7 @@ def test_channels_before_the_final_one_are_thought(tmp_path: Path, kind: str) ->
 
 
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: " ".join(map(str, mode.values())))
-def test_in_every_mode_and_schedule_the_same_thought_ends_in_the_same_way(tmp_path, mode: dict[str, Any]) -> None:
+def test_thinking_ends_alike_in_every_mode_and_schedule(tmp_path, mode: dict[str, Any]) -> None:
     settings = {"think_tokens": 6, "max_tokens": 8, "ignore_end": True, **mode}
     with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], **settings) as one:
         events, *others = (
@@ -98,7 +98,7 @@ def test_in_every_mode_and_schedule_the_same_thought_ends_in_the_same_way(tmp_pa
 
 
 @pytest.mark.parametrize(("think_tokens", "n_thought"), [(0, 3), (1, 4)])
-def test_a_thought_may_be_ended_at_once(tmp_path: Path, think_tokens: int, n_thought: int) -> None:
+def test_thinking_may_be_ended_at_once(tmp_path: Path, think_tokens: int, n_thought: int) -> None:
     settings = {"think_tokens": think_tokens, "max_tokens": 2, "ignore_end": True}
     with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>", "\n\n"], **settings) as one:
         result = one("Why?")
@@ -133,7 +133,7 @@ def test_preferences_push_the_answer_alone_where_a_neutral_view_can_think(tmp_pa
     assert len({first, third, fourth}) == 3
 
 
-def test_a_stop_string_ends_no_thought(tmp_path: Path) -> None:
+def test_a_stop_string_does_not_end_thinking(tmp_path: Path) -> None:
     settings = {"think_tokens": 20, "max_tokens": 40, "ignore_end": True, "stop": ["\n", "a", "e"]}
     with judge(tmp_path, opening(MARKS[0]), logit_bias=("a=100",), added=["<think>", "</think>"], **settings) as one:
         result = one("Why?")
@@ -141,7 +141,7 @@ def test_a_stop_string_ends_no_thought(tmp_path: Path) -> None:
     assert (result.text, result.finish_reason) == ("", "stop")
 
 
-def test_a_stop_token_ends_no_thought(tmp_path: Path) -> None:
+def test_a_stop_token_does_not_end_thinking(tmp_path: Path) -> None:
     settings = {"think_tokens": 20, "max_tokens": 40, "ignore_end": True, "stop_token": ["a"]}
     for schedule in ("lockstep", "reference"):
         with judge(tmp_path, opening(MARKS[0]), logit_bias=("a=100",), prefer=["vivid", "concise"], **settings) as one:
@@ -152,7 +152,7 @@ def test_a_stop_token_ends_no_thought(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [{"grammar": ANSWER}, {"regex": "[a-z]{5}"}, {"json_schema": '{"const": "hello"}'}])
 @pytest.mark.parametrize("mode", MODES[:6], ids=lambda mode: " ".join(map(str, mode.values())))
-def test_a_constraint_begins_behind_a_thought_that_the_prompt_opens(tmp_path, form, mode) -> None:
+def test_a_constraint_begins_after_thinking_that_the_prompt_opens(tmp_path, form, mode) -> None:
     settings = {"think_tokens": 6, "max_tokens": 20, "logit_bias": ("</s>=-inf",), **form, **mode}
     with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], **settings) as one:
         for schedule in ("lockstep", "reference"):
@@ -165,7 +165,7 @@ def test_a_constraint_begins_behind_a_thought_that_the_prompt_opens(tmp_path, fo
 
 @pytest.mark.parametrize("form", [{"regex": "[a-z]{5}"}, {"json_schema": '{"const": "hello"}'}])
 @pytest.mark.parametrize("mode", MODES[:6], ids=lambda mode: " ".join(map(str, mode.values())))
-def test_the_thought_before_a_constrained_answer_does_not_end_the_answer(tmp_path, form, mode) -> None:
+def test_thinking_before_a_constrained_answer_does_not_end_it(tmp_path, form, mode) -> None:
     settings = {"max_tokens": 9, "logit_bias": ("</s>=100", "<|im_end|>=100"), **form, **mode}
     with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], **settings) as one:
         for schedule in ("lockstep", "reference"):
@@ -176,7 +176,7 @@ def test_the_thought_before_a_constrained_answer_does_not_end_the_answer(tmp_pat
 @pytest.mark.parametrize("form", [{"grammar": ANSWER}, {"regex": "[a-z]{5}"}])
 @pytest.mark.parametrize("kind", ["added", "controls"])
 @pytest.mark.parametrize("mode", MODES[:6], ids=lambda mode: " ".join(map(str, mode.values())))
-def test_a_constrained_answer_may_begin_with_a_thought(tmp_path, form, kind, mode) -> None:
+def test_a_constrained_answer_may_begin_with_thinking(tmp_path, form, kind, mode) -> None:
     tokens = {kind: ["[THINK]", "[/THINK]"]}
     settings = {"think_tokens": 6, "max_tokens": 20, "logit_bias": ("[THINK]=100",), **form, **mode}
     settings |= {"floor": 0, "top_k": 0}  # else the mark would have to be one of the views' best without its bias
@@ -189,7 +189,7 @@ def test_a_constrained_answer_may_begin_with_a_thought(tmp_path, form, kind, mod
         assert (off.statistics.thinking_tokens, len(off.text)) == (0, 5), "where thinking is not switched off"
 
 
-def test_white_space_that_models_write_behind_the_mark_comes_before_a_constrained_answer(tmp_path: Path) -> None:
+def test_white_space_after_the_closing_mark_precedes_a_constrained_answer(tmp_path: Path) -> None:
     settings = {"regex": "[a-z]{5}", "max_tokens": 30, "logit_bias": ("</think>=100",)}
     with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], **settings) as one:
         events = list(one.stream("Why?"))
@@ -197,7 +197,7 @@ def test_white_space_that_models_write_behind_the_mark_comes_before_a_constraine
     assert len(text_of(events, thought=False)) == 5
 
 
-def test_a_grammar_that_spells_the_marks_is_about_the_thought_too(tmp_path: Path) -> None:
+def test_a_grammar_that_spells_the_marks_covers_thinking(tmp_path: Path) -> None:
     grammar = 'root ::= "<think>" [a-z]{40} "</think>" [a-z]{5}'
     with judge(tmp_path, added=["<think>", "</think>"], grammar=grammar, think_tokens=3, max_tokens=60) as one:
         for prefer in ([], ["vivid:2", "concise"]):
@@ -205,7 +205,7 @@ def test_a_grammar_that_spells_the_marks_is_about_the_thought_too(tmp_path: Path
             assert (len(result.thinking), len(result.text)) == (40, 5)
 
 
-def test_a_thought_that_is_cut_leaves_no_answer(tmp_path: Path) -> None:
+def test_an_answer_cut_off_while_thinking_is_empty(tmp_path: Path) -> None:
     with judge(tmp_path, opening(MARKS[0]), max_tokens=5, ignore_end=True) as one:
         result = one("Why?")
     assert (result.text, result.finish_reason, result.statistics.thinking_tokens) == ("", "length", 5)
@@ -221,7 +221,7 @@ def test_marks_of_control_tokens_are_spelled_in_the_events(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("question", ["What is <think>?", "Say <think>", "[THINK]"])
-def test_a_quotation_in_the_question_is_no_thought(tmp_path: Path, question: str) -> None:
+def test_a_quotation_in_the_question_is_not_thinking(tmp_path: Path, question: str) -> None:
     with judge(tmp_path, added=["<think>", "[THINK]"], max_tokens=5, ignore_end=True) as one:
         events = list(one.stream(question, logit_bias=("<think>=-inf", "[THINK]=-inf")))
     assert not any(event.thought for event in events)

@@ -1,4 +1,4 @@
-"""The contenders: judge mode in each layout, and its alternatives."""
+"""The contenders of the benchmark: judge mode in each layout, and alternatives to it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def make_contenders(
     stack: ExitStack,
     interrupt: Interrupt,
 ) -> Iterator[tuple[str, Callable[[int], float]]]:
-    """Yield each contender's name, and a function from the seed to tokens per second."""
+    """Yield each contender's name, and a function that measures it: a seed gives tokens per second."""
     one_prompt, two_prompts = prompts
     bare = Context(model, work.engine, _room(one_prompt, work), 1, threads(work), interrupt)
     stack.callback(bare.close)
@@ -68,7 +68,7 @@ def make_contenders(
     for layout in LAYOUTS:
         yield JUDGE.format(layout), _judged(JUDGE.format(layout), judges[layout], work, report)
     for layout in LAYOUTS:
-        if judges[layout].decoder.lanes.layout(3) == layout:  # on few cores it is one batch, whatever was set
+        if judges[layout].decoder.lanes.layout(3) == layout:  # on few cores three views are always one batch
             yield THREE.format(layout), _judged(THREE.format(layout), judges[layout], work, report, mode="both")
     if work.lookahead:
         for layout in LAYOUTS:
@@ -80,10 +80,10 @@ def make_contenders(
 
 
 def make_prompts(judge: PersonaJudge, work: Workload) -> tuple[list[int], list[list[int]]]:
-    """The tokens of one prompt with all preferences, and of each view's.
+    """The tokens of one prompt with all preferences, and of each view's prompt.
 
     Raises:
-        UsageError: they leave too little room for the workload.
+        UsageError: the prompts leave too little room for the workload.
     """
     (one,) = judge.plan(work.prompt, judge.request.replace(mode="prompt")).prompts
     two = judge.plan(work.prompt, judge.request.replace(mode="judge")).prompts
@@ -102,7 +102,7 @@ def threads(work: Workload) -> int:
 
 
 def _bare(context: Context, prompt: Sequence[int], work: Workload, seed: int) -> float:
-    """Measure llama.cpp's own loop: decode one token, sample with its own chain."""
+    """Measure a minimal loop: llama.cpp decodes one token and samples the next with its own chain."""
     s = work.sampling
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     if s.top_k:
@@ -113,7 +113,7 @@ def _bare(context: Context, prompt: Sequence[int], work: Workload, seed: int) ->
         lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_min_p(s.min_p, 1))
     lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_temp(s.temperature))
     lib.llama_sampler_chain_add(chain, lib.llama_sampler_init_dist(seed))
-    context.trim(0, 0)
+    context.truncate(0, 0)
     for i in range(0, len(prompt), context.n_batch):
         part = prompt[i : i + context.n_batch]
         context.decode(part, range(i, i + len(part)), [0] * len(part), 1)
@@ -138,7 +138,7 @@ def _limit(slot: Slot, prompts: Sequence[Sequence[int]], work: Workload) -> floa
     return (work.n_tokens - 1) / (time.perf_counter() - started)
 
 
-_FEWEST_TIMED = 4  # tokens; llama-cpp-python cannot continue after the end of its answer
+_FEWEST_TIMED = 4  # tokens; llama-cpp-python's answers may be short, because it stops at their end
 
 
 def library_threads() -> int:
@@ -149,7 +149,7 @@ def library_threads() -> int:
 def _library(
     model: Model, judge: PersonaJudge, work: Workload, stack: ExitStack, n_ctx: int, n_threads: int | None
 ) -> Callable[[int], float]:
-    """The alternative of most users: llama-cpp-python, with both preferences in the system message."""
+    """The usual alternative: llama-cpp-python, with both preferences in the system message."""
     from llama_cpp import Llama
 
     s = work.sampling
@@ -163,7 +163,7 @@ def _library(
             use_mmap=work.engine.mmap,
             verbose=False,
         )
-    except ValueError as error:  # the error has no other details
+    except ValueError as error:
         raise ModelError(
             f"llama-cpp-python, which bench compares with, cannot load the model a second time: {error}. Is there "
             "enough memory? Use a smaller model, or free memory"
@@ -199,7 +199,7 @@ def _library(
 
 
 def _judged(name: str, judge: PersonaJudge, work: Workload, report: Report, **changes: Any) -> Callable[[int], float]:
-    """A function that measures an answer's speed, and reports its share outside llama_decode."""
+    """A function that returns the speed of an answer, and adds its share outside llama_decode to the report."""
 
     def run(seed: int) -> float:
         speed, outside = _judge(judge, work, seed, **changes)
@@ -210,9 +210,10 @@ def _judged(name: str, judge: PersonaJudge, work: Workload, report: Report, **ch
 
 
 def _judge(judge: PersonaJudge, work: Workload, seed: int, **changes: Any) -> tuple[float, float]:
-    """Measure an answer from prompt to screen, by default in judge mode, shown by Rich on a null terminal.
+    """Measure an answer from prompt to screen, by default in judge mode.  Rich shows it on a null terminal.
 
-    Returns tokens per second, and the share of the time outside llama_decode.
+    Returns:
+        Tokens per second, and the share of the time outside llama_decode.
     """
     from rich.console import Console
 
@@ -236,7 +237,7 @@ _PREFILL_TOKENS = 256
 
 
 def read_prompts(model: Model, work: Workload, report: Report, interrupt: Interrupt) -> None:
-    """Measure reading a prompt in both views together, and twice in one view with all threads."""
+    """Measure the time to read a prompt in two views together, and twice in one view with all threads."""
     token = lib.llama_vocab_nl(model.vocab)
     prompt = [max(int(token), 0)] * _PREFILL_TOKENS
     settings = work.engine.replace(layout="contexts")

@@ -1,6 +1,6 @@
-"""The benchmark: the contenders take turns, repeatedly, so that other load on the machine affects all of them.
+"""The benchmark.  The contenders take turns, so that other load on the machine affects all of them.
 
-Ratios are taken within each turn, and their median is reported.
+Ratios are computed within each turn, and their median is reported.
 """
 
 from __future__ import annotations
@@ -41,14 +41,14 @@ def _check_name(path: Any) -> None:
 def measure(
     path: Any, work: Workload, interrupt: Interrupt, progress: Callable[[str, float], None] = lambda what, done: None
 ) -> Report:
-    """Run every contender in turn.
+    """Measure all contenders.
 
     Args:
-        progress: called with the name of the current measurement and the share done.
+        progress: called with the name of the current measurement and the share done (0 to 1).
 
     Raises:
         Interrupted: Ctrl-C was pressed.
-        UsageError: the context has no room for so many tokens, or llama-cpp-python cannot open the file's name.
+        UsageError: the context is too small for the workload, or llama-cpp-python cannot open the file's name.
     """
 
     def step(what: str, done: float) -> None:
@@ -94,7 +94,7 @@ def measure(
             for i, (name, run) in enumerate(order):
                 step(name, (turn * (len(contenders) + 1) + i) / n_steps)
                 report.runs.setdefault(name, []).append(run(turn + 1))
-            order.reverse()  # there and back, so that no contender always follows the same one
+            order.reverse()  # so that no contender always follows the same one
             step("reading prompts", ((turn + 1) * (len(contenders) + 1) - 1) / n_steps)
             read_prompts(model, work, report, interrupt)
         report.per_call_us = per_call_us(judges["contexts"], work.prompt)
@@ -103,7 +103,7 @@ def measure(
 
 
 def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
-    """Microseconds of each call made once per token or view, on real logits: the median of 200 calls."""
+    """The microseconds of calls that are made for every token or view, on real logits (median of 200)."""
     prompts = judge.plan(prompt, judge.request.replace(mode="judge")).prompts
     with judge.decoder.direct(needs(2, max(map(len, prompts)) + 1)) as slot:
         slot.start(prompts)
@@ -117,8 +117,8 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
 
     def event() -> list[TokenEvent]:
         stream: TextStream[Any] = TextStream()
-        settled = stream.push(decision, judge.model.piece(decision.token))
-        return [answer.event(each, text, thought=False) for each, text in settled]
+        final = stream.push(decision, judge.model.piece(decision.token))
+        return [answer.event(each, text, thought=False) for each, text in final]
 
     calls: dict[str, Callable[[], Any]] = {
         "shorten, a view": lambda: chain.shorten(a),
@@ -146,7 +146,7 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "tokens": work.n_tokens,
         "repeats": work.repeats,
         "lookahead": work.lookahead,
-        "trimmable": model.can_truncate,
+        "can_truncate": model.can_truncate,
         "threads": threads(work),
         "llama_cpp_python_threads": library_threads(),
         "layers_offloaded": model.offload.n_gpu_layers,

@@ -1,4 +1,4 @@
-"""The workload and the results."""
+"""The workload and the results of the benchmark."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Workload:
     prefer: tuple[str, ...]
     n_tokens: int
     repeats: int
-    lookahead: int  # tokens; a value above 0 adds contenders
+    lookahead: int  # tokens; above 0, contenders with look-ahead are measured too
     sampling: Sampling
     engine: Engine
 
 
 @dataclass
 class Report:
-    """Tokens per second of every contender in each turn, and other measurements.  Times are in seconds."""
+    """The tokens per second of every contender in each turn, and other measurements.  Times are in seconds."""
 
     measured_on: dict[str, Any]
     runs: dict[str, list[float]] = field(default_factory=dict)
@@ -46,7 +46,7 @@ class Report:
     per_call_us: dict[str, float] = field(default_factory=dict)
 
     def speeds(self, name: str) -> tuple[float, float, float] | None:
-        """Minimum, median and maximum; None if llama-cpp-python's answers were too short to time."""
+        """The least, median and greatest speed; None if all of llama-cpp-python's answers were too short to time."""
         timed = _timed_runs(self.runs[name])
         return (min(timed), median(timed), max(timed)) if timed else None
 
@@ -56,15 +56,17 @@ class Report:
         return max(LAYOUTS, key=lambda layout: median(self.runs[LIMIT.format(layout)]))
 
     def ratio(self, name: str) -> float | None:
-        """Judge mode's speed in the fastest layout, divided by another contender's: the median over the turns."""
+        """The speed of judge mode in the fastest layout divided by another contender's (median of the turns)."""
         judge = self.runs[JUDGE.format(self.layout)]
         ratios = _timed_runs([a / b for a, b in zip(judge, self.runs[name], strict=True)])
         return median(ratios) if ratios else None
 
     @property
     def ratios(self) -> dict[str, float | None]:
-        """The ratios to judge mode.  The last is None for a model whose memory cannot be truncated, as Algorithm 1
-        requires."""
+        """The ratios of judge mode's speed to others'.
+
+        The last is None for a model whose cache cannot be truncated, which Algorithm 1 needs.
+        """
         return {
             "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),
             "judge_vs_bare": self.ratio(BARE),
@@ -84,8 +86,8 @@ class Report:
 
     @property
     def lookahead_speedup(self) -> dict[str, float]:
-        """Judge mode's speed with look-ahead, divided by its speed without, in each layout: the median over the
-        turns."""
+        """The speed of judge mode with look-ahead divided by its speed without, in each layout (median of the
+        turns)."""
         ahead = self.measured_on["lookahead"]
         pairs = {layout: (LOOKAHEAD.format(layout, ahead), JUDGE.format(layout)) for layout in LAYOUTS}
         return {
@@ -96,7 +98,7 @@ class Report:
 
     @property
     def prefill_ratio(self) -> float:
-        """Time of both views' prompts read together, divided by that of two single prompts read one after the other."""
+        """The time to read both views' prompts together divided by the time to read two prompts one after the other."""
         return median(a / b for a, b in zip(self.prefill["both"], self.prefill["two_single"], strict=True))
 
     def as_dict(self) -> dict[str, Any]:
@@ -121,5 +123,4 @@ class Report:
 
 
 def _timed_runs(runs: Sequence[float]) -> list[float]:
-    """The runs that could be timed."""
     return [run for run in runs if not isnan(run)]

@@ -98,10 +98,10 @@ def _print(report: Any) -> None:
     peak = report.peak_memory_bytes
     for line in (
         f"fastest layout: {report.layout}; ratios are medians within {on['repeats']} turns of {on['tokens']} tokens",
-        "" if on["trimmable"] else "no Algorithm 1: this model's memory cannot be truncated",
+        "" if on["can_truncate"] else "no Algorithm 1: this model's KV cache cannot be truncated",
         f"judge mode with look-ahead / without: {ahead}" if ahead else "",
         f"outside llama_decode: {d['share_outside_llama_decode']:.1%} of a step (contexts); {calls}",
-        f"a step of three views takes {d['three_views_vs_two']:.2f} times that of two, "
+        f"a step with three views / with two: {d['three_views_vs_two']:.2f}, "
         f"{d['share_outside_llama_decode_three_views']:.1%} of it outside llama_decode",
         f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together / one after the other: "
         f"{report.prefill_ratio:.2f}",

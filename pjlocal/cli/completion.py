@@ -1,18 +1,18 @@
-"""Names that a shell completes: models, presets, personas, chats and documents."""
+"""Completions for the shell: names of models, presets, personas, chats and documents."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
 
-Names = list[tuple[str, str]]  # each with a description, which zsh and fish show
+Names = list[tuple[str, str]]  # names with descriptions, which zsh and fish show
 
-#: Names that are safe in every shell: zsh evaluates Typer's completions, and bash splits them at spaces.
+#: A name that is safe in every shell: zsh evaluates Typer's completions, and bash splits them at spaces.
 _PLAIN = re.compile(r"[\w@][\w.:/@+-]*")
 
 
 def _completes(names: Callable[[], Iterable[tuple[str, str]]]) -> Callable[[str], Names]:
-    """A completion function for Typer, from a function that returns all names; after an error it offers none."""
+    """Turn a function that returns all names into a completion function for Typer.  After an error there are none."""
 
     def complete(incomplete: str) -> Names:
         try:
@@ -65,7 +65,7 @@ def own() -> Iterable[tuple[str, str]]:
 
 @_completes
 def sessions() -> Iterable[tuple[str, str]]:
-    """Titles of one word, and numbers with their titles."""
+    """Titles of saved chats, and their numbers with the titles."""
     from ..sessions.database import store_path
     from ..sessions.store import Store
 

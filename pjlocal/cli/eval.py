@@ -352,7 +352,7 @@ def vote(
         ballot = vote.Voting(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
         vote.run_vote(ballot)
         console = make_console(sys.stdout)
-        console.print(vote.revealed(vote.tally(ballot.asked, ballot.votes(), run.suite)))
+        console.print(vote.revealed(vote.tally(ballot.questions, ballot.votes(), run.suite)))
 
 
 # Helpers of the commands.

@@ -1,4 +1,4 @@
-"""``pjlocal serve``: one loaded model for other programs."""
+"""``pjlocal serve``: serve one loaded model to other programs."""
 
 from __future__ import annotations
 
@@ -110,11 +110,11 @@ def serve(
     if any(request.views):
         make_roles(request)
     path = find_model(model)
-    called = shown_name(path)
-    short = model if model and Path(model).name == model else called if model else EMBEDDED
+    shown = shown_name(path)
+    short = model if model and Path(model).name == model else shown if model else EMBEDDED
     personas = load_config().personas
-    also = {called, called.removesuffix(".gguf"), called.removesuffix(":latest")}
-    names = Names(short.removesuffix(".gguf"), also, personas)
+    aliases = {shown, shown.removesuffix(".gguf"), shown.removesuffix(":latest")}
+    names = Names(short.removesuffix(".gguf"), aliases, personas)
     interrupt, metrics = Interrupt(), Metrics()
     metrics.count_errors(logging.getLogger("pjlocal"))
     lookaheads = (persona.generation.get("lookahead", 0) for persona in personas.values())
@@ -125,21 +125,19 @@ def serve(
         with on_sigint(interrupt, ending=()), Spinner() as spinner:
             spinner.say("Loading the model")
             loaded = service.load().describe(request)
-        saved_as = ModelName(lasting_name(model), called)
+        saved_as = ModelName(lasting_name(model), shown)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         app = create_app(
             service, names, request, metrics, loaded, saved_as, token=token, key=api_key, local=local, origins=cors
         )
-        number = listening.getsockname()[1]
-        shown = f"[{host}]" if ":" in host else host
-        at = f"http://{shown}:{number}"
-        with listen_locally(path, engine) as near:
-            whom = (
+        url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
+        with listen_locally(path, engine) as local_socket:
+            access = (
                 "with your key" if api_key else "without a key: every user of this machine may use it (see --api-key)"
             )
-            print(f"pjlocal: {names.model} answers at {at}/v1, {whom}", file=sys.stderr)
+            print(f"pjlocal: {names.model} answers at {url}/v1, {access}", file=sys.stderr)
             print(
-                f"pjlocal: in your browser, and for --server, with your chats: {at}/?token={token} (Ctrl-C ends it)",
+                f"pjlocal: in your browser, and for --server, with your chats: {url}/?token={token} (Ctrl-C ends it)",
                 file=sys.stderr,
             )
-            return answer(app, [listening, near] if near else [listening], service)
+            return answer(app, [listening, local_socket] if local_socket else [listening], service)

@@ -1,1 +1,1 @@
-"""The user's own defaults: a TOML file and an editor.  Knows the settings; nothing of models or chats."""
+"""The user's own defaults, in a TOML file."""

@@ -1,4 +1,4 @@
-"""Character cards, version 1 to 3, as JSON or inside a PNG picture: their text becomes the system text of a persona.
+"""Read character cards (versions 1 to 3, JSON or inside a PNG picture).  Their text becomes a persona's system text.
 
 The format: https://github.com/malfoyslastname/character-card-spec-v2
 """
@@ -17,16 +17,16 @@ from typing import Any
 from ..errors import UsageError
 from ..textfile import user_path
 
-_MOST_BYTES = 32 * 1024 * 1024  # of a card, picture and all
+_MOST_BYTES = 32 * 1024 * 1024  # of a card including its picture
 _PNG = b"\x89PNG\r\n\x1a\n"
-_CHUNKS = (b"ccv3", b"chara")  # the newer one goes first
+_CHUNKS = (b"ccv3", b"chara")  # the newer one first
 
 
 @dataclass(frozen=True)
 class Character:
     """A character.
 
-    persona: a name that a persona can have.
+    persona: the character's name in a form that is valid for a persona.
     system: the system text.
     """
 
@@ -35,7 +35,7 @@ class Character:
 
 
 def read_character(path: Path) -> Character:
-    """The character of a card.
+    """Read the character of a card.
 
     Raises:
         UsageError: the file cannot be read, or is not a card.
@@ -46,7 +46,7 @@ def read_character(path: Path) -> Character:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
     if len(content) > _MOST_BYTES:
-        raise UsageError(f"{path} is larger than {_MOST_BYTES // 2**20} MiB: it is no character card")
+        raise UsageError(f"{path} is larger than {_MOST_BYTES // 2**20} MiB: too large for a character card")
     values = _card(path, content)
     data = values.get("data")
     return _character(path, data if isinstance(data, dict) else values)
@@ -65,14 +65,14 @@ def _card(path: Path, content: bytes) -> dict[str, Any]:
     try:
         values = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:
-        raise UsageError(f"{path} is no character card: it is not JSON ({error})") from None
+        raise UsageError(f"{path} is not a character card: it is not JSON ({error})") from None
     if not isinstance(values, dict):
-        raise UsageError(f"{path} is no character card: its JSON is not an object")
+        raise UsageError(f"{path} is not a character card: its JSON is not an object")
     return values
 
 
 def _text_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """The name and the text of each tEXt chunk of a PNG picture, as far as the picture is whole."""
+    """The name and the text of each complete tEXt chunk of a PNG picture."""
     at = len(_PNG)
     while at + 8 <= len(content):
         length, kind = int.from_bytes(content[at : at + 4], "big"), content[at + 4 : at + 8]
@@ -86,7 +86,7 @@ def _text_chunks(content: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _character(path: Path, data: dict[str, Any]) -> Character:
     name = _text(data, "name")
     if not name:
-        raise UsageError(f"{path} is no character card: it names no character")
+        raise UsageError(f"{path} is not a character card: it has no name")
     parts = [
         re.sub(r"\{\{original\}\}", "", _text(data, "system_prompt"), flags=re.IGNORECASE),
         f"You are {name}. Stay in this role.",

@@ -1,6 +1,6 @@
-"""The user's own defaults and presets: ``config.toml``, held to the types and limits of `pjlocal.settings`.
+"""The user's own defaults and presets in ``config.toml``, checked against the types and limits of `pjlocal.settings`.
 
-The first of these that sets a value wins: its option, the environment, the chosen persona, this file, its dataclass.
+The first source that sets a value wins: option, environment, chosen persona, this file, dataclass.
 """
 
 from __future__ import annotations
@@ -141,8 +141,8 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
     known = [*PREFERENCES, *(key for settings in GROUPS.values() for key in get_type_hints(settings))]
     for key in table:
         if key not in known:
-            near = did_you_mean(key, known) or f"known are {', '.join(known)}"
-            raise InvalidValue(f"unknown key {key!r} in [{'.'.join(where)}]: {near}", *where, key)
+            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            raise InvalidValue(f"unknown key {key!r} in [{'.'.join(where)}]: {hint}", *where, key)
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
         values = {key: table[key] for key in keys if key in table}
@@ -165,7 +165,6 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
 
 
 def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
-    """The values, with those that are preferences checked."""
     for key in values.keys() & {*PREFERENCES, "avoid"}:
         values[key] = tuple(preference(spec, presets, folder, *where, key) for spec in values[key])
     return values
@@ -180,15 +179,15 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
 
 
 def _unknown(key: str, known: Iterable[str], *where: str) -> str:
-    """The advice for an unknown key: its right table, or the most similar known key, or all keys."""
+    """The advice for an unknown key: the table that it belongs to, the most similar known key, or all keys."""
     unknown = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
     for name, settings in TABLES.items():
         if key in get_type_hints(settings):
             return f"{unknown}: it belongs in [{name}]"
     if key in TOP:
         return f"{unknown}: it belongs at the top, before the first table"
-    if near := difflib.get_close_matches(key, known, n=1):
-        return f"{unknown}: did you mean {near[0]}?"
+    if similar := difflib.get_close_matches(key, known, n=1):
+        return f"{unknown}: did you mean {similar[0]}?"
     return f"{unknown}: known are {', '.join(known)}"
 
 
@@ -227,7 +226,7 @@ def set_preset(path: Path, name: str, text: str) -> None:
     """Add a preset to the file, or change its text.  The rest of the file is unchanged.
 
     Raises:
-        UsageError: a name or a text that cannot be, or a file that `load_config` refuses.
+        UsageError: the name or the text is not valid, or `load_config` refuses the file.
         OutputError: the file cannot be written.
     """
     import tomlkit
@@ -298,13 +297,13 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
 
 
 def remove_persona(path: Path, name: str) -> None:
-    """Remove a persona from the file.  The rest of the file is unchanged.  The errors are those of `set_persona`."""
+    """Remove a persona from the file.  The rest of the file is unchanged.  Raises the errors of `set_persona`."""
     load_config(path).persona(name)
     write_text(path, _without_persona(path, tomlfile.read(path), name))
 
 
 def _without_persona(path: Path, text: str, name: str) -> str:
-    """The file's text without the table of a persona."""
+    """Remove the table of a persona from the file's text."""
     left = tomlfile.parse(path, text).unwrap()
     key = _same(left["personas"], name)
     assert key is not None

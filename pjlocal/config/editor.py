@@ -1,4 +1,4 @@
-"""The user's own text editor."""
+"""Run the user's own text editor."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def edit_file(path: Path) -> None:
 
 
 def edit_text(text: str) -> str:
-    """Edit a text in the user's editor, and return it without white space around it.  Errors as of `edit_file`."""
+    """Edit a text in the user's editor, and return it without white space around it.  Raises the errors of
+    `edit_file`."""
     with tempfile.TemporaryDirectory(prefix="pjlocal-") as folder:
         path = Path(folder) / "question.md"
         path.write_text(text + "\n", encoding="utf-8", errors="replace")

@@ -1,4 +1,4 @@
-"""A TOML file that a person edits: reading, parsing, and changes that keep the rest."""
+"""Read, parse and change a TOML file that a person edits.  Changes keep the rest of the file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read(path: Path, what: str = "config file") -> str:
-    """The file's text; of a missing file, the empty string.
+    """Read a file's text; empty for a missing file.
 
     Raises:
         UsageError: the file cannot be read, or is not UTF-8.
@@ -31,7 +31,7 @@ def read(path: Path, what: str = "config file") -> str:
 
 
 def parse(path: Path, text: str) -> TOMLDocument:
-    """The text of the file as a document that can be edited.
+    """Parse the text of a file to a document that can be edited.
 
     Raises:
         UsageError: the text is not TOML; the message has tomlkit's line, if any.
@@ -42,7 +42,7 @@ def parse(path: Path, text: str) -> TOMLDocument:
     try:
         return tomlkit.parse(text)
     except TOMLKitError as error:
-        # A plain ParseError is a key that is set twice, and has the line behind it; the message names the key.
+        # A plain ParseError means a key that is set twice; it has the next line, and its message names the key.
         at = f" line {error.line}" if isinstance(error, ParseError) and type(error) is not ParseError else ""
         what = re.sub(r"\.?( at line \d+ col \d+)?$", "", str(error))
         if isinstance(error, UnexpectedEofError) or repr("\0") in what:  # tomlkit's mark for the end of the text
@@ -51,8 +51,9 @@ def parse(path: Path, text: str) -> TOMLDocument:
 
 
 def without_table(text: str, keys: Sequence[str]) -> str:
-    """The text without a table that has its own header: its lines up to the next header, or to the comments above that.
-    Without such a header, the whole text."""
+    """Remove a table from a text: its header and the lines up to the next header and the comments above that.
+
+    A text without this header is returned unchanged."""
     lines = text.splitlines(keepends=True)
     first = next((n for n, line in enumerate(lines) if _header(line) == [*keys]), None)
     if first is None:
@@ -88,5 +89,5 @@ def key(name: str) -> str:
 
 
 def value(of: object) -> str:
-    """A text, number, boolean or list of texts in TOML, which writes them like JSON."""
+    """Write a text, number, boolean or list of texts in TOML, in which it looks like JSON."""
     return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")

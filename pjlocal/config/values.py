@@ -1,4 +1,4 @@
-"""Values of a TOML file, checked against the types and limits of a dataclass."""
+"""Check the values of a TOML file against the types and limits of a dataclass."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def checked(
     *where: str,
     rest: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """A table's values, converted for the settings.  Each is checked together with those before it.
+    """Convert a table's values for a class of settings.  Each is checked together with those before it.
 
     Args:
         folder: the base of relative file names in values.
@@ -69,15 +69,15 @@ def checked(
 
 
 def by_keys(message: str, settings: type[Settings]) -> str:
-    """A message about settings, with keys in place of flags."""
+    """Replace flags by keys in a message about settings."""
     return rename_flags(message, flag_names(settings))
 
 
 def model_named(name: str, folder: Path) -> str:
-    """The model of a configuration file: a path relative to its folder, a file beside it, or a name.
+    """Resolve the model in a configuration file: a path relative to the file's folder, a file there, or a name.
 
     Raises:
-        UsageError: the name is impossible.
+        UsageError: the name is not valid.
     """
     if Path(name).name == name:
         beside = folder.absolute() / name
@@ -87,7 +87,7 @@ def model_named(name: str, folder: Path) -> str:
 
 
 def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str) -> str:
-    """A preference of a configuration file; a file that it names is relative to its folder.
+    """Check a preference in a configuration file, and make the path of a file in it absolute.
 
     Raises:
         InvalidValue: there is no such preset or file.

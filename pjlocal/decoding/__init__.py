@@ -1,1 +1,2 @@
-"""The paper: how two views' distributions become one text.  NumPy alone: no model, no file, no terminal."""
+"""The paper's algorithm, which turns two views' distributions into one text.  It uses NumPy alone: no model, file or
+terminal."""

@@ -1,16 +1,16 @@
-"""The combination of several views' distributions of the next token.
+"""Combine several views' distributions of the next token.
 
-v_1 ... v_k are views under preferences, n is a neutral view: the same conversation without one.  Each is an array [m]
-of log-probabilities at the same m tokens.  s_i are strengths.  The results are unnormalised logits:
+v_1 ... v_k are views under preferences, and n is the neutral view, the same conversation without a preference.  Each is
+an array [m] of log-probabilities of the same m tokens.  s_i are strengths.  The results are unnormalised logits:
 
     push:     n + Σ s_i (v_i - n)           each preference pushes away from neutral, and the pushes add up
-    mod:      Σ s_i v_i / Σ s_i             the weighted geometric mean
-    mixture:  log(Σ s_i exp v_i / Σ s_i)    the weighted mean of probabilities
-    overlap:  min_i v_i                     the least probability that any view gives
+    mod:      Σ s_i v_i / Σ s_i             the weighted geometric mean of the probabilities
+    mixture:  log(Σ s_i exp v_i / Σ s_i)    the weighted mean of the probabilities
+    overlap:  min_i v_i                     the least probability in any view
 
-``push`` is what context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive decoding and
-DExperts have in common; ``mod`` is multi-objective decoding (2406.18853) on prompts.  A strength below zero pushes away
-from a preference.  This module is NumPy alone.
+``push`` is the formula of context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive
+decoding and DExperts; ``mod`` is multi-objective decoding (2406.18853) with prompts.  A strength below zero pushes away
+from a preference.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def overlap(views: Sequence[LogProbs]) -> LogProbs:
 
 
 def combine(rule: Rule, n: LogProbs | None, views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
-    """The logits [m] that a rule makes from log-probabilities [m]; only ``push`` uses the neutral ones."""
+    """Combine log-probabilities [m] by a rule to logits [m]; only ``push`` uses the neutral view."""
     if rule == "push":
         return push(views[0] if n is None else n, views, strengths)
     if rule == "mod":
@@ -69,16 +69,14 @@ def combine(rule: Rule, n: LogProbs | None, views: Sequence[LogProbs], strengths
 
 
 def plausible(logits: NDArray[np.float32], floor: float) -> NDArray[np.intp]:
-    """Ids [m], ascending, of the tokens at least ``floor`` times as probable as the most probable one (0 < floor <= 1).
-
-    The result is never empty: it contains the most probable token.
-    """
+    """Ascending ids [m] of the tokens that are at least ``floor`` (above 0, at most 1) times as probable as the most
+    probable token, which is always among them."""
     ids: NDArray[np.intp] = np.flatnonzero(logits >= logits.max() + np.float32(np.log(floor)))
     return ids
 
 
 def union(ids: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
-    """The union of several ascending lists without repetitions, ascending."""
+    """The union of several ascending lists, ascending and without repetitions."""
     if len(ids) == 1:
         return ids[0]
     merged: NDArray[np.intp] = np.sort(np.concatenate(ids))
@@ -87,15 +85,15 @@ def union(ids: Sequence[NDArray[np.intp]]) -> NDArray[np.intp]:
 
 
 def log_normalizer(logits: NDArray[np.float32]) -> float:
-    """log Σ exp over all [n_vocab] logits, which is subtracted to get log-probabilities."""
+    """log Σ exp of [n_vocab] logits.  Subtract it from logits to get log-probabilities."""
     best = logits.max()
     return float(best) + float(np.log(np.exp(logits - best).sum(dtype=np.float64)))
 
 
 def divergence(v: LogProbs, n: LogProbs) -> float:
-    """The Jensen-Shannon divergence of two views, in bits, from 0 to 1, estimated from m tokens.
+    """The Jensen-Shannon divergence of two views in bits (0 to 1), from log-probabilities [m] of m tokens.
 
-    v, n: log-probabilities [m]; the rest of the probability counts as one more token.
+    The rest of the probability counts as one more token.
     """
     p, q = (_with_rest(np.exp(x)) for x in (v, n))
     m = (p + q) / 2

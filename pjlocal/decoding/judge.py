@@ -1,14 +1,14 @@
 """Persona-judge's rule for one token (arXiv 2504.12663, Algorithm 1): draft, judge, resample.
 
 Two views of one language model read the same text under two preference prefixes.  In a round one of them, the
-*draft*, proposes tokens t ~ q; the other, the *judge*, knows p.  The rule, in the paper's letters:
+*draft*, proposes tokens t ~ q; the other, the *judge*, has the distribution p.  The rule, in the paper's letters:
 
     accept t with probability min(1, p(t) / q(t))
     on the first rejection emit t' ~ norm(max(0, p - q)) and end the round
     when all λ drafted tokens are accepted emit a bonus token t' ~ p and end the round
 
 Then the roles swap (``judge`` mode) or stay (``base`` mode).  Here q and p are the distributions after each view's own
-filters.  This module is NumPy alone: no model, no terminal, no file.
+filters.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ Strategy = Literal["sample", "greedy"]
 class Distribution:
     """Probabilities of the tokens that survived a view's filters.
 
-    ids: int32 [n], strictly ascending.  A fixed order keeps a draw stable when rounding changes a probability slightly.
+    ids: int32 [n], strictly ascending.  In a fixed order, a draw seldom changes when rounding changes a probability.
     probs: float64 [n], positive, summing to one.
     """
 
@@ -61,11 +61,11 @@ class Rejected(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One emitted token and why it was emitted.
+    """One emitted token, and the reason for it.
 
-    p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was never drafted,
-    and a plain token was never judged: their ``q`` and ``accept_probability`` are None.  ``pushes`` are the changes of
-    the token's log-probability by each preference, measured against a neutral view, where it is ``neutral``.
+    p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was not drafted,
+    and a plain token was not judged: their ``q`` and ``accept_probability`` are None.  ``pushes`` are the changes of
+    the token's log-probability by each preference, compared with the neutral view, where it is ``neutral``.
     """
 
     position: int
@@ -89,7 +89,7 @@ def accept_probability(p: float, q: float) -> float:
 def residual(p: Distribution, q: Distribution) -> Distribution:
     """norm(max(0, p - q)): the tokens that are more probable under the judge than under the draft.
 
-    If rounding leaves nothing (p equals q), p itself.
+    Returns p if no token is (p equals q up to rounding).
     """
     nearest = np.minimum(q.ids.searchsorted(p.ids), len(q.ids) - 1)
     q_probs = np.where(q.ids[nearest] == p.ids, q.probs[nearest], 0.0)
@@ -102,11 +102,11 @@ def residual(p: Distribution, q: Distribution) -> Distribution:
 
 
 class Uniforms:
-    """Random numbers by position: row i belongs to the i-th emitted token, whatever happened before it.
+    """Random numbers by position: row i belongs to the i-th emitted token.
 
-    A row is (draft's draw, acceptance, resample or bonus), float64 in [0, 1).  A schedule that looks further ahead
-    does not consume the numbers of later positions, so every schedule emits the same text for one seed.  The numbers
-    come from Python's `random`, which guarantees the same ones in every version; NumPy does not.
+    A row is (draft's draw, acceptance, resample or bonus), float64 in [0, 1).  A schedule that looks ahead does not use
+    up the numbers of later positions, so every schedule emits the same text for one seed.  Python's `random` guarantees
+    the same numbers in every version; NumPy does not.
     """
 
     def __init__(self, seed: int | tuple[int, ...], columns: int = 3) -> None:

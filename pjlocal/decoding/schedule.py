@@ -26,29 +26,29 @@ from .judge import (
 class Views(Protocol):
     """Views of one model over the same conversation, numbered from 0, each with a KV cache of its own.
 
-    Their logits may be of any type that the filters take.
+    Their logits may have any type that the filters accept.
     """
 
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Bring each view's cache to exactly its prompt."""
+        """Make each view's cache hold its prompt and nothing else."""
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Append the same tokens to every view."""
 
     def logits(self, view: int, row: int = 0) -> Any:
-        """The logits after the row-th of the tokens fed last; valid until the view is fed again."""
+        """The logits after the ``row``-th of the tokens fed last; valid until the view is fed again."""
 
     def rewind(self, n_tokens: int) -> None:
-        """Remove the last tokens of every view."""
+        """Remove the last ``n_tokens`` tokens of every view."""
 
     def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
         """Append tokens to one view in one batch.  Returns the logits after each of the last ``rows`` tokens."""
 
     def rewind_view(self, view: int, n_tokens: int) -> None:
-        """Remove the last tokens of one view."""
+        """Remove the last ``n_tokens`` tokens of one view."""
 
 
-#: The logits of the next token, by the view's number.
+#: Maps the number of a view to its logits of the next token.
 Rows = Callable[[int], Any]
 
 
@@ -60,7 +60,7 @@ class Policy(Protocol):
 
     @property
     def views(self) -> Sequence[int]:
-        """The views whose logits it reads."""
+        """The views whose logits the policy reads."""
 
     def __call__(self, rows: Rows, /) -> Distribution: ...
 
@@ -68,13 +68,16 @@ class Policy(Protocol):
         """Update the state with an emitted token."""
 
     def clone(self) -> Policy:
-        """A copy for looking ahead."""
+        """A copy, to try tokens on."""
 
 
 @dataclass(frozen=True)
 class Policies:
-    """The policies of an answer: ``drafts[i]`` proposes while preference i drafts, and ``judges[j]`` decides while
-    preference j judges.  One policy may do both.  With a single one, decoding is ordinary sampling."""
+    """The policies of an answer.
+
+    ``drafts[i]`` proposes while preference i drafts, and ``judges[j]`` decides while preference j judges.  One policy
+    may do both.  With a single policy, decoding is ordinary sampling.
+    """
 
     drafts: Sequence[Policy]
     judges: Sequence[Policy]
@@ -96,7 +99,7 @@ class Policies:
         return replace(decision, pushes=pushes, neutral=neutral)
 
     def judge(self, decision: Decision) -> Policy:
-        """The policy that decided."""
+        """The policy that made a decision."""
         return self.judges[0 if decision.draft is None else (decision.draft + 1) % len(self.judges)]
 
     def accept(self, token: int) -> None:
@@ -126,11 +129,11 @@ class Phase(Protocol):
 
     @property
     def limit(self) -> int:
-        """The most tokens that the answer may have, as far as known."""
+        """The most tokens that the answer may have, as far as is known now."""
 
     @property
     def may_change(self) -> bool:
-        """True if the next token may end the phase.  A draft then stops after it."""
+        """True if the next token may end the phase.  A draft then stops after that token."""
 
     def accept(self, token: int) -> None:
         """Update the phase with an emitted token, before the policies are updated."""
@@ -166,12 +169,12 @@ class Rules:
         policies.accept(token)
 
     def is_last(self, n_tokens: int, token: int) -> bool:
-        """True if an answer of ``n_tokens`` tokens ends with ``token``, its last one."""
+        """True if ``token``, the last one of ``n_tokens``, ends the answer."""
         return n_tokens >= self.most or self.is_end(token)
 
     @property
     def most(self) -> int:
-        """The most tokens that the answer may have, as far as known."""
+        """The most tokens that the answer may have, as far as is known now."""
         return min(self.limit, self.phase.limit) if self.phase else self.limit
 
 
@@ -185,12 +188,12 @@ def lockstep(
 ) -> Iterator[Decision]:
     """Decide each token from the logits of all views, and feed it to all views at once.
 
-    A rejection wastes no work and rolls no cache back; λ only determines when the roles swap.  ``guesser`` may propose
-    the next tokens, which are fed in the same batch.  The decisions are then replayed over their logits while they
-    agree with the guess, so a guess changes the speed and never the text.
+    A rejection wastes no work and rolls no cache back; λ only determines when the roles swap.  ``guesser`` may guess
+    the next tokens, which are fed in the same batch.  Decisions are then made from their logits while the guess is
+    right, so a guess changes the speed and never the text.
 
-    With a single view this is ordinary decoding.  The call starts reading the prompts.  Each decision is made on
-    request and feeds its token to the views, where it is decoded together with the tokens of other answers.
+    With a single view this is ordinary decoding.  The call itself starts reading the prompts.  Each step of the
+    iterator makes a decision and feeds its token, which is decoded together with the tokens of other answers.
     """
     views.start(prompts)
     return _decisions(views, policies, rules, uniforms, guesser)
@@ -218,7 +221,7 @@ def _decisions(
         last = rules.is_last(position + 1, decision.token)
         if row < len(ahead) and ahead[row] == decision.token:
             row += 1
-        elif not last:  # feed it before yielding it, so that the views are computed meanwhile
+        elif not last:  # feed before yielding, so that the engine can decode while the caller shows the token
             if row < len(ahead):
                 views.rewind(len(ahead) - row)
             ahead = guesser.guess()[: rules.limit - position - 1] if guesser else []
@@ -232,7 +235,6 @@ def _decisions(
 def _decide_outside(
     rows: Rows, policies: Policies, policy: Policy, rules: Rules, position: int, u: list[float]
 ) -> Decision:
-    """Let one policy decide a token outside the rounds."""
     return policies.observe(plain_token(position, policy(rows), u, rules.strategy), rows, policy)
 
 
@@ -247,7 +249,7 @@ def _decide(rows: Rows, policies: Policies, rules: Rules, round: Round, position
 
 
 class _Ahead:
-    """The logits of the views along a round's draft, read on request.
+    """The views' logits after each drafted token of a round, decoded when needed.
 
     ``rows[view][i]`` are a view's logits after i drafted tokens.
     """
@@ -259,7 +261,7 @@ class _Ahead:
         self._unread = unread
 
     def row(self, view: int, n_drafted: int) -> Any:
-        """A view's logits after ``n_drafted`` drafted tokens, which are decoded in one batch."""
+        """A view's logits after ``n_drafted`` drafted tokens.  Tokens not decoded yet are decoded in one batch."""
         known = self.rows.setdefault(view, [])
         if len(known) <= n_drafted:
             before = [] if known else self._unread[view]
@@ -268,7 +270,7 @@ class _Ahead:
         return known[n_drafted]
 
     def read(self, policy: Policy) -> None:
-        """Decode the whole draft in the views of a policy."""
+        """Decode all drafted tokens in the views of a policy."""
         for view in policy.views:
             self.row(view, len(self.drafted))
 
@@ -285,8 +287,8 @@ def algorithm1(
 ) -> Iterator[Decision]:
     """Run Algorithm 1 as written: draft λ tokens one by one, verify them in one batch, roll the caches back.
 
-    `lockstep` is tested against it.  It needs a KV cache that can be truncated.
-    Between rounds no cache contains the last token of the text: decoding it gives the round's first logits.
+    `lockstep` is tested against it.  It needs a KV cache that can be truncated.  Between rounds no cache contains the
+    last token of the text, because decoding that token gives the round's first logits.
     """
     if len(policies.judges) == 1:
         yield from lockstep(views, prompts, policies, rules, uniforms)

@@ -1,4 +1,4 @@
-"""The checks, one after the other; a failed check does not stop the next one."""
+"""The checks of the installation.  A failed check does not stop the next one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _HOMELESS = "no home folder is known: set HOME"
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of a check: its subject, its state, and a text for the user; facts are for scripts."""
+    """The result of a check: its subject, its state, a text for the user, and facts for scripts."""
 
     what: str
     state: State
@@ -89,7 +89,12 @@ def _devices() -> Iterator[Finding]:
 
 
 def gpu_finding(present: list[Card], used: list[str], offloads: bool) -> Finding:
-    """The use of the graphics cards, and the advice for a card that is not used."""
+    """Report which graphics cards are used, and how to use one that is not.
+
+    Args:
+        used: llama.cpp's names of the GPUs that it uses.
+        offloads: whether llama.cpp was built with support for GPUs.
+    """
     facts = {"cards": [card.name for card in present], "used": used}
     if used and offloads:
         return Finding("GPU", "ok", f"llama.cpp uses {', '.join(used)}", facts)
@@ -125,10 +130,10 @@ def _folders() -> Iterator[Finding]:
 
 
 def _trouble_writing(folder: Path) -> str | None:
-    """The reason why a folder cannot be written, or None.  It is tested by making a folder in it, or in the nearest
-    existing folder above.
+    """The reason why a folder cannot be written, or None.
 
-    Permissions are not enough: root has them in /proc, where nothing can be made.
+    The test makes a folder in it, or in the nearest existing folder above.  Permissions are not enough: root has them
+    in /proc, where nothing can be made.
     """
     there = next((above for above in (folder, *folder.parents) if os.path.exists(above)), folder)
     try:

@@ -1,4 +1,4 @@
-"""The graphics cards that the system reports, and the commands to install a llama.cpp that uses them."""
+"""The graphics cards of the system, and the command to install a llama.cpp that uses them."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _PATIENCE_S = 10
 class Card:
     """A graphics card.
 
-    name: the driver's name for it.
-    wheels: the folder of the index with builds for it.
-    build: the CMake option of a build for it.
+    name: the driver's name for the card.
+    wheels: the folder of the wheel index with builds for it.
+    build: the CMake option for building llama.cpp for it.
     """
 
     name: str

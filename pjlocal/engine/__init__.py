@@ -1,4 +1,4 @@
 """llama.cpp and the machine: tokens in, logits and candidates out.
 
-It knows no preferences and no terminals.
+Nothing here depends on preferences or terminals.
 """

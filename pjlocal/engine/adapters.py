@@ -35,7 +35,7 @@ class Adapters:
 
     @property
     def labels(self) -> list[str]:
-        """The adapters in words: file names without folders, and scales other than 1."""
+        """The file names without folders, with scales other than 1."""
         return [
             os.path.basename(file) + ("" if scale == 1 else f":{scale:g}")
             for file, scale in (*self.loras, *self.vectors)
@@ -62,7 +62,7 @@ def _summed(specs: Iterable[str]) -> Scaled:
     return tuple((file, scale) for file, scale in scales.items() if scale)
 
 
-def put_in_force(context: Any, model: Model, adapters: Adapters) -> None:
+def apply_adapters(context: Any, model: Model, adapters: Adapters) -> None:
     """Apply these adapters, and no others, to a llama_context; they must fit the model.
 
     Raises:

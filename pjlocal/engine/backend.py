@@ -1,4 +1,4 @@
-"""The start of llama.cpp, and its log: silent by default, with the last errors kept to explain a failure."""
+"""Start llama.cpp and receive its log, which is silent by default; the last errors are kept to explain a failure."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _on_log(level: int, text: bytes, user_data: ctypes.c_void_p) -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
 def _on_abort(message: bytes) -> None:
-    """Print one line before llama.cpp aborts the process, which it does when this returns."""
+    """Print an error message.  llama.cpp aborts the process when this returns."""
     file, _, why = " ".join(message.decode("utf-8", "replace").split()).partition(": ")
     hint = "Is there enough memory? Use a smaller --ctx or a smaller model" if _NO_MEMORY.search(why) else _ANOTHER
     with suppress(OSError):
@@ -62,7 +62,7 @@ _is_forked = False  # whether this process was forked from one that used llama.c
 
 
 def init_backend(verbose: bool | None = None) -> None:
-    """Start llama.cpp's backends once and take over its log.  The errors are those of `check_process`."""
+    """Start llama.cpp's backends once and receive its log.  Raises the errors of `check_process`."""
     global _backend_ready, _verbose
     check_process()
     _verbose = _verbose if verbose is None else verbose
@@ -112,10 +112,10 @@ _redirecting = threading.Lock()  # the whole process has one standard error
 
 @contextmanager
 def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[Captured]:
-    """Catch the lines that llama.cpp's grammar parser prints to standard error instead of its log.  They are lost if
-    no file can be made, as on a full disk.
+    """Capture the lines that llama.cpp's grammar parser prints to standard error instead of its log.
 
-    Lines of other threads, which are caught too, are written to standard error afterwards.
+    They are lost if no temporary file can be made, as on a full disk.  Lines that other threads print meanwhile are
+    written to standard error afterwards.
 
     Args:
         is_own: returns True for a line of the parser.
@@ -145,7 +145,7 @@ def _temporary_file() -> IO[bytes]:
 
 
 def last_error() -> str:
-    """The cause of a failure in this thread: llama.cpp's first error since `forget_errors`."""
+    """llama.cpp's first error in this thread since `forget_errors`; empty if none."""
     for message in _errors.recent:
         text = message.split(": ", 1)[-1] if message.startswith(("llama_", "gguf_", "ggml_")) else message
         text = text.removeprefix("error loading model: ").strip()
@@ -158,5 +158,5 @@ _RAN_OUT = re.compile(r"alloc|out of memory", re.IGNORECASE)
 
 
 def ran_out_of_memory(reason: str) -> bool:
-    """True if llama.cpp's error is a lack of memory."""
+    """True if llama.cpp's error says that memory ran out."""
     return bool(_RAN_OUT.search(reason))

@@ -18,7 +18,7 @@ def cpu_limit(root: Path = _ROOT) -> float | None:
 
 
 def free_memory(root: Path = _ROOT) -> int | None:
-    """Bytes that can be allocated before a cgroup reaches its limit, without its page cache; None for no limit."""
+    """Bytes that can be allocated before a cgroup reaches its limit, page cache included; None without a limit."""
     free = (_free_memory(folder) for folder in _folders("memory", root))
     return min((n for n in free if n is not None), default=None)
 

@@ -1,4 +1,4 @@
-"""Copies of the memory that cannot be truncated: a context's sliding windows, or its running state."""
+"""Copies of the parts of a KV cache that cannot be truncated: sliding windows, or a running state."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from ..gguf.memory import MOST_CHECKPOINT_BYTES, MOST_CHECKPOINTS
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """The part of a sequence's memory after ``n_tokens`` that cannot be truncated.
+    """A copy, made after ``n_tokens``, of the part of a sequence's cache that cannot be truncated.
 
-    for_a_guess: made before tokens were guessed; useless for the next guess.
+    for_a_guess: made before guessed tokens were read; not needed after the next guess.
     """
 
     n_tokens: int
@@ -45,7 +45,7 @@ class Checkpoints:
             del self._kept[0]
 
     def latest(self, n_tokens: int) -> Checkpoint | None:
-        """Return the last checkpoint of at most ``n_tokens``, and drop those of more."""
+        """Return the last checkpoint of at most ``n_tokens``, and drop longer ones."""
         self._kept = [checkpoint for checkpoint in self._kept if checkpoint.n_tokens <= n_tokens]
         return max(self._kept, key=lambda checkpoint: checkpoint.n_tokens, default=None)
 

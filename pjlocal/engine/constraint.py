@@ -29,18 +29,18 @@ if TYPE_CHECKING:  # imported only for a constraint, because it takes time
     from llguidance import LLMatcher, LLTokenizer
     from llguidance._lib import JsonCompileOptions
 
-# llguidance recurses for each rule that refers to another, and crashes on 3,000.
+# llguidance recurses at each rule that refers to another, and crashes on 3,000.
 _MOST_RULES = 1000
 _RULE = re.compile(r"^[ \t]*[!?]*\w+[^:\n\"/]*:", re.MULTILINE)
 
 _TOKEN = re.compile(r"<\[(\d+)\]>")  # a token by its number, in a Lark grammar
 
-_MOST_CHOICES = 100_000  # its default of 2,000 is too small for an object of 510 properties, and not faster
+_MOST_CHOICES = 100_000  # llguidance's default of 2,000 is too small for an object of 510 properties, and not faster
 
-_NARROW = 8  # if fewer than one in 8 words has bits, a mask is read token by token
+_NARROW = 8  # a mask is narrow if fewer than one in 8 of its words has bits
 
-#: White space between JSON's tokens: a space, or a new line with its indentation.  A small model may write white space
-#: without end; this is the limit of llama.cpp's own grammar.
+#: White space between JSON's tokens: a space, or a line break with indentation, as in llama.cpp's own grammar.  A small
+#: model may write white space without end.
 _WHITE_SPACE = r"(?: |\n[ \t]{0,20})"
 _ESCAPES = 'nrbtf\\"'  # without \u, which would allow two spellings of a name
 _JSON: JsonCompileOptions = {
@@ -52,11 +52,11 @@ _JSON: JsonCompileOptions = {
 
 
 class Gate(Protocol):
-    """The part of a text that a constraint, or a grammar, is about."""
+    """The part of a text to which a constraint or grammar applies."""
 
     @property
     def start(self) -> int | None:
-        """The position of the first token that it is about; None while that is still to come."""
+        """The position of the first token of that part; None before it begins."""
 
     @property
     def openings(self) -> Collection[int]:
@@ -67,14 +67,14 @@ class Mask:
     """The tokens that are allowed next.
 
     Args:
-        words: a bit a token, uint32 [(n_vocab + 31) // 32].
+        words: one bit per token, uint32 [(n_vocab + 31) // 32].
     """
 
     def __init__(self, words: NDArray[np.uint32], n_vocab: int) -> None:
         self._words = words
         self._n_vocab = n_vocab
         (self._used,) = words.nonzero()
-        self.narrow = len(self._used) * _NARROW <= len(words)
+        self.is_narrow = len(self._used) * _NARROW <= len(words)
 
     def with_tokens(self, ids: Collection[int]) -> Mask:
         """A mask that allows these tokens too."""
@@ -110,24 +110,24 @@ class _Vocabulary:
 
     tokenizer: LLTokenizer
     n_vocab: int
-    all: NDArray[np.uint32]  # a bit for each token
-    text: NDArray[np.uint32]  # a bit for each token that prints something
-    ends: NDArray[np.uint32]  # a bit for each token that ends the answer
+    all: NDArray[np.uint32]  # a bit is set for every token
+    text: NDArray[np.uint32]  # a bit is set for each token with text
+    ends: NDArray[np.uint32]  # a bit is set for each token that ends the answer
 
     @cached_property
     def mask_of_thoughts(self) -> Mask:
-        """All tokens but those that end the answer."""
+        """All tokens except those that end the answer."""
         return Mask(self.all & ~self.ends, self.n_vocab)
 
 
 class Constraint:
     """The state of an answer under its constraint.
 
-    Views share it: each reports every emitted token with its position, and the first report counts.
+    Views share it: each calls `accept` for every emitted token, and only the first call for a position counts.
 
     Args:
         grammar: the grammar for llguidance; None if any text is allowed.
-        min_tokens: before so many no token ends the answer, unless nothing else can come.
+        min_tokens: least length of the answer in tokens; it ends earlier only if no other token is allowed.
 
     Raises:
         UsageError: this model's tokens cannot spell the constraint.
@@ -137,10 +137,8 @@ class Constraint:
         self._model = model
         self._vocabulary = _vocabulary(model)
         self._matcher = None if grammar is None else _matcher(self._vocabulary.tokenizer, grammar)
-        self._text = (
-            self._vocabulary.text
-        )  # a bit for each allowed token: one without text only if the grammar names it
-        if named := [int(token) for token in _TOKEN.findall(grammar or "")]:
+        self._text = self._vocabulary.text
+        if named := [int(token) for token in _TOKEN.findall(grammar or "")]:  # these may be tokens without text
             flags = np.zeros(model.n_vocab, np.bool_)
             flags[[token for token in named if token < model.n_vocab]] = True
             self._text = self._text | _bits(flags)
@@ -152,7 +150,7 @@ class Constraint:
             raise UsageError(f"the constraint cannot be used with this model: {_reason(error)}")
 
     def begin(self, text: str) -> None:
-        """Learn of the text in front of the first token.
+        """Advance by text that precedes the first token.
 
         Raises:
             UsageError: the answer cannot begin with it.
@@ -164,7 +162,7 @@ class Constraint:
             raise cannot_begin(text)
 
     def clone(self) -> Constraint:
-        """A copy for looking ahead."""
+        """A copy, to try tokens on."""
         twin = object.__new__(Constraint)
         with self._lock:
             matcher = self._matcher and self._matcher.deep_copy()
@@ -172,7 +170,7 @@ class Constraint:
         return twin
 
     def accept(self, position: int, token: int) -> None:
-        """Learn of the token emitted at a position of the answer; a known position is ignored."""
+        """Advance by the token emitted at a position of the answer; ignore a position that was accepted before."""
         with self._lock:
             if position < self._position:
                 return
@@ -189,7 +187,7 @@ class Constraint:
 
     @property
     def mask_of_thoughts(self) -> Mask:
-        """The tokens that are allowed before the part of the text that the constraint is about: no end."""
+        """The tokens that are allowed before the constraint applies: all except those that end the answer."""
         return self._vocabulary.mask_of_thoughts
 
     def mask(self) -> Mask:
@@ -211,7 +209,8 @@ class Constraint:
             return self._mask
 
     def _next(self) -> tuple[NDArray[np.uint32], bool, str]:
-        """The tokens but the ends that may come next (a bit each), whether an end may, and the matcher's error."""
+        """Return a bit for each token that is allowed next, apart from end tokens; whether end tokens are allowed; and
+        the matcher's error."""
         known, matcher = self._vocabulary, self._matcher
         if matcher is None:
             return known.all & ~known.ends, True, ""
@@ -220,18 +219,18 @@ class Constraint:
 
 
 def cannot_begin(text: str) -> UsageError:
-    """The error about an answer whose beginning violates the constraint."""
+    """The error for a beginning of an answer that violates the constraint."""
     return UsageError(f"the answer cannot begin with {text!r:.100}: the constraint does not allow it")
 
 
 def make_constraint(model: Model, sampling: Sampling, min_tokens: int = 0) -> Constraint | None:
-    """The constraint of an answer, or None.  The errors are those of `check_constraint`."""
+    """The constraint of an answer, or None.  Raises the errors of `check_constraint`."""
     grammar = _grammar(sampling)
     return Constraint(model, grammar, min_tokens) if grammar is not None or min_tokens else None
 
 
 def check_constraint(sampling: Sampling) -> None:
-    """Refuse a constraint that no model could satisfy.  No model is needed: the matcher is tried on bytes.
+    """Refuse a constraint that no model could satisfy.  This needs no model, because it tries the matcher on bytes.
 
     Raises:
         UsageError: the schema, expression or grammar is wrong or not supported; the message names the part.
@@ -256,17 +255,17 @@ def check_constraint(sampling: Sampling) -> None:
 
 
 def _allowed(matcher: LLMatcher) -> NDArray[np.intp]:
-    """The bytes that are allowed next, and the end; empty if the matcher failed."""
+    """The tokens of the byte tokenizer (bytes and the end) that are allowed next; empty if the matcher failed."""
     words = b"" if matcher.is_error() else matcher.compute_bitmask()
     allowed: NDArray[np.intp] = np.unpackbits(np.frombuffer(words, np.uint8), bitorder="little").nonzero()[0]
     return allowed
 
 
 def json_rule(schema: str) -> str:
-    """A JSON schema as a part of a rule of a Lark grammar.
+    """A JSON schema in a form for the rules of a Lark grammar.
 
     Raises:
-        UsageError: it is wrong or not supported.
+        UsageError: the schema is wrong or not supported.
     """
     from .json_schema import for_llguidance
 
@@ -277,7 +276,6 @@ _NAMES = {"json_schema": "the JSON schema", "regex": "the regular expression", "
 
 
 def _grammar(sampling: Sampling) -> str | None:
-    """The grammar that llguidance compiles."""
     return _translated(sampling.json_schema, sampling.regex, sampling.lark)
 
 
@@ -307,7 +305,7 @@ def _translated(json_schema: str | None, regex: str | None, lark: str | None) ->
         raise UsageError("the constraint is not valid UTF-8") from None
 
 
-#: ASCII meanings of these classes, instead of digits, letters and spaces of all scripts; valid within brackets too.
+#: These classes without the digits, letters and spaces of other scripts, in a form that is valid within brackets too.
 _ASCII = {
     r"\d": "[[:digit:]]",
     r"\D": "[[:^digit:]]",
@@ -337,7 +335,6 @@ def _in_ascii(regex: str) -> str:
 
 
 def _error_of_schema(schema: Any) -> str:
-    """The fault that llguidance finds in a schema, empty if none."""
     from llguidance import LLMatcher
 
     return _reason(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=_JSON)))
@@ -355,10 +352,10 @@ def _reason(error: str) -> str:
     error = error.removesuffix("<non-verbose/>").strip()
     found = re.search(r"^error: (.*)", error, re.MULTILINE)
     line = found[1] if found else error.partition("\n")[0]
-    if "NoExtensionBias" in line:  # llguidance's name for that
+    if "NoExtensionBias" in line:  # llguidance's name for this
         line = "nothing satisfies it"
     if line.startswith("oneOf"):
-        line = "oneOf is supported where its schemas plainly exclude each other; write anyOf if they need not"
+        line = "oneOf needs schemas that plainly exclude each other: use anyOf if they need not"
     return textwrap.shorten(line.removeprefix("Unsatisfiable schema: "), 160, placeholder=" …")
 
 
@@ -366,14 +363,14 @@ _vocabularies: WeakKeyDictionary[Model, _Vocabulary] = WeakKeyDictionary()
 
 
 def _vocabulary(model: Model) -> _Vocabulary:
-    """A model's tokens, read once: 0.7 s for 151,936."""
+    """A model's tokens, read once (0.7 s for 151,936)."""
     if model not in _vocabularies:
         _vocabularies[model] = _read_vocabulary(model)
     return _vocabularies[model]
 
 
 def _read_vocabulary(model: Model) -> _Vocabulary:
-    """Read the tokens as answers show them: tokens without text, such as control tokens, count as no text."""
+    """Read the tokens as answers show them: control tokens have no text."""
     from llguidance import LLTokenizer
 
     ends = [token for token in range(model.n_vocab) if model.is_end(token)]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from ..errors import ModelError
 from ..gguf.offload import needed_by_place
 from ..settings import DEFAULT_N_CTX, Engine
-from .adapters import Adapters, put_in_force
+from .adapters import Adapters, apply_adapters
 from .backend import check_process, forget_errors, last_error, ran_out_of_memory
 from .checkpoints import Checkpoint, Checkpoints
 from .devices import for_layers
@@ -47,11 +47,11 @@ _FLASH_ATTENTION = {
 }
 
 
-#: Tokens of a prompt that are read between two tokens of other answers.  Deep in a prompt of 6,000 tokens, a batch of
-#: 512 takes 12 s on two cores, and a piece of 32 less than a second.
+#: Prompt tokens to read between two tokens of other answers.  Near the end of a prompt of 6,000 tokens, a batch of 512
+#: takes 12 s on two cores, and a piece of 32 less than a second.
 PROMPT_PIECE = 32
 
-#: Snapshots of a running state: so many tokens can be removed again.  Each is another copy of the state.
+#: The most snapshots of a running state, each a copy of it.  As many tokens can be removed again.
 _MOST_SNAPSHOTS = 7
 
 
@@ -81,11 +81,11 @@ class Context:
     """One llama_context with ``n_seq`` sequences of ``n_ctx`` tokens each.
 
     Args:
-        n_rows: tokens that each sequence may feed at a time, with logits after each.  llama.cpp reserves memory for
-            these alone: 22 MiB for SmolLM2 with 8192 tokens, where logits after all tokens of a batch would take 98.
+        n_rows: the most tokens per sequence with logits in one batch.  llama.cpp reserves memory for these logits
+            alone: 22 MiB for SmolLM2 with 8192 tokens, instead of 98 for the logits of a whole batch.
 
     Raises:
-        ModelError: llama.cpp cannot make it; most often there is not enough memory.
+        ModelError: llama.cpp cannot make the context; most often there is not enough memory.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Context:
         n_rows: int = 1,
     ) -> None:
         self.model = model
-        self.n_batch = max(n_seq, min(engine.n_batch, n_ctx * n_seq))  # every sequence's next token is in one batch
+        self.n_batch = max(n_seq, min(engine.n_batch, n_ctx * n_seq))  # room for the next token of every sequence
         self._n_seq = n_seq
         self._interrupt = interrupt
         params = context_params(engine, n_ctx * n_seq, self.n_batch, n_seq, n_threads, interrupt)
@@ -112,8 +112,8 @@ class Context:
             raise no_context(f"{n_ctx} tokens a view", model)
         self._free = freed_with(self, self.handle, model)
         self.memory = lib.llama_get_memory(self.handle)
-        #: Tokens that can be removed from a running state if they ended the last batch; 0 if the architecture cannot
-        #: do it.
+        #: Tokens at the end of the last batch that can be removed from a running state; 0 if the architecture cannot
+        #: remove any.
         self.n_snapshots = int(lib.llama_n_rs_seq(self.handle)) if model.recurrent else 0
         self._checkpoints = [Checkpoints() for _ in range(n_seq)]
         self.adapters = Adapters()
@@ -128,53 +128,51 @@ class Context:
         self.handle = None
 
     def adapt(self, adapters: Adapters) -> None:
-        """Compute with these adapters from now on.  The memory was computed with others, and must be dropped.
+        """Use these adapters from now on.  The caller must empty the KV cache, which other adapters computed.
 
         Raises:
-            ModelError: one cannot be loaded.
+            ModelError: an adapter cannot be loaded.
         """
         if adapters != self.adapters:
-            put_in_force(self.handle, self.model, adapters)
+            apply_adapters(self.handle, self.model, adapters)
             self.adapters = adapters
 
     def decode(
-        self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_wanted: int, n_threads: int | None = None
+        self, token: Sequence[int], pos: Sequence[int], seq: list[int], n_rows: int, n_threads: int | None = None
     ) -> None:
-        """Run one llama_decode of at most n_batch tokens, each with its position and sequence.  The last ``n_wanted``
-        get logits.
+        """Run one llama_decode of at most n_batch tokens, each with its position and sequence.
 
         Args:
+            n_rows: number of tokens at the end whose logits are computed.
             n_threads: number of threads, instead of that of the context.
 
         Raises:
             Interrupted: the abort callback stopped it.
             ModelError: llama.cpp failed, or cannot be used in this process.
-            ValueError: more logits are requested than memory was reserved for; llama.cpp would abort the process.
+            ValueError: there is no memory for so many rows of logits; llama.cpp would abort the process.
         """
         check_process()
-        if n_wanted > self._n_logits:
-            raise ValueError(
-                f"a batch asks for {n_wanted} rows of logits, and the context has room for {self._n_logits}"
-            )
+        if n_rows > self._n_logits:
+            raise ValueError(f"a batch needs {n_rows} rows of logits, and the context has room for {self._n_logits}")
         n = len(token)
         batch = self._batch
         batch.token[:n] = token
         batch.pos[:n] = pos
-        if (seq, n_wanted) != self._last_shape:  # unchanged from token to token
-            self._last_shape = (seq, n_wanted)
+        if (seq, n_rows) != self._last_shape:  # most tokens have the shape of the last one
+            self._last_shape = (seq, n_rows)
             batch.seq[:n] = seq
-            batch.logits[: n - n_wanted] = 0
-            batch.logits[n - n_wanted : n] = 1
+            batch.logits[: n - n_rows] = 0
+            batch.logits[n - n_rows : n] = 1
         batch.struct.n_tokens = n
-        status = self._step(n, seq[0] != seq[-1] and n == n_wanted, n_threads or self._most_threads)
+        status = self._step(n, seq[0] != seq[-1] and n == n_rows, n_threads or self._most_threads)
         check_decoded(status, self._interrupt)
 
     def _step(self, n: int, together: bool, n_threads: int) -> int:
-        """Run llama_decode on the batch, with the best number of threads if views read the same tokens together.
+        """Run llama_decode on the batch.  The number of threads adapts if views read the same tokens ``together``.
 
-        Otherwise the number of threads stays fixed.  From 256 tokens on, flash attention over a single sequence splits
-        its sums by the number of threads: the same seed would give another text on a busy machine (logits of SmolLM2
-        differed by up to 0.7; those of two sequences agree to the bit).
+        Otherwise it is fixed.  From 256 tokens on, flash attention over a single sequence splits its sums by the number
+        of threads, so the same seed would give another text on a busy machine (logits of SmolLM2 differed by up to 0.7;
+        those of two sequences agree to the bit).
         """
         threads = self._threads if together and n_threads == self._most_threads else None
         n_threads = threads.now if threads else n_threads
@@ -191,7 +189,7 @@ class Context:
         return status
 
     def logits(self, i: int) -> Logits:
-        """The logits of the i-th token of the last batch, float32 [n_vocab]; llama.cpp's own memory, not a copy."""
+        """The logits of the i-th token of the last batch: float32 [n_vocab] in llama.cpp's memory, not a copy."""
         pointer = lib.llama_get_logits_ith(self.handle, i)
         address = ctypes.addressof(pointer.contents) if pointer else 0
         if not address:
@@ -201,20 +199,21 @@ class Context:
             self._logits[address] = np.ctypeslib.as_array(buffer)
         return self._logits[address]
 
-    def trim(self, seq: int, n_tokens: int) -> int:
-        """Truncate a sequence to its first ``n_tokens``, and return the number of tokens that are left.
+    def truncate(self, seq: int, n_tokens: int) -> int:
+        """Truncate a sequence to at most its first ``n_tokens``, and return the number of tokens that are left.
 
-        Fewer are left if the memory cannot be rolled back to there: as many as the last checkpoint before has, or none.
+        If the cache cannot be rolled back to there, the last checkpoint before it is restored, or nothing is left.
         """
-        if n_tokens and self._goes_back(seq, n_tokens) and lib.llama_memory_seq_rm(self.memory, seq, n_tokens, -1):
+        if n_tokens and self._truncates_to(seq, n_tokens) and lib.llama_memory_seq_rm(self.memory, seq, n_tokens, -1):
             self._checkpoints[seq].latest(n_tokens)
             return n_tokens
-        return self.go_back(seq, n_tokens)
+        return self.restore_checkpoint(seq, n_tokens)
 
-    def _goes_back(self, seq: int, n_tokens: int) -> bool:
-        """True if the memory can be rolled back to ``n_tokens`` (llama.cpp does not check this for running states).
+    def _truncates_to(self, seq: int, n_tokens: int) -> bool:
+        """True if the cache can be rolled back to ``n_tokens``.
 
-        It has snapshots of the last batch alone, and would use those of earlier batches in their place.
+        llama.cpp does not check this for running states: it has snapshots of the last batch only, and would use those
+        of earlier batches instead.
         """
         if self.model.recurrent:
             n_back = self.length(seq) - n_tokens
@@ -222,24 +221,24 @@ class Context:
         oldest = lib.llama_memory_seq_pos_min(self.memory, seq)
         return not self.model.n_swa or bool(oldest <= max(0, n_tokens + 1 - self.model.n_swa))
 
-    def go_back(self, seq: int, n_tokens: int) -> int:
+    def restore_checkpoint(self, seq: int, n_tokens: int) -> int:
         """Restore a sequence's last checkpoint of at most ``n_tokens``, or empty it, and return the tokens left."""
         checkpoint = self._checkpoints[seq].latest(n_tokens)
-        if checkpoint and self._take_back(seq, checkpoint):
+        if checkpoint and self._load_checkpoint(seq, checkpoint):
             return checkpoint.n_tokens
         lib.llama_memory_seq_rm(self.memory, seq, 0, -1)
         self._checkpoints[seq] = Checkpoints()
         return 0
 
-    def _take_back(self, seq: int, checkpoint: Checkpoint) -> bool:
+    def _load_checkpoint(self, seq: int, checkpoint: Checkpoint) -> bool:
         partly = lib.LLAMA_STATE_SEQ_FLAGS_PARTIAL_ONLY
         size = len(checkpoint.memory)
         taken = lib.llama_state_seq_set_data_ext(self.handle, checkpoint.memory, size, seq, partly)
-        # The rest of the memory may hold more tokens; the sliding windows are complete as of now.
+        # The rest of the cache may hold more tokens; the sliding windows are complete now.
         return taken == size and bool(lib.llama_memory_seq_rm(self.memory, seq, checkpoint.n_tokens, -1))
 
     def mark(self, seq: int, *, for_a_guess: bool = False) -> None:
-        """Make a checkpoint of a sequence, if there is none and its memory cannot be truncated freely."""
+        """Make a checkpoint of a sequence, unless it has one here or its cache can be truncated anywhere."""
         n_tokens = self.length(seq)
         if self.model.keeps_all_tokens or not n_tokens or self._checkpoints[seq].holds(n_tokens):
             return
@@ -254,29 +253,28 @@ class Context:
         return [*self._checkpoints[seq]]
 
     def state(self, seq: int) -> ctypes.Array[ctypes.c_uint8]:
-        """A copy of a sequence's memory, which a context of another size on the same model can restore."""
+        """A copy of a sequence's cache, for `restore` in any context on the same model."""
         size = lib.llama_state_seq_get_size(self.handle, seq)
         buffer: ctypes.Array[ctypes.c_uint8] = (ctypes.c_uint8 * size)()
         lib.llama_state_seq_get_data(self.handle, buffer, size, seq)
         return buffer
 
     def restore(self, seq: int, state: ctypes.Array[ctypes.c_uint8], checkpoints: Sequence[Checkpoint] = ()) -> bool:
-        """Put a sequence into the empty memory, with its checkpoints.  Returns False if llama.cpp refuses it."""
+        """Fill an empty sequence from a copy, with its checkpoints.  Returns False if llama.cpp refuses it."""
         self._checkpoints[seq] = Checkpoints(checkpoints)
         return bool(lib.llama_state_seq_set_data(self.handle, state, len(state), seq))
 
     def save(self, seq: int, tokens: Sequence[int], path: Path) -> int:
-        """Write a sequence's tokens and memory to a file.  Returns its bytes, 0 on failure."""
+        """Write a sequence's tokens and cache to a file.  Returns the file's size in bytes, 0 on failure."""
         array = (lib.llama_token * len(tokens))(*tokens)
         return int(lib.llama_state_seq_save_file(self.handle, os.fsencode(path), seq, array, len(tokens)))
 
     def load(self, seq: int, path: Path, n_ctx: int) -> list[int]:
-        """Fill the empty memory of a sequence from a file.  Returns its tokens, or none if the file cannot be
-        loaded."""
+        """Fill an empty sequence from a file.  Returns its tokens, none if the file cannot be loaded."""
         array = (lib.llama_token * n_ctx)()
         n = ctypes.c_size_t(0)
         if not lib.llama_state_seq_load_file(self.handle, os.fsencode(path), seq, array, n_ctx, ctypes.byref(n)):
-            self.trim(seq, 0)
+            self.truncate(seq, 0)
             return []
         return list(array[: n.value])
 
@@ -286,13 +284,13 @@ class Context:
         self._checkpoints = [Checkpoints() for _ in self._checkpoints]
 
     def length(self, seq: int) -> int:
-        """The number of tokens of the sequence in memory."""
+        """The number of the sequence's tokens in the cache."""
         return int(lib.llama_memory_seq_pos_max(self.memory, seq)) + 1
 
 
 def freed_with(owner: object, handle: Any, model: Model) -> weakref.finalize[..., object]:
-    """Return a function that frees a llama_context; it also runs when the owner is garbage collected.  The model lives
-    until then."""
+    """Return a function that frees a llama_context; it also runs when the owner is garbage collected.  It keeps the
+    model loaded until then."""
     model.lifetime.acquire()
     free = weakref.finalize(owner, _free, handle, model.lifetime)
     free.atexit = False  # another thread may be using it
@@ -328,13 +326,13 @@ def no_context(size: str, model: Model) -> ModelError:
     reason = last_error()
     if not reason or ran_out_of_memory(reason):
         what = f"{reason}." if reason else "is there enough memory?"
-        fewer_layers = " or fewer --gpu-layers" if model.offload.n_gpu_layers else ""
-        reason = f"{what} A smaller --ctx or --cache-type-k and --cache-type-v q8_0{fewer_layers} needs less"
+        fewer_layers = ", or fewer --gpu-layers" if model.offload.n_gpu_layers else ""
+        reason = f"{what} Give a smaller --ctx, --cache-type-k and --cache-type-v q8_0{fewer_layers}"
     return ModelError(f"cannot make a context of {size}: {reason}")
 
 
 def check_decoded(status: int, interrupt: Interrupt) -> None:
-    """Raise the error that llama_decode's status means.
+    """Raise the error for llama_decode's status, if any.
 
     Raises:
         Interrupted: the abort callback stopped it.
@@ -350,14 +348,17 @@ def check_decoded(status: int, interrupt: Interrupt) -> None:
 
 
 def _thread_count(model: Model, n_seq: int, n_threads: int) -> ThreadCount | None:
-    """A count that adapts to a busy machine; None for a single thread, a single view, or a GPU that computes."""
+    """A thread count that adapts to a busy machine; None with a single thread, a single view, or layers on a GPU."""
     on_gpu = model.offload.n_gpu_layers
     return ThreadCount(n_threads) if n_seq > 1 and n_threads > 1 and not on_gpu else None
 
 
 def context_limit(model: Model, engine: Engine) -> int:
-    """The most tokens a view may hold: --ctx, or the model's training length up to 8192, or less if that made room for
-    layers on a device."""
+    """The most tokens that a view may hold.
+
+    It is --ctx; by default the model's training length, at most 8192, or less if that makes room for layers on a
+    device.
+    """
     return engine.n_ctx or model.offload.n_ctx or min(model.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
 
 

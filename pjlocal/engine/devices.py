@@ -20,7 +20,7 @@ from .backend import init_backend
 
 _RPC = "RPC"
 _REACH_S = 5
-_added: set[str] = set()  # servers
+_added: set[str] = set()  # addresses of servers
 
 _KINDS = {0: "CPU", 1: "GPU", 2: "integrated GPU", 3: "accelerator"}  # enum ggml_backend_dev_type
 
@@ -29,7 +29,7 @@ _KINDS = {0: "CPU", 1: "GPU", 2: "integrated GPU", 3: "accelerator"}  # enum ggm
 class Device:
     """A device that llama.cpp can put layers on, and its memory in bytes.
 
-    backend: the back end of llama.cpp for it, such as CPU, CUDA, Metal or Vulkan.
+    backend: llama.cpp's back end for it, such as CPU, CUDA, Metal or Vulkan.
     """
 
     name: str
@@ -66,8 +66,10 @@ def devices() -> list[Device]:
 
 
 def for_layers() -> list[Device]:
-    """The devices that llama.cpp puts layers on, in its order: servers first; integrated graphics only without a
-    card."""
+    """The devices that llama.cpp puts layers on, in its order: servers, then GPUs.
+
+    It uses an integrated GPU only if there is no other.
+    """
     found = devices()
     servers = [device for device in found if device.backend == _RPC]
     own = [device for device in found if device.backend != _RPC]
@@ -106,8 +108,10 @@ def add_servers(addresses: Sequence[str]) -> None:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_char_p)  # type: ignore[untyped-decorator]
 def _exit_with_message(message: bytes) -> None:
-    """Exit with an error message when llama.cpp is about to abort, as it does when a server is gone.  The text so far
-    is on the screen or saved already."""
+    """Exit with an error message when llama.cpp is about to abort, as it does when a server disappears.
+
+    The text so far has already been shown or saved.
+    """
     reason = message.strip().rpartition(b"/")[2]  # without the folder of llama.cpp's build
     os.write(2, b"\npjlocal: llama.cpp has ended: %s (has an --rpc server gone?)\n" % reason)
     os._exit(1)
@@ -126,14 +130,14 @@ def _reach(address: str) -> None:
 
 
 def cpu_memory() -> int:
-    """ggml's handle of CPU memory, for overrides of a tensor's place."""
+    """ggml's handle of CPU memory, to keep a tensor there."""
     init_backend()
     ggml = _functions()
     return int(ggml.ggml_backend_dev_buffer_type(ggml.ggml_backend_dev_by_type(0)))
 
 
 def backends() -> list[str]:
-    """The back ends of llama.cpp, with and without a device on this machine."""
+    """llama.cpp's back ends, including those without a device on this machine."""
     init_backend()
     ggml = _functions()
     return [
@@ -142,7 +146,7 @@ def backends() -> list[str]:
 
 
 def build() -> str:
-    """The binding's version, and ggml's with its commit."""
+    """The versions of llama-cpp-python and ggml, with ggml's commit."""
     ggml = _functions()
     return f"llama-cpp-python {binding_version}, ggml {_text(ggml.ggml_version())} ({_text(ggml.ggml_commit())})"
 
@@ -153,7 +157,7 @@ def offloads() -> bool:
 
 
 def features() -> list[str]:
-    """The features that the CPU back end uses, such as AVX2, in llama.cpp's words."""
+    """llama.cpp's names of the features that its CPU back end uses, such as AVX2."""
     init_backend()
     text = lib.llama_print_system_info().decode("utf-8", "replace")
     pairs = (part.partition("=") for part in text.replace("CPU :", "").split("|"))
@@ -168,8 +172,8 @@ def _text(value: bytes | None) -> str:
 def _functions() -> Any:
     """ggml's functions about devices, which the binding does not declare.
 
-    They are found through llama.cpp's own library, so that both share their devices and servers.  The binding's ggml
-    can be another copy: a wheel contains no links.
+    They are looked up in llama.cpp's own library, which knows its devices and servers.  The binding's ggml can be
+    another copy, because wheels contain no links.
     """
     ggml: Any = lib._lib if hasattr(lib._lib, "ggml_backend_dev_count") else _ggml.libggml  # not so on Windows
     pointer, text, size = ctypes.c_void_p, ctypes.c_char_p, ctypes.c_size_t

@@ -1,9 +1,9 @@
-"""Write answers on one model: every step decodes the tokens that answers have fed, and lets each decide one token.
+"""The engine: each step decodes the last tokens of all answers, and lets each answer decide its next token.
 
-A single answer is a batch of one.  The views of an answer live in the sequences of one or more *lanes*, each a llama
-context.  In the layout ``batched`` all views are in one lane and one llama_decode reads a token of each, which reads
-the weights once: best on a GPU and wherever memory bandwidth is the limit.  In the layout ``contexts`` every view has
-a lane of its own, decoded side by side in threads: best for two views on two cores.
+A single answer is a batch of one.  Each view of an answer is a sequence in a *lane*, which is a llama context.  In the
+layout ``batched`` all views are in one lane, and one llama_decode reads the weights once for all of them: best on a GPU
+and wherever memory bandwidth is the limit.  In the layout ``contexts`` every view has a lane of its own, and threads
+decode them side by side: best for two views on two cores.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .lanes import Capacity, Job, Lanes, Needs
 from .model import Model
 from .sequence import Lane
 from .sequence import Sequence as CacheSequence
-from .shortlist import NotNumbers
+from .shortlist import InvalidLogits
 from .slot import Slot
 
 
@@ -49,10 +49,10 @@ class Submission(Protocol):
 class EngineAnswer(Submission, Protocol):
     """An answer being written.
 
-    engine: the engine that writes it, from its next beginning on.
+    engine: the engine that writes it; if it begins again, the engine to submit it to.
     error: the exception that ended it.
     is_done: whether the answer is complete.
-    begins_again: whether it has ended and continues with another prompt, for which it is submitted again.
+    begins_again: whether this part has ended and the answer continues with another prompt.
     """
 
     engine: Engine
@@ -64,20 +64,20 @@ class EngineAnswer(Submission, Protocol):
         """Start reading the prompts."""
 
     def decide(self) -> list[Any]:
-        """Decide one token from the logits in the slot, feed it, and return the events that this settles.
+        """Decide one token from the logits in the slot, feed it, and return the new events.
 
         Raises Interrupted, or the error that ends the answer.
         """
 
     def interrupt(self) -> None:
-        """Note that a stop was requested."""
+        """End the answer as interrupted."""
 
     def finish(self, slot: Slot) -> list[Any]:
         """Return the events that were held back until the end."""
 
 
 class Iteration(Protocol):
-    """An iteration over an answer, which keeps the engine busy."""
+    """An iteration over an answer, which occupies the engine."""
 
     def close(self) -> None:
         """Stop the iteration.  Raises UsageError if another thread iterates."""
@@ -91,7 +91,7 @@ _open: WeakSet[Engine] = WeakSet()
 
 @atexit.register
 def _close_all() -> None:
-    """Stop daemon threads that are writing an answer: llama.cpp crashes if the process ends meanwhile."""
+    """Stop daemon threads that are writing answers: llama.cpp crashes if the process ends meanwhile."""
     for engine in list(_open):
         with suppress(Exception):
             engine.check_open()
@@ -99,17 +99,19 @@ def _close_all() -> None:
 
 
 class Engine:
-    """Writer of answers on one model, in the order in which they are submitted.
+    """Writes answers on one model, in the order in which they are submitted.
 
-    Without a ``capacity`` it writes one answer at a time.  Lanes are made when an answer needs them and kept for the
-    next answer with as many views.  They grow, so a conversation that outgrows its context is not read again.
+    Without a ``capacity`` it writes one answer at a time.  Lanes are made when an answer needs them, and kept for the
+    next answer with as many views.  They are enlarged without losing their caches, so a conversation that outgrows its
+    context is not read again.
 
-    Several answers share lanes.  llama.cpp rounds differently in batches of different widths: where two tokens are
-    almost equally probable, an answer written beside others may differ from the one that its seed gives alone.
+    With a ``capacity`` answers share lanes.  llama.cpp rounds differently in batches of different widths: where two
+    tokens are almost equally probable, an answer written beside others may differ from the one that its seed gives
+    alone.
 
     Args:
         model: the loaded model; it stays open when the engine is closed.
-        interrupt: the flag that stops the decode under way; every answer in flight then ends as interrupted.
+        interrupt: the flag that stops the current decode; every answer in flight then ends as interrupted.
         capacity: room for several answers at once.
 
     Raises:
@@ -133,16 +135,16 @@ class Engine:
         self._writer: Iteration | None = None
         self._opening = threading.Lock()  # guards `closed` and the writer against a close in another thread
         self._stepping = threading.RLock()  # held while the contexts are used
-        self._is_freed = False  # until then a closed engine takes steps, so that its answers end
+        self._is_freed = False  # a closed engine still takes steps until it is freed, so that its answers end
         _open.add(self)
 
     @property
     def context_limit(self) -> int:
-        """The most tokens that a view may hold."""
+        """The most tokens of a view."""
         return self.lanes.context_limit
 
     def close(self) -> None:
-        """End the answers being written, in whichever thread, then free the contexts."""
+        """End the answers being written, then free the contexts.  Callable from any thread."""
         with self._opening:
             self.closed = True
             writer = self._writer
@@ -157,7 +159,7 @@ class Engine:
                 self._is_freed = True
 
     def check_open(self) -> None:
-        """Refuse to write.
+        """Check that the engine can write.
 
         Raises:
             UsageError: the engine is closed.
@@ -169,7 +171,7 @@ class Engine:
 
     @contextmanager
     def writing(self, writer: Iteration) -> Iterator[None]:
-        """Hold the engine while an answer is iterated.  An unfinished earlier iteration is stopped.
+        """Reserve the engine while an answer is iterated.  An unfinished earlier iteration is stopped.
 
         Raises:
             UsageError: the engine is closed, or another thread iterates.
@@ -181,7 +183,7 @@ class Engine:
             self.check_open()
             self._writer = writer
         try:
-            self._tidy()
+            self._clean_up()
             yield
         finally:
             self._writer = None
@@ -192,7 +194,7 @@ class Engine:
         """Queue an answer, to be written in its turn.
 
         Raises:
-            UsageError: there will never be room for its views, or the engine is closed.
+            UsageError: the answer has more views than the capacity, or the engine is closed.
         """
         self.check_open()
         for part in answer.parts:
@@ -240,7 +242,7 @@ class Engine:
 
     @contextmanager
     def direct(self, needs: Needs) -> Iterator[Slot]:
-        """Provide a slot without an answer.  The caller starts, feeds and reads it; logits are decoded on request."""
+        """Provide a slot without an answer, which the caller starts, feeds and reads."""
         self.check_open()
         slot = Slot(self, needs)
         self._direct.append(slot)
@@ -248,14 +250,14 @@ class Engine:
         try:
             slot.open()
             yield slot
-        except NotNumbers:
+        except InvalidLogits:
             are_broken = True
             raise
         finally:
             with suppress(Exception):
                 self.lanes.wait()
             self._direct.remove(slot)
-            self._give_back(slot, are_broken=are_broken)
+            self._release_slot(slot, are_broken=are_broken)
 
     @property
     def _slots(self) -> list[Slot]:
@@ -334,9 +336,9 @@ class Engine:
         so all sequences of a lane are erased when none is in use.
         """
         del self._submissions[answer]
-        self._give_back(self._in_flight.pop(answer), are_broken=isinstance(answer.error, NotNumbers))
+        self._release_slot(self._in_flight.pop(answer), are_broken=isinstance(answer.error, InvalidLogits))
 
-    def _give_back(self, slot: Slot, *, are_broken: bool = False) -> None:
+    def _release_slot(self, slot: Slot, *, are_broken: bool = False) -> None:
         self._n_released += 1
         slot.close()
         for sequence in slot.sequences:
@@ -348,12 +350,12 @@ class Engine:
                 lane.erase()
 
     def settle(self, slot: Slot) -> None:
-        """Decode until a slot's logits are there.  The errors are those of decoding."""
+        """Decode until a slot's logits are computed.  Raises Interrupted or ModelError."""
         while not slot.is_settled:
             self._decode()
 
     def decode_alone(self, sequence: CacheSequence) -> None:
-        """Decode the tokens that one sequence is fed, and nothing else."""
+        """Decode the tokens fed to one sequence, and nothing else."""
         with self.lanes.recovering():
             job = partial(sequence.lane.feed, [sequence], self._n_threads)
             self.lanes.start({sequence.lane: job}, len(sequence.fed))
@@ -362,7 +364,6 @@ class Engine:
     # Decoding.
 
     def _try_to_decode(self) -> Exception | None:
-        """Decode, and return the error that this raises, if any."""
         try:
             self._decode()
         except Exception as error:
@@ -370,7 +371,7 @@ class Engine:
         return None
 
     def _decode(self) -> None:
-        """Read a piece of a prompt.  Then decode, in one batch, the tokens of the answers whose prompts are read."""
+        """Read a piece of a prompt, then decode the fed tokens of all answers whose prompts are read."""
         with self.lanes.recovering():
             if not self.lanes.are_busy:
                 if self.interrupt.is_set():
@@ -380,7 +381,7 @@ class Engine:
             self.lanes.wait()
 
     def _read_prompts(self) -> None:
-        """Read about one batch of prompt tokens, or a small piece while other answers wait."""
+        """Read about one batch of prompt tokens, or a small piece while other answers are being written."""
         reading = [slot for slot in self._slots if not slot.is_ready]
         is_alone = len(reading) == len(self._slots)
         piece = (self.lanes.capacity.prompt_piece if self.lanes.capacity else PROMPT_PIECE) if not is_alone else None
@@ -390,12 +391,12 @@ class Engine:
             if slot.has_to_read:
                 n_read += self._read_piece(slot, piece and piece - n_read)
             else:
-                slot.go_on()
+                slot.start_next_stage()
             if slot.is_ready:
                 reading.remove(slot)
 
     def _read_piece(self, slot: Slot, n_most: int | None) -> int:
-        """Read the next tokens of a slot's prompts, a batch in every lane or ``n_most`` in all, and return their
+        """Read the next tokens of a slot's prompts: a batch in every lane, or ``n_most`` in all.  Returns their
         number."""
         by_lane: dict[Lane, list[CacheSequence]] = {}
         for sequence in slot.sequences:
@@ -414,7 +415,7 @@ class Engine:
         return most * len(jobs)
 
     def _launch(self) -> None:
-        """Start decoding the tokens of the answers whose prompts are read."""
+        """Start decoding the fed tokens of the answers whose prompts are read."""
         by_lane: dict[Lane, list[CacheSequence]] = {}
         for slot in self._slots:
             if slot.is_ready:
@@ -430,8 +431,8 @@ class Engine:
         lanes = {sequence.lane for slot in self._slots for sequence in slot.sequences}
         return max(1, self.lanes.n_threads // max(1, len(lanes)))
 
-    def _tidy(self) -> None:
-        """Clean up after Ctrl-C, wherever it came."""
+    def _clean_up(self) -> None:
+        """Return to a state without answers after a KeyboardInterrupt, which may be raised anywhere."""
         self._waiting.clear()
         self.lanes.abandon()
         for answer in list(self._in_flight):
@@ -442,7 +443,6 @@ class Engine:
 
 
 def _end(answer: EngineAnswer, error: Exception) -> None:
-    """End an answer by an error, or as interrupted."""
     if isinstance(error, Interrupted):
         answer.interrupt()
     else:
@@ -450,15 +450,15 @@ def _end(answer: EngineAnswer, error: Exception) -> None:
 
 
 def _due(slot: Slot) -> int:
-    """Sort key of a prompt: a short prompt is read before a long one, unless it came much later.
+    """The sort key of prompts: a short prompt is read before a long one, unless it was admitted much later.
 
-    It counts tokens as if all prompts were read at the same time, so no prompt waits for ever.
+    No prompt waits for ever, because later prompts get larger keys.
     """
-    return PROMPT_PIECE * slot.came + slot.n_to_read
+    return PROMPT_PIECE * slot.admitted_at + slot.n_to_read
 
 
 def _first_of(sequences: Sequence[CacheSequence], n: int) -> list[tuple[CacheSequence, list[int]]]:
-    """The first n tokens that the sequences have to read, one sequence after the other."""
+    """The first n of the tokens that the sequences have to read, one sequence after the other."""
     pieces = []
     for sequence in _in_order(sequences):
         if n > 0:
@@ -469,5 +469,5 @@ def _first_of(sequences: Sequence[CacheSequence], n: int) -> list[tuple[CacheSeq
 
 
 def _in_order(sequences: Iterable[CacheSequence]) -> list[CacheSequence]:
-    """The sequences by number: llama.cpp computes tokens together only if they come in the order of sequences."""
+    """The sequences sorted by number: llama.cpp computes tokens together only if they are in this order."""
     return sorted(sequences, key=lambda sequence: sequence.number)

@@ -1,4 +1,4 @@
-"""Logits to candidates: one llama.cpp sampler chain per view, so that every filter means the same as in llama.cpp."""
+"""The filters (top-k, temperature, ...) of a view: llama.cpp's own samplers, so that each means the same as there."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from ..settings import Sampling
 from .backend import captured_stderr, forget_errors, last_error
 from .constraint import Constraint, Gate, Mask, cannot_begin
 from .model import Model
-from .shortlist import LONGEST, NOT_NUMBERS, NotNumbers, Shortlist, WideShortlist, make_shortlist
+from .shortlist import INVALID_LOGITS, LONGEST, InvalidLogits, Shortlist, WideShortlist, make_shortlist
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _ROOM = 256  # candidates that fit at first
 
-#: Limits of the temperature for llama.cpp, which divides logits by it in float32.  Below, the steps of 2e-6 between
-#: logits near 20 become 2e-3 and more (at 1e-38 infinite, then NaN); above, the temperature itself is infinite.
-#: Outside these limits NumPy computes the softmax.
+#: Temperatures for which llama.cpp computes the softmax, in float32; outside, NumPy does.  Below, rounding errors of
+#: 2e-6 in logits near 20 grow to 2e-3 and more (NaN at 1e-38); above, float32 makes the temperature infinite.
 _COLDEST, _HOTTEST = 1e-3, float(np.finfo(np.float32).max)
-_LEAST_SHARE = 1e-37  # of the best token's probability that float32 still holds when it is divided by their sum
-_FARTHEST = 2**20  # tokens to look back on: llama.cpp reserves memory for this number
+_LEAST_SHARE = 1e-37  # of the best token's probability: float32 can still divide it by the sum of all probabilities
+_FARTHEST = 2**20  # the most tokens to look back: llama.cpp allocates memory for all of them
 
 
 class _TokenDataArray(ctypes.Structure):
-    """llama.cpp's llama_token_data_array with its pointer as a number, which Python reads at a tenth of the cost."""
+    """llama_token_data_array with its pointer as an integer, which Python reads ten times as fast."""
 
     _fields_ = [
         ("data", ctypes.c_void_p),
@@ -55,21 +54,21 @@ class Candidates(NamedTuple):
     logits: NDArray[np.float32]
 
 
-Row = NDArray[np.float32] | Candidates | Distribution  #: the logits after a token, at some stage of the filters
+Row = NDArray[np.float32] | Candidates | Distribution  #: one row of logits, unfiltered, shortened or fully filtered
 
 
 class FilterChain:
-    """One view's filters: logits are shortened to candidates, and candidates become a `judge.Distribution`.
+    """The filters of one view, which turn logits into candidates, and candidates into a `judge.Distribution`.
 
     The order is llama.cpp's: grammar (or constraint), logit bias, penalties, DRY, top-n-sigma, top-k, typical, top-p,
     min-p, XTC, temperature.
-    Penalties and DRY also look back on the end of the prompt, as in llama.cpp's own programs.
+    Penalties and DRY also count the tokens at the end of the prompt, as in llama.cpp's own programs.
 
     Args:
         prompt: the view's prompt tokens.
-        randomness: seed of XTC, whose draws depend on the position alone, so that schedules agree.
+        randomness: seed of XTC, whose draws depend on the position alone, so that all schedules agree.
         constraint: the constraint on the answer, shared by all views.
-        gate: the place where the answer begins; by default the first token.
+        gate: where the answer begins; by default at the first token.
 
     Raises:
         UsageError: the grammar or a logit bias cannot be parsed.
@@ -142,7 +141,7 @@ class FilterChain:
         return twin
 
     def accept(self, token: int) -> None:
-        """Learn of an emitted token."""
+        """Advance by an emitted token."""
         if self._binds:
             if self._constraint:
                 self._constraint.accept(self._position, token)
@@ -153,27 +152,29 @@ class FilterChain:
             lib.llama_sampler_accept(self._whole, token)
 
     def shorten(self, logits: NDArray[np.float32]) -> Candidates:
-        """The candidates for the filters, from float32 [n_vocab] logits: a short list if top-k comes first, else all
-        tokens.  Callable from any thread; not reentrant."""
+        """The candidates in float32 [n_vocab] logits: a short list if top-k is the first filter, else all tokens.
+
+        Callable from any thread; not reentrant.
+        """
         if mask := self._mask():
             return self._permitted(logits, mask)
         if self._shortlist is None:
             if not logits.max() < np.inf:
-                raise NotNumbers
+                raise InvalidLogits
             return Candidates(np.arange(len(logits), dtype=np.int32), logits)
         ids = self._shortlist(logits)
         return Candidates(ids, logits[ids])
 
     def _permitted(self, logits: NDArray[np.float32], mask: Mask) -> Candidates:
         """The candidates that the constraint allows, as if the logits of all other tokens were minus infinity."""
-        if self._shortlist is None or mask.narrow:
+        if self._shortlist is None or mask.is_narrow:
             allowed = logits[mask.ids]
             if not allowed.max() < np.inf:
-                raise NotNumbers
+                raise InvalidLogits
             return Candidates(mask.ids, allowed)
         ids = self._shortlist(logits)
         ids = ids[mask.allows(ids)]
-        if len(ids) < self._sampling.top_k:  # some of the greatest are forbidden, so the list lacks others
+        if len(ids) < self._sampling.top_k:  # forbidden tokens took places in the list
             if self._masked is None:
                 self._masked = np.empty_like(logits)
             np.copyto(self._masked, logits)
@@ -184,7 +185,7 @@ class FilterChain:
 
     @property
     def _binds(self) -> bool:
-        """True if the constraint, or the grammar, is about the next token."""
+        """True if the constraint or grammar applies to the next token."""
         if self._gate is None:
             return True
         return self._gate.start is not None and self._position >= self._gate.start
@@ -195,7 +196,7 @@ class FilterChain:
         return self._gate.openings if self._gate and self._position == 0 else ()
 
     def _mask(self) -> Mask | None:
-        """The tokens that the constraint lets come next; None for all."""
+        """The tokens that the constraint allows next; None for all."""
         if self._constraint is None:
             return None
         if not self._binds:
@@ -204,7 +205,7 @@ class FilterChain:
         return mask.with_tokens(self._openings) if self._openings else mask
 
     def allows(self, token: int) -> bool:
-        """True if the constraint, or the grammar, itself allows a token at its next place."""
+        """True if the constraint or grammar allows the token next."""
         if self._grammar:
             self._fill(Candidates(np.array([token], np.int32), np.zeros(1, np.float32)))
             lib.llama_sampler_apply(self._grammar, self._array_pointer)
@@ -212,13 +213,13 @@ class FilterChain:
         return self._constraint is None or self._constraint.allows(token)
 
     def begin(self, tokens: Sequence[int]) -> None:
-        """Have the grammar learn of the tokens in front of the first one, as the constraint does by `Constraint.begin`.
+        """Advance the grammar by tokens that precede the first written one; see `Constraint.begin` for constraints.
 
         Raises:
             UsageError: the answer cannot begin with them.
         """
         for token in tokens if self._grammar else ():
-            if not self.allows(token):  # which llama.cpp would end the process for
+            if not self.allows(token):  # llama.cpp would abort the process
                 raise cannot_begin(self._model.text(tokens))
             lib.llama_sampler_accept(self._grammar, token)
 
@@ -238,7 +239,7 @@ class FilterChain:
     def permitted(
         self, logits: NDArray[np.float32], choose: Callable[[NDArray[np.float32]], NDArray[np.intp]]
     ) -> NDArray[np.intp]:
-        """Ids, ascending, that ``choose`` selects from the [m] logits of the tokens that the constraint allows."""
+        """Ascending ids of the tokens that ``choose`` selects from the [m] logits of the allowed tokens."""
         mask = self._mask()
         if mask is None:
             return choose(logits)
@@ -246,17 +247,19 @@ class FilterChain:
         chosen: NDArray[np.intp] = ids[choose(logits[ids])]
         return chosen
 
-    def early(self, row: int, logits: NDArray[np.float32]) -> Row:
-        """Filter a new row of logits as far as possible, in the thread that computed it.  The next token (row 0) gets
-        its distribution; later rows, which may never be used, only the short list.  Under a constraint, later rows
-        depend on the tokens before them and stay unchanged."""
+    def prefilter(self, row: int, logits: NDArray[np.float32]) -> Row:
+        """Filter a new row of logits as far as possible, in the thread that computed it.
+
+        Row 0 (the next token) becomes a distribution.  Later rows may never be used, and are only shortened; under a
+        constraint they depend on the tokens before them and stay unchanged.
+        """
         if row and self._constraint:
             return logits
         candidates = self.shorten(logits)
         return candidates if row else self(candidates)
 
     def __call__(self, row: Row) -> Distribution:
-        """The distribution of the next token, from logits, candidates, or the result of `early`."""
+        """The distribution of the next token, from logits, candidates, or the result of `prefilter`."""
         if isinstance(row, Distribution):
             return row
         if isinstance(row, np.ndarray):
@@ -290,8 +293,7 @@ class FilterChain:
         array.sorted = False
 
     def _make_room(self, n: int) -> None:
-        """Make a llama_token_data_array for n candidates.  It is kept from token to token: making it costs more than
-        filling."""
+        """Make a llama_token_data_array for n candidates.  It is reused, because making it costs more than filling."""
         self._data = np.empty(n, _TOKEN_DATA)
         self._ids, self._logits, self._probs = (self._data[name] for name in ("id", "logit", "p"))
         self._address = self._data.ctypes.data
@@ -299,8 +301,11 @@ class FilterChain:
         self._array_pointer = ctypes.cast(ctypes.byref(self._array), lib.llama_token_data_array_p)
 
     def _drop_forbidden(self) -> None:
-        """Drop tokens whose logit is -inf.  llama.cpp's filters count them: alone, such a token has probability 1; XTC
-        takes it for the least probable token; the entropy of typical is NaN, and nearly all tokens pass."""
+        """Drop tokens whose logit is -inf, because llama.cpp's filters count them.
+
+        Such a token has probability 1 when it is alone, is XTC's least probable token, and makes the entropy in
+        typical NaN, so that nearly all tokens pass.
+        """
         n = self._array.size
         allowed = self._logits[:n] > -np.inf
         if allowed.all():
@@ -323,7 +328,7 @@ class FilterChain:
 
 def _softmax(logits: NDArray[np.float32], temperature: float) -> NDArray[np.float64]:
     """softmax(logits / t), for any t above 0."""
-    with np.errstate(over="ignore"):  # -inf is right: so far below the maximum, the probability is 0
+    with np.errstate(over="ignore"):  # an overflow to -inf gives the right probability, 0
         weights: NDArray[np.float64] = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
     weights /= weights.sum()
     return weights
@@ -337,12 +342,12 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> D
         return Distribution(ids, p)
     keep = p > 0.0  # a filter may leave forbidden tokens in place, with probability 0
     if not keep.any():
-        raise NothingLeft(NOT_NUMBERS)
+        raise NothingLeft(INVALID_LOGITS)
     return Distribution(ids[keep], p[keep])
 
 
-# llama.cpp's parser recurses for each open bracket, and crashes on 20,000.  Its search for left recursion recurses for
-# each rule that begins with another, and crashes on 100,000 in a row.
+# llama.cpp's parser recurses at every open bracket and crashes on 20,000.  Its search for left recursion recurses at
+# every rule that begins with another rule, and crashes on a chain of 100,000.
 _DEEPEST = 1000
 _COMPLAINT = "parse: error parsing grammar: "
 _MOST_RULES = 10_000
@@ -360,14 +365,14 @@ def _grammar(model: Model, grammar: str) -> Any:
     for least, most in _REPETITION.findall(_QUOTED.sub("", grammar)):
         if len(least + most) > 18:
             raise UsageError("the grammar cannot be parsed: it repeats something too often")
-        if most and int(most) < int(least or 0):  # llama.cpp would never finish
+        if most and int(most) < int(least or 0):  # llama.cpp would loop for ever
             raise UsageError(f"the grammar cannot be parsed: it repeats something from {least} to {most} times")
     forget_errors()
     try:
         data = grammar.encode()
     except UnicodeEncodeError:
         raise UsageError("the grammar is not valid UTF-8") from None
-    own = {line.strip() for line in grammar.splitlines()} | {""}  # the parser repeats the grammar after its error
+    own = {line.strip() for line in grammar.splitlines()} | {""}  # the parser prints the grammar after its error
     with captured_stderr(lambda line: line.startswith(_COMPLAINT) or line.strip() in own) as captured:
         sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
     if not sampler:
@@ -416,7 +421,7 @@ def _cutting(s: Sampling) -> list[Any]:
     if s.top_k:
         samplers.append(lib.llama_sampler_init_top_k(s.top_k))
     if s.typical_p < 1:
-        samplers.append(lib.llama_sampler_init_min_p(_LEAST_SHARE, 1))  # 0 log 0 is 0; in llama.cpp it is NaN
+        samplers.append(lib.llama_sampler_init_min_p(_LEAST_SHARE, 1))  # llama.cpp computes 0 log 0 as NaN
         samplers.append(lib.llama_sampler_init_typical(s.typical_p, 1))
     if s.top_p < 1:
         samplers.append(lib.llama_sampler_init_top_p(s.top_p, 1))
@@ -426,12 +431,12 @@ def _cutting(s: Sampling) -> list[Any]:
 
 
 def _softmax_by_llama(s: Sampling) -> list[Any]:
-    """Temperature, and the sampler that computes probabilities (the token that it draws is not used)."""
+    """The temperature, and the sampler that computes probabilities (its own draw is not used)."""
     return [lib.llama_sampler_init_temp(s.temperature), lib.llama_sampler_init_dist(0)]
 
 
-_MOST_BIAS = 1e6  # logits are of the order of ten, and float32 is finite
-_MOST_DIGITS = 18  # of a token's id; Python refuses to parse numbers of thousands of digits
+_MOST_BIAS = 1e6  # logits are of the order of ten, and larger biases could overflow float32
+_MOST_DIGITS = 18  # of a token's id; Python refuses to parse thousands of digits
 
 
 def parse_bias(model: Model, entry: str) -> tuple[int, float]:
@@ -453,7 +458,7 @@ def parse_bias(model: Model, entry: str) -> tuple[int, float]:
 
 
 def parse_token(model: Model, text: str, what: str) -> int:
-    """A token by its id, or by a text that is one token.
+    """The token with this id, or with this text if the text is a single token.
 
     Args:
         what: the setting and its value, for errors.

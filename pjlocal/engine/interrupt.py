@@ -1,4 +1,4 @@
-"""Stop work under way: one flag, which Python loops and llama.cpp's own compute loop watch."""
+"""Stop a running computation: one flag, which Python loops and llama.cpp's own compute loop watch."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ INTERRUPTED = 130  # exit status after Ctrl-C
 
 #: Signals that stop the work like Ctrl-C, and then end the command.
 ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGQUIT") if hasattr(signal, name))
-_ENDING_S = 2.0  # time for an ending command; another such signal then kills the process
+_ENDING_S = 2.0  # seconds for a command to end; then another such signal kills the process
 
 
 _paused_s = 0.0
 
 
 def running_s() -> float:
-    """Seconds, as by `time.perf_counter`, without the time for which Ctrl-Z stopped the process."""
+    """`time.perf_counter` without the time for which Ctrl-Z suspended the process, in seconds."""
     return time.perf_counter() - _paused_s
 
 
 def add_pause(seconds: float) -> None:
-    """Subtract a time for which the process was stopped."""
+    """Exclude a time for which the process was suspended from `running_s`."""
     global _paused_s
     _paused_s += seconds
 
 
 class Interrupted(Exception):
-    """The work was stopped on request; it is not a failure."""
+    """A computation was stopped on request, which is not a failure."""
 
     status = INTERRUPTED
 
@@ -47,17 +47,17 @@ class Ended(Interrupted):
 class Interrupt:
     """A flag, and the C function with which llama.cpp polls it without taking Python's lock.
 
-    llama.cpp calls its abort callback between graph nodes, hundreds of times a token.  A Python callback would cost
-    more than the arithmetic of a small model, so the callback is C's ``strlen`` on the flag's buffer: zero while the
-    buffer is the empty string, not zero once it contains a character.
+    llama.cpp calls its abort callback between graph nodes, hundreds of times a token.  A Python callback would take
+    longer than the arithmetic of a small model.  So the callback is C's ``strlen`` on the flag's buffer, which is zero
+    while the buffer is the empty string.
     """
 
     def __init__(self) -> None:
         self._flag = ctypes.create_string_buffer(2)
         self._requested = False
-        self._stopping: list[None] = []  # one entry for each `stopping` under way
-        self.nobody_looks = False
-        self.is_ignored = False  # whether Ctrl-C has no effect now
+        self._stopping: list[None] = []  # one entry for each active `stopping`
+        self.raises_at_once = False  # whether Ctrl-C raises an error, because nothing checks the flag
+        self.is_ignored = False  # whether Ctrl-C has no effect
         self.ended_by = 0  # the first signal of `ENDING` that arrived
         #: Called first for each signal that `on_sigint` handles; it returns True if nothing else must be done.
         self.on_signal: Callable[[int], bool] = lambda signum: False
@@ -75,7 +75,7 @@ class Interrupt:
         self._write_flag()
 
     def is_set(self) -> bool:
-        """True if the work under way must end: a stop was requested, or a thread waits in `stopping`."""
+        """True if the computation must end: a stop was requested, or a thread waits in `stopping`."""
         return self._flag[0] != b"\0"
 
     @property
@@ -86,8 +86,8 @@ class Interrupt:
     def _write_flag(self) -> None:
         """Set the flag from the requests.
 
-        A lock would deadlock when a signal handler interrupts its holder.  So the requests are read again afterwards:
-        the flag of a request that came meanwhile, overwritten here, is then set again.
+        A lock would deadlock when a signal handler interrupts its holder.  Instead, the requests are read again after
+        the flag is written: a request that came in between is not lost.
         """
         while True:
             stops = self._requested or bool(self._stopping)
@@ -97,7 +97,7 @@ class Interrupt:
 
     @contextmanager
     def stopping(self) -> Iterator[None]:
-        """End the work under way, while the caller waits for its end within.
+        """Stop the computation, while the body waits for its end.
 
         A stop requested meanwhile stays requested.
         """
@@ -111,7 +111,7 @@ class Interrupt:
 
     @contextmanager
     def ignored(self) -> Iterator[None]:
-        """Ignore Ctrl-C within."""
+        """Ignore Ctrl-C in the body."""
         self.clear()
         self.is_ignored = True
         try:
@@ -121,26 +121,26 @@ class Interrupt:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Let Ctrl-C raise an error within, in code that does not check the flag for long.
+        """Let Ctrl-C raise an error in the body, for code that runs long without checking the flag.
 
         Raises:
-            Interrupted: Ctrl-C was pressed within or before, under `on_sigint`.
-            KeyboardInterrupt: Ctrl-C was pressed elsewhere.
+            Interrupted: Ctrl-C was pressed in the body or before, and `on_sigint` is active.
+            KeyboardInterrupt: Ctrl-C was pressed, and `on_sigint` is not active.
         """
-        self.nobody_looks = True
+        self.raises_at_once = True
         try:
             if self.is_set():
                 raise Interrupted
             yield
         finally:
-            self.nobody_looks = False
+            self.raises_at_once = False
 
 
 @contextmanager
 def on_sigint(
     interrupt: Interrupt, patience: float = 0.0, ending: tuple[signal.Signals, ...] = ENDING
 ) -> Iterator[None]:
-    """Let Ctrl-C set the flag, so that work ends at a clean point; within `Interrupt.at_once` it raises Interrupted.
+    """Let Ctrl-C set the flag, so that work ends at a clean point; in `Interrupt.at_once` it raises Interrupted.
 
     Args:
         patience: seconds after the first Ctrl-C from which another one raises KeyboardInterrupt.
@@ -168,8 +168,8 @@ def on_sigint(
             return
         was_requested = interrupt.is_requested
         interrupt.set()
-        if interrupt.nobody_looks:
-            interrupt.nobody_looks = False  # the clean-up afterwards is not stopped
+        if interrupt.raises_at_once:
+            interrupt.raises_at_once = False  # so that another Ctrl-C does not stop the clean-up
             raise Interrupted
         if not was_requested:
             first = now

@@ -1,8 +1,11 @@
-"""A JSON schema rewritten for llguidance, which enforces it token by token.
+"""Rewrite a JSON schema for llguidance, which enforces it token by token.
 
 llguidance (1.9) resolves references, merges ``allOf`` and refuses keywords that it knows but does not implement.  This
-module does the rest: an allow-list, because llguidance ignores unknown names; rewrites, because it accepts some texts
-that do not validate; and refusals of schemas that would crash it, take minutes or never finish.
+module adds
+
+- an allow-list of keywords, because llguidance ignores unknown ones;
+- rewrites, because llguidance accepts some texts that do not validate;
+- refusals of schemas on which llguidance would crash, take minutes or never finish.
 """
 
 from __future__ import annotations
@@ -26,15 +29,15 @@ _ANNOTATIONS = {
 }
 _SIZES = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
-_MAX_NESTING = 100  # brackets within brackets; llguidance parses JSON up to 128 deep
-_MAX_CHAIN = 150  # schemas in a chain; llguidance recurses for each, and crashes on some 2,000
+_MAX_NESTING = 100  # levels of brackets; llguidance parses JSON up to 128 deep
+_MAX_CHAIN = 150  # schemas inside one another; llguidance recurses at each, and crashes on about 2,000
 _MAX_EXACT = 2**53  # llguidance computes in doubles, which represent all whole numbers up to here
-_MAX_DIGITS = 15  # of other numbers; at 17 its bounds were off by one in the last place
-_MAX_MULTIPLE = 10_000  # in units of the last digit: its automaton has a state for each, and 1,000,003 take 9 s
+_MAX_DIGITS = 15  # of a fraction; with 17, llguidance's bounds were off by one in the last place
+_MAX_MULTIPLE = 10_000  # in units of the last digit: llguidance's automaton has a state for each; 1,000,003 take 9 s
 _MAX_FRACTION = 6  # digits after the point of a multiple; 9 take half a second
 
-# llguidance's patterns of some formats accept days and seconds that do not exist, the year 0, and names in Punycode
-# that decode to nothing.  These schemas are added.
+# Schemas added to a format where llguidance accepts too much: days and seconds that do not exist, the year 0, and
+# Punycode names that decode to nothing.
 _YEAR = "([0-9]{3}[1-9]|[0-9]{2}[1-9]0|[0-9][1-9]00|[1-9]000)"
 _LEAP_YEAR = "([0-9]{2}(0[48]|[2468][048]|[13579][26])|([02468][48]|[2468]0|[13579][26])00)"
 _DAY = f"({_YEAR}-(02-[01][0-9]|02-2[0-8]|(0[13-9]|1[0-2])-[0-9]{{2}})|{_LEAP_YEAR}-02-29)"
@@ -54,13 +57,13 @@ class Refused(Exception):
 
 
 def for_llguidance(text: str, error_of: Callable[[Schema], str]) -> dict[str, Any]:
-    """The schema in a text, rewritten so that llguidance enforces all of it.
+    """Parse a JSON schema, and rewrite it so that llguidance enforces all of it.
 
     Args:
-        error_of: returns llguidance's error for a schema, or an empty text.
+        error_of: returns llguidance's error for a schema, or an empty string.
 
     Raises:
-        UsageError: the text is not a schema, or a keyword is not supported; the message names it.
+        UsageError: the text is not a schema, or a keyword, which the message names, is not supported.
     """
     try:
         root = json.loads(text, parse_constant=_refuse_constant)
@@ -105,7 +108,8 @@ class _Translation:
     """The translation of a schema and its references.
 
     Args:
-        closes: whether objects have only the properties that are named; if not, ``oneOf`` becomes ``anyOf`` too.
+        closes: whether objects may have only the properties that the schema names.  If not, ``oneOf`` becomes
+            ``anyOf``.
     """
 
     def __init__(self, root: Schema, error_of: Callable[[Schema], str], *, closes: bool = True) -> None:
@@ -119,7 +123,8 @@ class _Translation:
         self._joints: dict[frozenset[int], _Joint] = {}  # by the schemas
         self.definitions: dict[str, Schema] = {}
         self.multiples: list[Decimal] = []
-        #: Translated options, the identity of their list, and whether each of them is closed by itself.
+        #: For each ``oneOf``: the translated options, ``id()`` of the original list, and whether each option forbids
+        #: other properties by itself.
         self.one_ofs: list[tuple[list[Schema], int, bool]] = []
         self.body = self._schema(root)
         for options, _, _ in self.one_ofs:
@@ -185,7 +190,7 @@ class _Translation:
                 keyword, value = "prefixItems", self._items_list(keyword, value)
             case "items":
                 value = self._part(value, self._joint and self._joint.of_items)
-            case "additionalItems":  # older drafts' items; no meaning without a list
+            case "additionalItems":  # older drafts' items; without a list of items it has no meaning
                 if not isinstance(schema.get("items"), list):
                     return
                 keyword, value = "items", self._part(value, self._joint and self._joint.of_items)
@@ -237,7 +242,7 @@ class _Translation:
         return int(value) if keyword in _SIZES and value == int(value) else value
 
     def _name(self, reference: str) -> str:
-        """The name in ``definitions`` of a reference's target, as translated here."""
+        """The name under which ``definitions`` has the translated target of a reference."""
         key = reference, self._joint
         if key not in self._names:
             self._names[key] = name = f"{'r' if self._closes else 'o'}{len(self._names)}"
@@ -254,8 +259,8 @@ class _Translation:
             raise Refused(f"{keyword} {_short(pattern)}: {error}")
         return regex
 
-    # Objects have only the properties that their schemas name.  If several schemas describe one value, the names are
-    # those of all of them, so one more schema beside them forbids other names.
+    # Objects have only the properties that their schemas name.  If several schemas describe one value, each allows the
+    # names of all, so a further schema (the "closing" one) forbids other names.
 
     def _joint_of(self, schemas: Sequence[Schema]) -> _Joint:
         together: dict[int, dict[str, Any]] = {}
@@ -276,7 +281,7 @@ class _Translation:
         return self._joints[key]
 
     def _closing(self, joint: _Joint, around: tuple[_Joint, ...] = ()) -> Schema:
-        """The schema that allows only the properties that are named; True if it would have no effect."""
+        """The schema that forbids properties without a name in the joint; True if it would have no effect."""
         if joint in around:
             return True
         inner: dict[str, Schema] = dict.fromkeys(joint.names, True)
@@ -292,7 +297,11 @@ class _Translation:
         return {"properties": inner} if inner else True
 
     def _part(self, schema: Schema, joint: _Joint | None) -> Schema:
-        """The translated schema of a part of the current value, which these schemas describe together."""
+        """Translate the schema of a property or item of the current value.
+
+        Args:
+            joint: the schemas that describe this part together; None if there is only one.
+        """
         outside, self._joint = self._joint, joint
         result = self._schema(schema)
         self._joint = outside
@@ -328,17 +337,17 @@ def _check_exact(keyword: str, number: float) -> None:
 
 
 def _check_multiples(multiples: list[Decimal]) -> None:
-    """Refuse multiples that take llguidance long: several at once amount to their least common multiple."""
+    """Refuse multiples on which llguidance is slow.  The cost of several is that of their least common multiple."""
     if any(multiple <= 0 for multiple in multiples):
         raise Refused("multipleOf must be above 0")
     unit = 10 ** max((0, *(-int(multiple.normalize().as_tuple().exponent) for multiple in multiples)))
     if unit > 10**_MAX_FRACTION:
-        raise Refused(f"multipleOf can have at most {_MAX_FRACTION} digits behind the point")
+        raise Refused(f"multipleOf can have at most {_MAX_FRACTION} digits after the decimal point")
     if lcm(*(int(multiple * unit) for multiple in multiples)) > _MAX_MULTIPLE:
-        raise Refused(f"multipleOf can be at most {_MAX_MULTIPLE} in units of its last digit, all of them together")
+        raise Refused(f"multipleOf must be at most {_MAX_MULTIPLE} in units of its last digit, all together")
 
 
-_LEAST = Decimal("1e-9")  # next to an excluded 0
+_LEAST = Decimal("1e-9")  # the neighbour of an excluded 0
 
 
 def _include_bounds(result: dict[str, Any]) -> None:
@@ -353,8 +362,8 @@ def _include_bounds(result: dict[str, Any]) -> None:
 
 # Texts.
 
-# Answers spell control characters by their short escapes alone, because \u00.. would allow two spellings of a name.
-# Other control characters cannot be written, and llguidance would read "a\u0000b" as "ab".
+# Answers write control characters as short escapes (\n) only, because \u00.. would allow two spellings of a name.
+# Control characters without a short escape cannot be written; llguidance would read "a\u0000b" as "ab".
 _CANNOT_WRITE = re.compile("[^\b\t\n\f\r\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]")
 
 
@@ -388,7 +397,7 @@ def _check_exclusive(
     option, without additionalProperties, allows it.
 
     Args:
-        opened: the same options with objects left open.
+        opened: the same options, translated with ``closes=False``.
     """
     if not error_of({"$defs": definitions, "oneOf": opened}):
         return
@@ -408,10 +417,10 @@ def _is_joined(schema: dict[str, Any]) -> bool:
 
 
 class _Joint:
-    """Schemas that describe one value together.
+    """Several schemas that describe one value.
 
     names: the schemas of each named property.
-    overlaps: whether a property may be described under other keywords than ``properties`` too.
+    overlaps: whether keywords other than ``properties`` may describe a property too.
     names_all: whether only the named properties are allowed.
     """
 
@@ -432,20 +441,20 @@ class _Joint:
 
     @property
     def of_items(self) -> _Joint | None:
-        """The schemas that describe an item together, if known."""
+        """The schemas of an item: None if there is only one, `_ANY` if they are not known."""
         return None if self._has_one_list else _ANY
 
 
 def _as(kind: type, value: Any) -> Any:
-    """The value, or an empty one of that kind if it has another kind, which is refused elsewhere."""
+    """The value if it has this type, else an empty value of the type (the wrong type is refused elsewhere)."""
     return value if isinstance(value, kind) else kind()
 
 
-_ANY = _Joint([{"const": None}])  # of schemas that are not examined: objects stay open there
+_ANY = _Joint([{"const": None}])  # stands for schemas that are not known: objects stay open
 
 
 def _close_object(result: dict[str, Any]) -> None:
-    """Allow only named properties: others are seldom intended, and a small model would add them without end."""
+    """Forbid properties without a name: they are seldom intended, and a small model would add them without end."""
     names = [*dict.fromkeys((*result.get("properties", ()), *result.get("required", ())))]
     if names and "additionalProperties" not in result and result.get("minProperties", 0) <= len(names):
         result["properties"] = dict.fromkeys(names, True) | result.get("properties", {})
@@ -453,13 +462,15 @@ def _close_object(result: dict[str, Any]) -> None:
 
 
 def _drop_implied_minimum(result: dict[str, Any]) -> None:
-    """Refuse ``minProperties`` if it has an effect: llguidance may write a name twice that ``properties`` does not
-    list."""
+    """Drop ``minProperties`` if ``required`` implies it, and refuse other values above 1.
+
+    llguidance could reach such a minimum by writing a name twice that ``properties`` does not list.
+    """
     least = result.get("minProperties", 0)
     if least <= len(result.get("required", ())):
         result.pop("minProperties", None)
     elif least > 1:
-        raise Refused("minProperties above 1 is not supported, but where required names as many")
+        raise Refused("minProperties above 1 is supported only if required has as many names")
 
 
 # References.
@@ -481,8 +492,8 @@ def _pointed_to(root: Schema, reference: str) -> Schema:
 
 
 def _followed(option: Schema, definitions: Mapping[str, Schema]) -> Schema:
-    """The target of a bare reference: llguidance can see that two schemas exclude each other, but not through
-    references."""
+    """The target of a schema that is only a reference: llguidance does not look through references to see that two
+    schemas exclude each other."""
     seen = set()
     while isinstance(option, dict) and option.keys() == {"$ref"} and option["$ref"] not in seen:
         seen.add(option["$ref"])
@@ -491,7 +502,7 @@ def _followed(option: Schema, definitions: Mapping[str, Schema]) -> Schema:
 
 
 def _finite(definitions: Mapping[str, Schema]) -> set[str]:
-    """The definitions that a finite value can satisfy: the least set that does not depend on itself."""
+    """The names of the definitions that a finite value can satisfy (the least fixed point)."""
     finite: set[str] = set()
     while more := [name for name in definitions if name not in finite and _is_finite(definitions[name], finite)]:
         finite.update(more)
@@ -499,7 +510,7 @@ def _finite(definitions: Mapping[str, Schema]) -> set[str]:
 
 
 def _is_finite(schema: Schema, finite: set[str]) -> bool:
-    """True if some value may satisfy the schema, when only the ``finite`` definitions can be satisfied."""
+    """True if a finite value may satisfy the schema, given the definitions that finite values can satisfy."""
     if isinstance(schema, bool):
         return schema
 
@@ -531,7 +542,7 @@ def _is_finite(schema: Schema, finite: set[str]) -> bool:
 
 _PART = re.compile(
     r"\[(?P<negated>\^?)(?P<members>(?:\\.|[^\\\]])*)\]"  # a class
-    r"|(?P<odd>\(\?(?![:=!]|<[=!]|P?<\w+>).?|\{,)"  # flags, and parts that are text in one dialect
+    r"|(?P<odd>\(\?(?![:=!]|<[=!]|P?<\w+>).?|\{,)"  # flags, and parts that some dialects read as plain text
     r"|\\(?:x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|.)|.",
     re.DOTALL,
 )
@@ -548,7 +559,7 @@ _MEANS_IN_CLASS = {
 
 
 def _as_ecma_reads_it(pattern: str) -> str:
-    """The pattern in Rust's syntax, which llguidance reads; it is refused if its meaning could differ."""
+    """Rewrite an ECMAScript pattern in Rust's syntax, which llguidance reads; refuse it if its meaning could differ."""
     regex = []
     for match in _PART.finditer(pattern):
         part = match[0]
@@ -572,7 +583,7 @@ def _class(negated: str, members: str) -> str:
         _check_escape(part)
         if part in ("[", "&&", "--", "~~"):
             raise _ambiguous(part)
-        if part in _CLASSES and i > 1 and parts[i - 1] == "-":  # not the end of a range, but some dialects read it so
+        if part in _CLASSES and i > 1 and parts[i - 1] == "-":  # some dialects read this as a range
             raise _ambiguous(f"-{part}")
     return f"[{negated}{''.join(_MEANS_IN_CLASS[negated].get(part, part) for part in parts)}]"
 
@@ -592,7 +603,7 @@ _SAMPLE = "".join(map(chr, (8, 9, 10, 12, 13, *range(0x20, 0x7F), *range(0x80, 0
 
 
 def _check_can_match(part: str) -> None:
-    """Refuse a part that matches only characters that cannot be written: llguidance would ignore it."""
+    """Refuse a part that matches only characters that an answer cannot contain: llguidance would ignore it."""
     if r"\x" in part or r"\u" in part or r"\v" in part:
         try:
             can = re.search(part, _SAMPLE)

@@ -1,4 +1,4 @@
-"""The llama contexts of an engine: made when answers need them, decoded side by side, and grown."""
+"""The llama contexts of an engine: made when an answer needs them, decoded side by side, and enlarged."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from .sequence import Lane, State
 from .sequence import Sequence as CacheSequence
 from .worker import Worker, in_thread
 
-#: Up to this number of tokens, the waiting thread decodes the first lane itself.  One thread more than cores would
-#: compete with llama.cpp's own threads, which spin between decodes: on the 2-core machine a step then took twice as
-#: long.  Longer prompts are read in another thread, so that the main thread waits on a lock, where Ctrl-C reaches it.
+#: Up to this number of tokens, the thread that waits decodes the first lane itself: a thread more than cores competes
+#: with llama.cpp's own threads, which spin between decodes, and a step took twice as long on 2 cores.  Longer prompts
+#: are read in another thread, so that the main thread waits on a lock, which Ctrl-C interrupts.
 _FEW_TOKENS = 64
 
-_LEAST_SEQUENCES = 3  # of a lane for several answers: mode both has a neutral view
+_LEAST_SEQUENCES = 3  # of a lane that answers share: mode both has three views
 
 Job = Callable[[], None]
 
 
 @dataclass(frozen=True)
 class Capacity:
-    """Room for several answers at once, made up front.
+    """Room for several answers at once, allocated in advance.
 
-    n_answers, n_views: answers, and the views that most of them have.
-    n_ctx: tokens that each view may hold.
-    n_rows: tokens that each view may be fed at once, with logits after each.
+    n_answers, n_views: number of answers, and of the views that most of them have.
+    n_ctx: the most tokens of a view.
+    n_rows: the most tokens that a view is fed at once, with logits after each.
     prompt_piece: prompt tokens read in a step while other answers are being written; None for whole batches, which are
-        read faster but make the other answers wait for seconds.
-    worth_copying: the length in tokens from which a shared beginning is copied from another sequence.
+        faster but make the other answers wait for seconds.
+    worth_copying: the least length in tokens of a shared beginning that is copied from another sequence.
     """
 
     n_answers: int
@@ -55,14 +55,14 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Needs:
-    """Requirements of an answer to the engine.
+    """What an answer needs from the engine.
 
-    n_ctx: tokens that each view may come to hold.
+    n_ctx: the most tokens of a view.
     adapters: the adapters of each view.
-    n_rows: tokens that each view is fed at once, with logits after each.
-    shares_prefix: whether the tokens that all prompts begin with are read once and copied.
-    reuses: whether tokens read before its slot was opened are reused.  llama.cpp rounds differently if a prompt is read
-        in batches of other widths.  Without reuse, an answer has the same bytes as on a model just loaded.
+    n_rows: the most tokens that a view is fed at once, with logits after each.
+    shares_prefix: whether the shared beginning of all prompts is read once and copied.
+    reuses: whether caches of earlier answers are reused.  Without reuse, an answer has the same bytes as on a model
+        just loaded: llama.cpp rounds differently if a prompt is read in batches of other widths.
     """
 
     n_ctx: int
@@ -92,7 +92,7 @@ class LaneSet:
     def __init__(self, lanes: Sequence[Lane], layout: FixedLayout) -> None:
         self.lanes = list(lanes)
         self.layout = layout
-        #: In the order of the last answer's views, if it had as many.
+        #: In the order of the views of the last answer.
         self.sequences = [sequence for lane in lanes for sequence in lane.sequences]
 
     @property
@@ -111,12 +111,12 @@ class LaneSet:
 class Lanes:
     """The lanes of an engine.
 
-    Without a ``capacity`` they are made for one answer and kept by its number of views, so a mode with one view keeps
-    the caches of a mode with several.
+    Without a ``capacity`` there is a set of lanes for each number of views, which one answer uses at a time.  So the
+    caches of a mode with several views survive an answer in a mode with one.
 
     Args:
-        model: stays open when this is closed.
-        interrupt: stops the decode under way.
+        model: stays open when the lanes are closed.
+        interrupt: stops the current decode.
 
     Raises:
         ModelError: there is not enough memory for the capacity.
@@ -128,15 +128,15 @@ class Lanes:
         self.capacity = capacity
         self.worth_copying = capacity.worth_copying if capacity else prefix.WORTH_COPYING
         self.n_threads = settings.n_threads or physical_cores()
-        #: Tokens that a view may hold.
+        #: The most tokens of a view.
         self.context_limit = context_limit(model, settings)
-        self.n_decodes = 0  # llama_decode calls, and tokens decoded, for tests and statistics
-        self.n_fed = 0
-        self.decode_s = 0.0  # spent in llama_decode; of lanes that decode at the same time, the slowest counts
+        self.n_decodes = 0  # calls of llama_decode
+        self.n_fed = 0  # tokens decoded
+        self.decode_s = 0.0  # seconds in llama_decode; of lanes that decode at the same time, the slowest counts
         self._interrupt = interrupt
-        self._sets: dict[int, LaneSet] = {}  # by their answers' number of views; 0 for any
-        self._under_way: list[Lane] = []  # whose jobs have begun
-        self._own_job: Job | None = None  # of the first of them, run by the thread that waits
+        self._sets: dict[int, LaneSet] = {}  # by number of views; shared lanes are under 0
+        self._under_way: list[Lane] = []  # lanes whose jobs have started
+        self._own_job: Job | None = None  # the job of the first of them, which the thread in `wait` runs
         if capacity:
             self.context_limit = min(self.context_limit, capacity.n_ctx)
             self._sets[0] = self._make_shared(capacity)
@@ -144,17 +144,17 @@ class Lanes:
     def layout(self, n_views: int, *, separate: bool = False) -> FixedLayout:
         """The layout of an answer with ``n_views`` views.
 
-        ``auto`` is contexts if a CPU decodes two views with one thread each: then no thread waits for another, which
-        is 12 to 29 % faster on 2 cores.  Otherwise it is one batch, which reads the weights once.
+        ``auto`` means ``contexts`` if a CPU decodes two views with one thread each, because no thread then waits for
+        another: 12 to 29 % faster on 2 cores.  Otherwise it means ``batched``, which reads the weights once.
 
-        More than two contexts need a core each to decode side by side: on 2 cores, three views of SmolLM2 take 22 ms a
-        step in contexts and 15 in one batch.
+        Three views or more are ``batched`` if they do not have a core each: on 2 cores, three views of SmolLM2 take 22
+        ms a step in contexts and 15 in one batch.
 
         Args:
             separate: whether the views have different adapters, which llama.cpp applies to a whole context.
 
         Raises:
-            UsageError: the layout ``batched`` was set, and the views are separate.
+            UsageError: the views are separate, and the settings say ``batched``.
         """
         layout = self.settings.layout
         if separate:
@@ -175,7 +175,7 @@ class Lanes:
         return {n: of_set.layout for n, of_set in sorted(self._sets.items()) if n > 1}
 
     def check_room(self, n_views: int) -> None:
-        """Refuse an answer with more views than there can ever be room for.
+        """Refuse an answer that has more views than the capacity.
 
         Raises:
             UsageError: the answer has too many views.
@@ -192,7 +192,7 @@ class Lanes:
         return (sum(map(bool, n_free)) if self.separates(n_views) else sum(n_free)) >= n_views
 
     def separates(self, n_views: int) -> bool:
-        """True if the views of an answer go to lanes of their own."""
+        """True if each of an answer's views goes to a lane of its own."""
         of_set = self._sets[0] if self.capacity else self._sets[n_views]
         return of_set.layout == "contexts" and n_views <= len(of_set.lanes)
 
@@ -219,7 +219,7 @@ class Lanes:
         return LaneSet(lanes, layout)
 
     def for_answer(self, needs: Needs) -> LaneSet:
-        """Return lanes with room for an answer, made if necessary.
+        """Return lanes with room for an answer; make or enlarge them if necessary.
 
         Raises:
             ModelError: there is not enough memory, or an adapter cannot be loaded.
@@ -234,7 +234,7 @@ class Lanes:
             return self._sets[0]
         layout = self.layout(needs.n_views, separate=needs.is_separate)
         missing = [file for each in needs.adapters for file, _ in each.loras if not self.model.has_lora(file)]
-        for n, of_set in list(self._sets.items()):  # adapters must be loaded before contexts are made
+        for n, of_set in list(self._sets.items()):  # llama.cpp loads adapters before it makes contexts
             if missing or (n == needs.n_views and needs.is_separate and of_set.layout != layout):
                 del self._sets[n]
                 of_set.close()
@@ -246,7 +246,8 @@ class Lanes:
         return self._grow(before, needs, layout)
 
     def _grow(self, before: LaneSet | None, needs: Needs, layout: FixedLayout) -> LaneSet:
-        """Make lanes with room for twice as many tokens, and move the KV caches to them."""
+        """Make lanes for these needs and return them.  If there were smaller ones, double the number of tokens and move
+        the KV caches."""
         n_ctx, n_rows = needs.n_ctx, needs.n_rows
         states: list[State] = []
         if before:
@@ -274,7 +275,7 @@ class Lanes:
         self._sets.clear()
 
     def place(self, needs: Needs, prompts: Sequence[Sequence[int]]) -> list[CacheSequence]:
-        """A sequence for each prompt: the free one that holds the longest beginning of it."""
+        """Acquire a sequence for each prompt, so that caches hold as much of the prompts as possible."""
         of_set = self.for_answer(needs)
         free = [sequence for sequence in of_set.sequences if sequence.is_free]
         numbers = {lane: number for number, lane in enumerate(of_set.lanes)}
@@ -296,7 +297,7 @@ class Lanes:
         return chosen
 
     def sources(self, sequence: CacheSequence) -> list[CacheSequence]:
-        """The sequences whose memory can be copied to this one.
+        """The sequences whose cache can be copied to this one.
 
         llama.cpp cannot copy a sequence to a context with another number of sequences.
         """
@@ -316,20 +317,23 @@ class Lanes:
     # Caches on disk.
 
     def save(self, files: Sequence[Path]) -> int:
-        """Write the caches of the last answer with as many views as files, a file each.  Returns the bytes written, 0
-        if a file cannot be written."""
+        """Write the caches of the last answer that had as many views as there are files, one to a file.
+
+        Returns:
+            The bytes written, 0 if a file cannot be written.
+        """
         sizes = [sequence.save(file) for sequence, file in zip(self._sets[len(files)].sequences, files, strict=True)]
         return sum(sizes) if all(sizes) else 0
 
     def adapters(self, n_views: int) -> list[Adapters] | None:
-        """The adapters of the last answer with so many views; None if there was none."""
+        """The adapters of the last answer with ``n_views`` views; None if there was none."""
         of_set = self._sets.get(n_views)
         return [sequence.lane.context.adapters for sequence in of_set.sequences] if of_set else None
 
     def load(self, files: Sequence[Path], n_ctx: int, adapters: Sequence[Adapters]) -> None:
-        """Fill the caches of views with room for ``n_ctx`` tokens from files that `save` wrote.
+        """Make views with room for ``n_ctx`` tokens, and fill their caches from files that `save` wrote.
 
-        Caches that cannot be loaded are computed again later.
+        A file that cannot be loaded leaves its cache empty.
         """
         sequences = self.for_answer(Needs(n_ctx, adapters)).sequences
         for sequence, own, file in zip(sequences, adapters, files, strict=True):
@@ -351,7 +355,7 @@ class Lanes:
 
         Jobs run in the lanes' own threads, except for one, which the waiting thread runs.
         """
-        check_process()  # whose threads may be gone
+        check_process()  # after a fork, the workers' threads do not exist
         for lane in sorted(jobs, key=lambda lane: lane.worker is not None):  # the lane without a thread first
             lane.begin_job()
             self._under_way.append(lane)
@@ -363,10 +367,10 @@ class Lanes:
                 )
 
     def wait(self) -> float:
-        """Wait for the jobs that have begun.  Returns the seconds that the slowest one spent in llama_decode.
+        """Wait for the jobs that `start` started.  Returns the seconds that the slowest spent in llama_decode.
 
         Raises:
-            Interrupted: they were stopped.
+            Interrupted: the jobs were stopped.
             ModelError: llama.cpp failed.
         """
         own_job, self._own_job = self._own_job, None
@@ -387,27 +391,26 @@ class Lanes:
             if errors:
                 raise errors[0]
         finally:
-            errors.clear()  # its traceback refers to this frame, and so to the answers
+            errors.clear()  # their tracebacks refer to this frame, and so keep the answers alive
         return seconds
 
     def drop(self) -> None:
-        """Drop the job that `wait` would run."""
+        """Drop the job that the thread in `wait` would run."""
         self._own_job = None
 
     @contextmanager
     def recovering(self) -> Iterator[None]:
-        """Recover the lanes if the decoding within fails: caches then agree with the memory, and no tokens are left to
-        read."""
+        """Call `recover` if the decoding within fails."""
         try:
             yield
         except BaseException as error:
-            if not isinstance(error, Exception):  # Ctrl-C, where nobody takes it over
+            if not isinstance(error, Exception):  # Ctrl-C without a handler
                 self.abandon()
             self.recover()
             raise
 
     def abandon(self) -> None:
-        """End all jobs under way, and ignore their results."""
+        """End all jobs that have started, and ignore their results."""
         self.drop()
         with self._interrupt.stopping():
             for of_set in self._sets.values():
@@ -418,7 +421,7 @@ class Lanes:
         self._under_way.clear()
 
     def recover(self) -> None:
-        """Drop the tokens that are left to read, and make the caches agree with the memory."""
+        """Drop the tokens that are left to read, and make each sequence's record agree with llama.cpp's cache."""
         for sequence in self:
             for queue in (sequence.to_read, sequence.unread, sequence.fed):
                 queue.clear()

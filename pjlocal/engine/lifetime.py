@@ -1,4 +1,4 @@
-"""The lifetime of C or system objects with several Python users: they are freed once, after the last release."""
+"""Reference counts for C or system objects with several Python users."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from ..errors import UsageError
 
 
 class Lifetime:
-    """A count of an object's users, which frees the object after the last one.  Callable from any thread.
+    """A count of an object's users.  The last one to release it frees the object.  Callable from any thread.
 
-    At the end of the process nothing is freed: other threads may still be using the object.
+    At the end of the process nothing is freed, because other threads may still be using the object.
 
     Args:
-        name: the object's name, for the error of a late user.
-        free: the function that frees the object; it is called once.
+        name: the object's name, for the error that a user of a freed object gets.
+        free: frees the object; it is called once.
     """
 
     def __init__(self, name: str, free: Callable[[], None]) -> None:
@@ -27,12 +27,12 @@ class Lifetime:
         self.is_over = False
 
     def check(self) -> None:
-        """Refuse a freed object.  Raises UsageError."""
+        """Raise UsageError if the object is freed."""
         if self.is_over:
             raise UsageError(f"{self._name} is closed: make a new one")
 
     def acquire(self) -> None:
-        """Count one more user, who calls `release` once.  Raises UsageError if the object is freed."""
+        """Count one more user, which must call `release` once.  Raises UsageError if the object is freed."""
         with self._lock:
             self.check()
             self._n_users += 1

@@ -22,7 +22,7 @@ class LogProbs:
     """The log-probability of a token before any filter.
 
     piece: the token's bytes.
-    top: bytes and log-probability of the most probable tokens, the best first.
+    top: bytes and log-probabilities of the most probable tokens, in descending order.
     """
 
     piece: bytes
@@ -65,7 +65,7 @@ class TokenLogProbs:
 
 
 def most(values: NDArray[Any], k: int) -> NDArray[np.intp]:
-    """The indices of the k greatest of [m] values, the greatest first."""
+    """The indices of the k greatest of [m] values, in descending order of the values."""
     if k < len(values):
         best = np.argpartition(values, -k)[len(values) - k :]
     else:

@@ -16,7 +16,7 @@ from .cgroup import cpu_limit, free_memory
 class Limit:
     """An amount of a resource, and its limit.
 
-    in_container: a cgroup allows less than the machine has.
+    in_container: whether a cgroup allows less than the machine has.
     """
 
     amount: int
@@ -24,7 +24,7 @@ class Limit:
 
     @property
     def where(self) -> str:
-        """The place of the limit in words, for a message."""
+        """A phrase for messages that names the container, or an empty text."""
         return " in this container" if self.in_container else ""
 
 
@@ -38,12 +38,12 @@ def cores() -> Limit:
 
 
 def physical_cores() -> int:
-    """The number of `cores`, which is the default of ``--threads``."""
+    """The number of `cores`, the default of ``--threads``."""
     return cores().amount
 
 
 def threads_in_words(n_threads: int | None) -> str:
-    """The number of threads in words if a container limits it; else empty."""
+    """A phrase for the number of threads if a container limits it; else empty."""
     default = cores()
     if n_threads or not default.in_container:
         return ""
@@ -69,12 +69,12 @@ def memory() -> Limit:
 
 
 def in_bytes(n: int) -> str:
-    """Bytes in a suitable unit."""
+    """A number of bytes in MiB or GiB."""
     return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.1f} MiB"
 
 
 def resident_bytes(peak: bool = False) -> int | None:
-    """The memory of this process in bytes, or its peak; None if the system does not report it (Linux does)."""
+    """The memory of this process in bytes, or its peak, which only Linux reports; None if unknown."""
     if not peak:
         return int(psutil.Process().memory_info().rss)
     try:

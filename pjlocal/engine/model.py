@@ -40,16 +40,16 @@ _CONTROL = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN
 class Model:
     """A loaded model.  Contexts made on it share its weights.
 
-    The weights are freed when the model is closed or garbage collected, together with the contexts and judges that use
-    it.  Afterwards every method raises an error.
+    The weights are freed when the model and all contexts and judges on it are closed or garbage collected.  Afterwards
+    every method raises an error.
 
     Args:
         path: a GGUF file (of a split model: its first part, or a link to it), or a manifest of Ollama's.
-        engine: the number of offloaded layers, and whether the file is mapped into memory.
+        engine: the settings of the engine.
         interrupt: the flag that stops the loading.
-        n_views: views whose KV caches must fit on the devices too.
-        trusted: skip the checks of the file before llama.cpp reads it.
-        vocab_only: leave the weights in the file: enough to make prompts, not to answer them.
+        n_views: number of views whose KV caches must fit on the devices too.
+        trusted: whether to skip the checks of the file before llama.cpp reads it.
+        vocab_only: whether to load the vocabulary alone, which is enough to make prompts.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
@@ -92,7 +92,7 @@ class Model:
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
             if not vocab_only:
                 self._check_use()
-            if not self.offload.n_layers:  # the file was not read for them yet
+            if not self.offload.n_layers:  # the choice did not need them
                 self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
             self._tokenizer = Tokenizer(self._vocab)
             self._warn_of_unused()
@@ -101,8 +101,8 @@ class Model:
             raise
 
     def _load(self, engine: Engine, interrupt: Interrupt, vocab_only: bool) -> Any:
-        """Load the weights, with fewer layers on the devices if their memory is too small, and return llama.cpp's
-        handle."""
+        """Load the weights and return llama.cpp's handle.  Retry with fewer layers on the devices if they do not
+        fit."""
         params = lib.llama_model_default_params()
         params.load_mode = load_mode(engine)
         params.vocab_only = vocab_only
@@ -135,7 +135,7 @@ class Model:
             self.offload = less
 
     def _warn_of_unused(self) -> None:
-        """Log which of Ollama's layers for this model are not used."""
+        """Log the layers of Ollama's manifest that are not used."""
         if manifest := manifest_at(self.path):
             stops = manifest.parameters().get("stop")
             only_control = isinstance(stops, list) and all(map(self._is_control_text, stops))
@@ -144,12 +144,12 @@ class Model:
                 _warn_once(f"{manifest.name}: {unused}")
 
     def _is_control_text(self, text: object) -> bool:
-        """True if a text spells a control token, which no answer shows."""
+        """True if the text spells a control token, which answers do not show."""
         tokens = self.tokenize(text, special=True) if isinstance(text, str) else []
         return len(tokens) == 1 and self.is_control(tokens[0])
 
     def _check_memory(self) -> None:
-        """Refuse weights that are read whole and do not fit, before the system kills the process."""
+        """Refuse weights that do not fit in memory, before the system kills the process."""
         needed, free = weights_on_host(self.header, self.offload), memory()
         if needed > free.amount:
             raise ModelError(
@@ -178,7 +178,7 @@ class Model:
         return file in self._loras
 
     def lora(self, file: str) -> Any:
-        """llama.cpp's handle of a LoRA adapter, which is loaded once.  The caller has checked that it fits the model.
+        """llama.cpp's handle of a LoRA adapter, which is loaded once.  The caller must check that it fits the model.
 
         Raises:
             ModelError: llama.cpp cannot load it.
@@ -193,7 +193,7 @@ class Model:
 
     @staticmethod
     def _not_for_this(header: Header) -> str | None:
-        """A noun phrase for the kind of file, if it is not a model that writes text."""
+        """A noun phrase for the kind of file; None if it is a model that writes text."""
         return no_model(header) or writes_no_text(header)
 
     def _check_use(self) -> None:
@@ -211,7 +211,7 @@ class Model:
         if reason:
             raise ModelError(f"{self.path} cannot write text: {reason}. Use a chat model in GGUF format")
 
-    # What llama.cpp says of it.
+    # Metadata.
 
     @cached_property
     def name(self) -> str:
@@ -235,7 +235,7 @@ class Model:
 
     @cached_property
     def recurrent(self) -> bool:
-        """True if part of its memory is a running state, which cannot be truncated (Mamba, Jamba, LFM2, ...)."""
+        """True if part of the cache is a running state, which cannot be truncated (Mamba, Jamba, LFM2, ...)."""
         return bool(lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     @cached_property
@@ -245,13 +245,13 @@ class Model:
 
     @cached_property
     def can_truncate(self) -> bool:
-        """True if the last tokens read can be removed again; sliding windows can, because their caches hold some
-        more."""
+        """True if the last tokens read can be removed again.  That works with sliding windows, because their caches
+        hold some more tokens."""
         return not self.recurrent
 
     @cached_property
     def keeps_all_tokens(self) -> bool:
-        """True if its memory holds every token that was read, and can be truncated to any length."""
+        """True if the cache holds every token that was read, and can be truncated to any length."""
         return not self.recurrent and self.n_swa == 0
 
     @cached_property
@@ -259,7 +259,7 @@ class Model:
         template = lib.llama_model_chat_template(self.handle, None)
         return template.decode("utf-8", "replace") if template else None
 
-    # Its vocabulary.
+    # Vocabulary.
 
     @cached_property
     def bos(self) -> int | None:
@@ -296,8 +296,10 @@ class Model:
         return bool(self._attributes(token) & _CONTROL)
 
     def is_cut_out(self, token: int) -> bool:
-        """True if llama.cpp searches a text for the token's spelling before it splits the rest: control tokens on
-        request, and tokens that the model's makers added to the vocabulary always."""
+        """True if llama.cpp searches a text for the token's spelling before it splits the rest.
+
+        These are control tokens, if requested, and the tokens that the model's makers added to the vocabulary.
+        """
         return bool(self._attributes(token) & (_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED))
 
     def strips_left(self, token: int) -> bool:
@@ -311,23 +313,23 @@ class Model:
     def _attributes(self, token: int) -> int:
         return int(lib.llama_vocab_get_attr(self.vocab, token))
 
-    def tokenize(self, text: str, *, special: bool, goes_on: bool = False) -> list[int]:
+    def tokenize(self, text: str, *, special: bool, continues: bool = False) -> list[int]:
         """Tokens of a text, without BOS.
 
         Args:
             special: whether text that spells a control token becomes that token.
-            goes_on: whether the text continues other text.  Many SentencePiece vocabularies (Llama 2, Mistral 7B) put
-                a space before a text and after a control token; with this, there is none at the beginning.
+            continues: whether the text continues other text, so that no space is put before it.  Many SentencePiece
+                vocabularies (Llama 2, Mistral 7B) put a space before a text and after a control token.
 
         Raises:
             UsageError: the text is not valid Unicode, or the model is closed.
             MemoryError: there is no memory for the thread that a long text needs.
         """
         self.lifetime.check()
-        return self._tokenizer(text, special, goes_on)
+        return self._tokenizer(text, special, continues)
 
     def piece(self, token: int, special: bool = False) -> bytes:
-        """The bytes of a token, which may be part of a UTF-8 character.  A control token has bytes only with
+        """The bytes of a token, which may be part of a UTF-8 character; empty for a control token without
         ``special``."""
         size = 64
         while True:
@@ -338,19 +340,19 @@ class Model:
             size = -n
 
     def text(self, tokens: Sequence[int]) -> str:
-        """Tokens as readable text, control tokens written out: for people, not for streaming."""
+        """Tokens as readable text with control tokens written out, for people to read."""
         return b"".join(self.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
 
 
-_DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files beside an incomplete one
+_DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files next to an incomplete download
 _JUST_NOW_S = 5
 
 
 def being_written(path: Path) -> bool:
     """True if another program seems to be writing the file, most often a download.
 
-    For the user's own files Linux knows it: it gives no lease on a file that is open for writing.  Otherwise a file
-    counts as being written if it changed in the last seconds.
+    Linux gives no lease on a file that is open for writing, if the user owns the file.  Elsewhere a file counts as
+    being written if it changed in the last seconds.
     """
     if any(path.with_name(path.name + ending).exists() for ending in _DOWNLOADING):
         return True

@@ -1,4 +1,4 @@
-"""The choice of layers for the devices of this machine, and llama.cpp's parameters for it."""
+"""Choose the layers for the devices of this machine, and set llama.cpp's parameters for them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SPLIT_MODES = {
 
 
 def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
-    """The layers of a model to put on the available devices, with room for the KV caches of ``n_views`` views.
+    """Choose the layers of a model to put on the available devices, with room for the KV caches of ``n_views`` views.
 
     Raises:
         UsageError: a named device does not exist.
@@ -61,20 +61,20 @@ def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
 
 
 def _names(devices: list[Device], offload: Offload) -> tuple[str, ...]:
-    """The names of the devices that get layers."""
     names = (device.name for device in devices)
     return tuple(compress(names, offload.shares or repeat(True))) if offload.n_gpu_layers else ()
 
 
 class _Override(ctypes.Structure):
-    """A pattern for names of tensors, and the memory for them; the binding does not declare it."""
+    """A pattern for names of tensors, and the memory for them (not declared by the binding)."""
 
     _fields_ = (("pattern", ctypes.c_char_p), ("memory", ctypes.c_void_p))
 
 
 @contextmanager
 def with_devices(params: lib.llama_model_params, engine: Engine, offload: Offload) -> Iterator[None]:
-    """Put the choice of devices into llama.cpp's model parameters, while the model is loaded."""
+    """Set the devices in llama.cpp's model parameters.  The arrays that these point to live until the end of the
+    body."""
     params.n_gpu_layers = offload.n_gpu_layers
     params.split_mode = _SPLIT_MODES[engine.split_mode]
     params.main_gpu = engine.main_gpu
@@ -100,7 +100,7 @@ def load_mode(engine: Engine) -> int:
 
 
 def warn_of_lock(path: Path) -> None:
-    """Warn that the system does not allow a process to lock so much memory; llama.cpp continues without the lock."""
+    """Warn if the system does not allow a process to lock the whole file; llama.cpp continues with unlocked memory."""
     try:
         import resource
     except ImportError:

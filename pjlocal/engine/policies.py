@@ -1,4 +1,4 @@
-"""Policies: the logits of one view, or of several combined, to the distribution of the next token."""
+"""Policies: map the logits of one view, or of several combined, to the distribution of the next token."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .context import Logits
 from .filters import Candidates, FilterChain, NothingLeft
 from .shortlist import LONGEST, check_numbers, make_shortlist
 
-_LEAST = -1e4  # the least log-probability: differences of two infinities are not numbers
+_LEAST = -1e4  # the least log-probability, because the difference of two infinities is NaN
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Row:
     log_z: the log-normalizer of the logits; NaN if no policy combines this view.
     chosen: ids [m] of the candidates that a combined policy takes from this view; None if it takes none, or if they
         depend on earlier tokens, as under a constraint.
-    alone: the output of the view's own filters; None if no policy reads this view alone.
+    alone: the output of the view's own filters; None if no policy uses this view alone.
     """
 
     logits: Logits
@@ -51,7 +51,7 @@ class Row:
 class SingleView:
     """The policy of a single view: its logits through its filters.
 
-    reads_early: let a `RowReducer` apply the filters as soon as the logits are computed.
+    reads_early: whether a `RowReducer` applied the filters when the logits were computed.
     """
 
     view: int
@@ -119,8 +119,8 @@ class Weight:
 
 @dataclass(frozen=True)
 class Floor:
-    """Candidates: tokens at least ``share`` times as probable as the best one in any of these views, by the views'
-    unsharpened distributions."""
+    """The plausible candidates: tokens that in at least one of these views, before any combination, are at least
+    ``share`` times as probable as the best token."""
 
     views: Sequence[int]
     share: float
@@ -130,7 +130,7 @@ class Floor:
 
 
 class TopK:
-    """Candidates: the k most probable tokens of one view."""
+    """The k most probable tokens of one view as candidates."""
 
     def __init__(self, view: int, k: int, n_vocab: int) -> None:
         self.views: Sequence[int] = (view,)
@@ -139,7 +139,7 @@ class TopK:
         self._shortlist = make_shortlist(k, n_vocab) if k <= LONGEST else None
 
     def __call__(self, logits: Logits) -> NDArray[np.intp]:
-        """Ids [m] among [n_vocab] logits, or among the fewer that a constraint allows."""
+        """Ascending indices of the k greatest of [n_vocab] logits, or of the fewer that a constraint allows."""
         if self._k >= len(logits):
             return np.arange(len(logits))
         if self._shortlist is None or len(logits) < self._n_vocab:
@@ -156,8 +156,8 @@ class Steered:
     """The policy of several views: combined by a rule at the candidates, then filtered.
 
     Args:
-        neutral: the neutral view's number; None if the rule, or strengths that sum to one, need none.
-        candidates: selects the tokens that take part from the distributions of single views; None for all.
+        neutral: the neutral view's number; None if the rule does not need one, or the strengths sum to one.
+        candidates: selects the candidates from the distributions of single views; None for all tokens.
     """
 
     weights: Sequence[Weight]
@@ -172,23 +172,23 @@ class Steered:
         return own if self.neutral is None or self.neutral in own else (*own, self.neutral)
 
     def __call__(self, rows: Rows) -> Distribution:
-        ids = self._taking_part(rows)
+        ids = self._candidate_ids(rows)
         try:
             return self._filtered(ids, self._combined(rows, ids))
-        except NothingLeft:  # a grammar forbids all candidates: decide by the mean of the single views
+        except NothingLeft:  # a grammar forbids all candidates: use the mean of the single views
             if self.candidates is None:
                 raise
             choosing = [rows(view) for view in self.candidates.views]
             return self._filtered(None, np.add.reduce([row.log_probs(None) for row in choosing]) / len(choosing))
 
     def unfiltered(self, rows: Rows) -> tuple[NDArray[np.intp] | None, NDArray[Any]]:
-        """Tokens (None for all) and their log-probabilities before any filter, among those that take part."""
-        ids = self._taking_part(rows)
+        """The candidates (None for all tokens) and their log-probabilities before any filter."""
+        ids = self._candidate_ids(rows)
         logits = self._combined(rows, ids)
         return ids, logits - log_normalizer(logits)
 
-    def _taking_part(self, rows: Rows) -> NDArray[np.intp] | None:
-        """The candidates, ascending; None for all tokens."""
+    def _candidate_ids(self, rows: Rows) -> NDArray[np.intp] | None:
+        """The ascending ids of the candidates; None for all tokens."""
         if self.candidates is None:
             return None
         return union([self._chosen(rows(view), self.candidates) for view in self.candidates.views])
@@ -220,18 +220,18 @@ def plausibility_views(weights: Sequence[Weight], neutral: int | None) -> Sequen
     return pulling or (() if neutral is None else (neutral,))
 
 
-_OFFSET = 0.3  # of auto: AdaCAD adds it for long texts, where the divergence of most tokens is almost 0
-_SEEN = 1e-3  # tokens below this share of the best token's probability are left out of a divergence
+_OFFSET = 0.3  # added by ``auto``, as AdaCAD does for long texts, where the divergence at most tokens is almost 0
+_MIN_SHARE = 1e-3  # a divergence ignores tokens below this share of the best token's probability
 
 
 def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> list[float]:
-    """The strengths for the next token."""
+    """The strength of each weight at the next token."""
 
     def of(weight: Weight) -> float:
         if not weight.auto or neutral is None:
             return weight.strength
         v, n = rows(weight.view), rows(neutral)
-        ids = union([plausible(row.logits, _SEEN) for row in (v, n)])
+        ids = union([plausible(row.logits, _MIN_SHARE) for row in (v, n)])
         return 1.0 + _OFFSET + divergence(v.log_probs(ids), n.log_probs(ids))
 
     return [of(weight) for weight in weights]
@@ -254,10 +254,10 @@ class RowReducer:
     """Reduces each view's logits to what the policies need, in the thread that computed them.
 
     Args:
-        metered: views whose log-probabilities a `PushMeter` reads, in addition to those that are combined.
+        metered: views whose log-probabilities a `PushMeter` reads, besides the combined ones.
 
     Raises:
-        NotNumbers: a row of logits is unusable.
+        InvalidLogits: a row of logits contains NaN or infinity.
     """
 
     def __init__(self, policies: Sequence[SingleView | Steered], metered: Iterable[int] = ()) -> None:
@@ -278,5 +278,5 @@ class RowReducer:
             logits,
             log_normalizer(logits) if view in self._combined else float("nan"),
             None if candidates is None else candidates(logits),
-            None if chain is None else chain.early(row, logits),
+            None if chain is None else chain.prefilter(row, logits),
         )

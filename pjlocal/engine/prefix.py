@@ -1,5 +1,4 @@
-"""The choice of a KV cache for each prompt, and of a cache to copy its beginning from: plain Python over lists of
-tokens."""
+"""Choose a KV cache for each prompt, and a cache to copy its beginning from.  Plain Python over lists of tokens."""
 
 from __future__ import annotations
 
@@ -10,20 +9,20 @@ from itertools import permutations
 
 Tokens = Sequence[int]
 
-#: Prompt tokens from which a shared beginning is read once and copied.
+#: The least length in tokens of a shared beginning that is read once and copied.
 WORTH_COPYING = 32
 #: Copy only if at least 1 of 10 copied tokens is reused: copying a token costs at most a tenth of computing it.
 _COPIED_PER_REUSED = 10
-_MOST_PERMUTED = 4  # views of an answer; of more there are too many orders to try
+_MOST_PERMUTED = 4  # views of an answer; more have too many orders to try
 
 
 @dataclass(frozen=True)
 class Cache:
     """A sequence's KV cache, as a candidate for a prompt.
 
-    tokens: the tokens in memory.
-    adapters: the adapters that they were read with.
-    lane, number: the context that holds it, and its sequence there.
+    tokens: the tokens in the cache.
+    adapters: the adapters that computed it.
+    lane, number: the context that holds it, and its sequence number there.
     released: time of its last release, counted in answers.
     """
 
@@ -49,9 +48,9 @@ def assign(
 ) -> list[int]:
     """Return the number of a cache for each prompt; there must be enough caches.
 
-    Prefer an empty cache to evicting one that is mostly useless here, as of another conversation that only begins
-    alike, and among equals the one released longest ago.  Of the caches chosen, each prompt then gets the one that
-    makes the prompts' common prefixes longest in sum: swapped preferences swap their caches.
+    First choose the caches.  Prefer one that is mostly useful here, then an empty one, then the one that is evicted at
+    the smallest loss.  A cache of another conversation that only begins alike is not useful.  Then assign the chosen
+    caches so that the sum of the common prefixes is greatest: swapped preferences swap their caches.
 
     Args:
         adapters: the adapters that each prompt is read with; a cache with other adapters is useless to it.
@@ -83,14 +82,14 @@ def assign(
     def held_by(order: Iterable[int]) -> int:
         return sum(row[number] for row, number in zip(held, order, strict=True))
 
-    return list(max(permutations(sorted(chosen)), key=held_by))  # the first of the best keeps the order
+    return list(max(permutations(sorted(chosen)), key=held_by))  # among equals, `max` keeps the order
 
 
 def fresh(n: int, caches: Sequence[Cache], *, separate: bool = False) -> list[int]:
     """The numbers of caches to overwrite for ``n`` prompts that reuse nothing.
 
-    Prefer empty ones, else those released longest ago.  Prefer consecutive sequences: llama.cpp decodes them together,
-    as in a new lane; it decodes others one by one, which rounds differently.
+    Prefer consecutive sequences, which llama.cpp decodes together, as in a new lane; it decodes others one by one,
+    which rounds differently.  Among those prefer empty ones, then those released longest ago.
 
     Args:
         separate: see `assign`.
@@ -120,17 +119,17 @@ def _of_one_lane(left: Sequence[int], lanes: set[int], caches: Sequence[Cache], 
 
 
 def shared_prefix(prompts: Sequence[Tokens]) -> int:
-    """The number of tokens that all prompts begin with, at least one less than the shortest prompt has."""
+    """The length in tokens of the common prefix of all prompts, without the last token of any prompt."""
     first = prompts[0]
     return min(min(common_prefix(first, prompt), len(prompt) - 1) for prompt in prompts)
 
 
 def source(prompt: Tokens, held: int, caches: Sequence[Tokens], worth: int = WORTH_COPYING) -> tuple[int, int] | None:
-    """The number of the cache to copy a prompt's beginning from, and the tokens to copy; None if copying does not pay.
+    """The number of the cache to copy a prompt's beginning from, and of the tokens to copy; None if reading is faster.
 
     Args:
         held: number of tokens of the prompt that its own cache holds.
-        worth: number of tokens from which copying pays.
+        worth: the least number of tokens to copy.
     """
     lengths = [min(common_prefix(prompt, cache), len(prompt) - 1) for cache in caches]
     if not lengths:

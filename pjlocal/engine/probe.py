@@ -1,8 +1,8 @@
-"""A model whose header holds unusual values is loaded by another process first, which may crash.
+"""Load a model with unusual values in its header in another process first, which may crash.
 
-The other process costs a start of Python (0.5 s with a small model) and computes on the CPU.  It runs only for headers
-in which `gguf/check.py` finds unusual values, only for files that fit in free memory, and once for each file: the
-user's cache folder remembers files that loaded.
+The other process takes a start of Python (0.5 s with a small model) and computes on the CPU.  It runs only if
+`gguf/check.py` finds unusual values and the file fits in free memory.  The user's cache folder records files that
+loaded, which are not tried again.
 """
 
 from __future__ import annotations
@@ -56,8 +56,9 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
 
 
 def _try(path: Path, seconds: float) -> str:
-    """A description of how the other process crashed; empty if it did not, even if llama.cpp refused the file."""
-    paths = [folder for folder in sys.path if folder]  # as here, without the current folder
+    """A description of how the other process crashed; empty if it did not crash, even if llama.cpp refused the
+    file."""
+    paths = [folder for folder in sys.path if folder]  # without the current folder
     start = f"import sys; sys.path[:] = {paths!r}; from pjlocal.engine.probe_process import main; main()"
     command = [sys.executable, "-I", "-c", start, os.fspath(path.absolute())]
     env = os.environ | {"GGML_NO_BACKTRACE": "1"}
@@ -67,7 +68,7 @@ def _try(path: Path, seconds: float) -> str:
         return f"does not finish within {seconds:.0f} s"
     except OSError:
         return ""  # no process can be started: load without a probe
-    if status >= 0 or status == -_KILLED:  # killed by the system for lack of memory, which is not the file's fault
+    if status >= 0 or status == -_KILLED:  # the system kills a process for lack of memory: not the file's fault
         return ""
     try:
         return f"ends with {signal.Signals(-status).name}"
@@ -76,7 +77,7 @@ def _try(path: Path, seconds: float) -> str:
 
 
 def _mark(header: Header) -> Path | None:
-    """The marker file of a successful probe of this unchanged model with this llama.cpp."""
+    """The marker file that records a successful probe of this unchanged file with this llama.cpp."""
     folder = cache_folder()
     if folder is None:
         return None

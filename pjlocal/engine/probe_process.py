@@ -1,4 +1,4 @@
-"""The process of a probe: load a model, make a context, decode a token.  Its output is ignored."""
+"""The process of a probe, which loads a model, makes a context and decodes a token.  Its output is ignored."""
 
 from __future__ import annotations
 

@@ -14,19 +14,18 @@ from .shortlist import check_numbers
 
 Tokens = Sequence[int]
 
-_LOGITS_BYTES = 64 * 2**20  # of the rows kept at a time: 110 rows for a vocabulary of 152k tokens, 341 for 49k
+_LOGITS_BYTES = 64 * 2**20  # for the rows of one batch: 110 for a vocabulary of 152k tokens, 341 for 49k
 
 
 class TextReader:
-    """Reader of texts, one after the other, in a context of its own on a loaded model.
+    """Reads texts one after the other, in a context of its own on a loaded model.
 
-    Several texts in one batch are not faster on a CPU: the four prompts of an answer, which differ from their system
-    messages on, take as long together as one by one (SmolLM2 7.6 and 7.8 s for four answers of 100 tokens, Qwen 0.5B
-    12.0 and 12.3).
+    Several texts in one batch are not faster on a CPU: the four prompts of an answer, which share no beginning, take
+    as long together as one by one (for four answers of 100 tokens, SmolLM2 7.6 and 7.8 s, Qwen 0.5B 12.0 and 12.3).
 
     Args:
         model: the loaded model; it stays open when the reader is closed.
-        interrupt: the flag that stops a decode under way.
+        interrupt: the flag that stops the current decode.
     """
 
     def __init__(self, model: Model, settings: EngineSettings, interrupt: Interrupt) -> None:
@@ -41,24 +40,27 @@ class TextReader:
         """The number of tokens read so far."""
         return self._engine.lanes.n_fed
 
-    def read(self, texts: Sequence[Tokens], n_wanted: Sequence[int]) -> Iterator[tuple[int, int, Logits]]:
-        """Yield the logits after each of the last ``n_wanted`` tokens of every text (at least one).
+    def read(self, texts: Sequence[Tokens], n_rows: Sequence[int]) -> Iterator[tuple[int, int, Logits]]:
+        """Yield the logits after each of the last tokens of every text.
 
-        Earlier calls are not reused, so the same call gives the same logits to the bit.
+        Caches of earlier calls are not reused, so the same call gives the same logits to the bit.
+
+        Args:
+            n_rows: the number of these tokens in each text, at least one.
 
         Yields:
-            The text's number, the token's place in it, and float32 [n_vocab], valid until the next step.
+            The text's number, the token's index in it, and its logits, float32 [n_vocab], valid until the next step.
 
         Raises:
             Interrupted: a stop was requested.
-            ModelError: llama.cpp failed, the logits are not numbers, or there is not enough memory.
+            ModelError: llama.cpp failed, the logits contain NaN or infinity, or there is not enough memory.
         """
         longest = max(map(len, texts), default=1)
         with self._engine.direct(needs(1, longest, n_rows=self._n_rows, reuses=False)) as slot:
             slot.reduce = _checked
-            for number in sorted(range(len(texts)), key=lambda number: tuple(texts[number])):  # similar ones in a row
+            for number in sorted(range(len(texts)), key=lambda number: tuple(texts[number])):  # share beginnings
                 text = texts[number]
-                place = len(text) - n_wanted[number]
+                place = len(text) - n_rows[number]
                 slot.start([text[: place + 1]])
                 yield number, place, slot.logits(0)
                 for first in range(place + 1, len(text), self._n_rows):

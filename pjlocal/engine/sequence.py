@@ -1,4 +1,4 @@
-"""The sequences of a llama context: the tokens in memory, the tokens to read, and the logits behind them."""
+"""The sequences of a llama context: their tokens in the KV cache, the tokens to decode, and the results."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from .interrupt import Interrupt
 from .model import Model
 from .worker import Worker
 
-#: Reduces a row of logits (float32 [n_vocab], llama.cpp's memory, overwritten by the next decode) to the part that the
-#: answer needs.  The first argument is the row's number.  It runs in the thread that decoded the row.
+#: Takes the number of a row and its logits (float32 [n_vocab], llama.cpp's memory, which the next decode overwrites),
+#: and returns the part that the answer needs.  Called in the thread that decoded the row.
 Reduce = Callable[[int, Logits], Any]
 
 
@@ -30,8 +30,7 @@ def _unreduced(row: int, logits: Logits) -> Any:
 
 @dataclass(frozen=True)
 class State:
-    """A copy of a sequence: its tokens, llama.cpp's memory of them, the adapters they were read with, and the
-    checkpoints."""
+    """A copy of a sequence: its tokens, llama.cpp's cache, the adapters that computed it, and its checkpoints."""
 
     cached: list[int]
     memory: ctypes.Array[ctypes.c_uint8]
@@ -43,9 +42,9 @@ class State:
 class Sequence:
     """A sequence of a lane: the KV cache of one view of an answer, or of an earlier answer.
 
-    cached: tokens in memory.
+    cached: tokens in the cache.
     to_read: prompt tokens to decode next; their logits are not needed.
-    unread: tokens that a rewind removed from the memory; they are read again before the tokens fed next.
+    unread: tokens of the text that a rewind removed from the cache; they are read again before the tokens fed next.
     fed: tokens to decode next, with logits after each.
     rows: the results of `reduce` for the logits after the tokens fed last, or the error that it raised.
     """
@@ -61,28 +60,28 @@ class Sequence:
     reduce: Reduce = _unreduced
     in_use: bool = False
     released: int = 0  # time of its last release, counted in answers
-    is_broken: bool = False  # the memory holds values that are not numbers
-    is_being_decoded: bool = False  # until a decode has succeeded
+    is_broken: bool = False  # the cache holds NaN or infinity
+    is_being_decoded: bool = False  # also after a decode that failed
 
     @property
     def is_free(self) -> bool:
         return not self.in_use and not self.is_broken
 
     def keep(self, n_tokens: int) -> int:
-        """Truncate the cache to its first ``n_tokens``, or to fewer if the memory cannot be rolled back to there.
+        """Truncate the cache to its first ``n_tokens``, or to fewer if it cannot be rolled back to there.
 
         Returns:
             The number of tokens that are left.
         """
         if n_tokens < len(self.cached):
-            del self.cached[self.lane.context.trim(self.number, n_tokens) :]
+            del self.cached[self.lane.context.truncate(self.number, n_tokens) :]
         return len(self.cached)
 
     def adapt(self, adapters: Adapters) -> None:
-        """Compute with these adapters from now on; the lane's caches that were read with others are dropped.
+        """Use these adapters from now on.  If they differ, empty all sequences of the lane.
 
         Raises:
-            ModelError: one cannot be loaded.
+            ModelError: an adapter cannot be loaded.
         """
         if self.lane.context.adapters != adapters:
             for sequence in self.lane.sequences:
@@ -95,17 +94,17 @@ class Sequence:
         return State(list(self.cached), context.state(self.number), context.adapters, context.checkpoints(self.number))
 
     def fill(self, state: State) -> None:
-        """Copy another sequence's state, with its adapters; the sequence is empty if the memory cannot take it."""
+        """Copy another sequence's state, with its adapters; the sequence is left empty if that fails."""
         self.keep(0)
         context = self.lane.context
         context.adapt(state.adapters)
         if len(state.cached) < self.lane.n_ctx and context.restore(self.number, state.memory, state.checkpoints):
             self.cached = list(state.cached)
         else:
-            context.trim(self.number, 0)
+            context.truncate(self.number, 0)
 
     def save(self, file: Path) -> int:
-        """Write the cache to a file.  Returns its bytes, 0 if it cannot be written."""
+        """Write the cache to a file.  Returns the file's size in bytes, 0 on failure."""
         return self.lane.context.save(self.number, self.cached, file)
 
     def load(self, file: Path) -> None:
@@ -114,26 +113,26 @@ class Sequence:
         self.cached = self.lane.context.load(self.number, file, self.lane.n_ctx)
 
     def mark(self, *, for_a_guess: bool = False) -> None:
-        """Make a checkpoint if the memory cannot be truncated to any length."""
+        """Make a checkpoint, unless the cache can be truncated to any length."""
         self.lane.context.mark(self.number, for_a_guess=for_a_guess)
 
     def release(self) -> None:
-        """Drop the tokens that are left to read.  The cache stays, for prompts with the same beginning."""
+        """Free the sequence for other answers.  Its cache stays, for prompts with the same beginning."""
         for queue in (self.to_read, self.unread, self.fed, self.rows):
             queue.clear()
         self.error, self.reduce, self.in_use = None, _unreduced, False
 
     def recover(self) -> None:
-        """Make ``cached`` and the memory agree after a decode that was stopped or failed.
+        """Make ``cached`` agree with llama.cpp's cache after a decode that was stopped or failed.
 
-        A running state is then invalid: it is restored from a checkpoint.
+        A running state is invalid after that, and is restored from a checkpoint.
         """
         context, n_tokens = self.lane.context, len(self.cached)
         length = context.length(self.number)
         if self.is_being_decoded and not context.model.can_truncate:
-            del self.cached[context.go_back(self.number, n_tokens) :]
+            del self.cached[context.restore_checkpoint(self.number, n_tokens) :]
         elif length != n_tokens:
-            del self.cached[context.trim(self.number, min(length, n_tokens)) :]
+            del self.cached[context.truncate(self.number, min(length, n_tokens)) :]
         self.is_being_decoded = False
 
 
@@ -141,8 +140,8 @@ class Lane:
     """A llama context with ``n_seq`` sequences, decoded by one thread at a time.
 
     Args:
-        n_ctx: tokens that each sequence may hold.
-        n_rows: tokens that each may be fed at a time, with logits after each.
+        n_ctx: the most tokens of a sequence.
+        n_rows: the most tokens that each sequence is fed at once, with logits after each.
 
     Raises:
         ModelError: llama.cpp cannot make the context; most often there is not enough memory.
@@ -165,7 +164,7 @@ class Lane:
         self.n_ctx = n_ctx
         self.n_rows = n_rows
         self.sequences = [Sequence(self, number) for number in range(n_seq)]
-        #: Decodes while the caller waits or works; None for the first lane of several.
+        #: Runs the lane's jobs; None for the first lane, whose jobs run in the thread that waits.
         self.worker: Worker | None = None
         self.n_decodes = 0  # llama_decode calls, tokens and seconds of the last job
         self.n_fed = 0
@@ -178,7 +177,7 @@ class Lane:
 
     @property
     def most_rows(self) -> int:
-        """The most tokens that every sequence may be fed at once, with logits after each."""
+        """The most tokens that every sequence can be fed at once, with logits after each."""
         context = self.context
         n_rows = min(self.n_rows, context.n_batch // len(self.sequences))
         return min(n_rows, 1 + context.n_snapshots) if context.n_snapshots else n_rows
@@ -202,7 +201,7 @@ class Lane:
             sequence.is_being_decoded = False
 
     def feed(self, sequences: abc.Sequence[Sequence], n_threads: int) -> None:
-        """Decode the tokens that the sequences are fed, in one batch, and reduce the logits after each token.
+        """Decode the tokens fed to the sequences in one batch, and reduce the logits after each token.
 
         Unread tokens come first, in batches of their own if they are many.
         """
@@ -219,13 +218,14 @@ class Lane:
                 sequence.is_being_decoded = False
                 try:
                     sequence.rows = [sequence.reduce(row, logits) for row, logits in enumerate(of_it)]
-                except Exception as error:  # of this answer alone
+                except Exception as error:  # ends this answer alone
                     sequence.error = error
 
     def _decode(
         self, parts: Iterable[tuple[Sequence, int, abc.Sequence[int]]], n_rows: int, n_threads: int
     ) -> Iterator[Logits]:
-        """Decode each sequence's tokens from a position on, and yield the logits after the last ``n_rows`` of all."""
+        """Decode each part (a sequence, the position of its first token, tokens), and return the logits after the last
+        ``n_rows`` tokens of all."""
         token: list[int] = []
         pos: list[int] = []
         seq: list[int] = []

@@ -7,37 +7,37 @@ from numpy.typing import NDArray
 
 from ..errors import ModelError
 
-NOT_NUMBERS = (
-    "the model's logits are not numbers: the file (or an adapter) is probably broken, or has a type that is not "
-    "supported. Download it again, or use another model"
+INVALID_LOGITS = (
+    "the model computes invalid logits (NaN or infinity): its file or an adapter is probably broken, or has a type "
+    "that is not supported. Download it again, or use another model"
 )
 
 
-class NotNumbers(ModelError):
-    """Some logits are not numbers.  The memory holds such values too, and must not be used again."""
+class InvalidLogits(ModelError):
+    """Some logits are NaN or infinite.  The KV cache holds such values too, and must not be used again."""
 
     def __init__(self) -> None:
-        super().__init__(NOT_NUMBERS)
+        super().__init__(INVALID_LOGITS)
 
 
-_COLUMNS = 256  # of the table whose column maxima bound the k-th greatest logit
-_WIDE_COLUMNS = 4096  # of the table whose columns are searched first, in a large vocabulary
-_LARGE = 100_000  # vocabulary size from which that is not slower
+_COLUMNS = 256  # columns of the table in `Shortlist`
+_WIDE_COLUMNS = 4096  # about as many columns has the table in `WideShortlist`
+_LARGE = 100_000  # vocabulary size from which `WideShortlist` is not slower
 
 #: The longest list that is faster than a sort.
 LONGEST = _COLUMNS // 4
 
 
 def check_numbers(logits: NDArray[np.float32]) -> None:
-    """Refuse a row of logits with NaN or infinity; minus infinity is allowed, but not for all tokens.
+    """Refuse a row of logits with NaN or infinity.  Minus infinity is allowed, but not for all tokens.
 
-    It takes 3 µs for a row of 49,152 logits.  A token of SmolLM2 has two rows and takes 11 ms.
+    A row of 49,152 logits takes 3 µs.  (One token of two views of SmolLM2 takes 11 ms.)
 
     Raises:
-        NotNumbers: the row cannot be used.
+        InvalidLogits: the row cannot be used.
     """
     if not -np.inf < logits.max() < np.inf:  # comparisons with NaN are false
-        raise NotNumbers
+        raise InvalidLogits
 
 
 def make_shortlist(k: int, n: int) -> Shortlist | WideShortlist:
@@ -46,12 +46,12 @@ def make_shortlist(k: int, n: int) -> Shortlist | WideShortlist:
 
 
 class Shortlist:
-    """Ids, ascending, of a short list that contains the k greatest of [n] logits.
+    """A function from [n] logits to the ascending ids of a short list that contains the k greatest of them.
 
-    Lay the logits out as a table: the k-th greatest of the column maxima bounds the k-th greatest logit from below.
-    That takes one pass over the vocabulary; a partial sort takes many times as long (12 against 560 µs on 49,152
-    tokens, one core of the 2-core machine).  After a decode, when the processor's caches are cold, writing to kept
-    arrays takes two thirds of the time of new ones.
+    The logits are laid out as a table.  The k-th greatest of the column maxima is a lower bound of the k-th greatest
+    logit.  That takes one pass over the vocabulary; a partial sort takes many times as long (12 against 560 µs on
+    49,152 tokens, one core of the 2-core machine).  After a decode, when the processor's caches are cold, reusing the
+    arrays takes two thirds of the time of allocating them.
     """
 
     def __init__(self, k: int, n: int) -> None:
@@ -75,23 +75,24 @@ class Shortlist:
         np.maximum.reduce(self._table, out=self._maxima)
         self._maxima.sort()
         if not self._maxima.item(-1) < np.inf:  # NaN sorts last
-            raise NotNumbers
+            raise InvalidLogits
         np.greater_equal(logits, self.bound, out=self._keep)
         (ids,) = self._keep.nonzero()
         return ids
 
 
 class WideShortlist:
-    """A short list for large vocabularies: the k greatest logits are in the columns of the k greatest maxima.
+    """The same for large vocabularies.
 
-    It first makes a short list of columns, and compares only their logits with the bound: right after a decode 124
-    instead of 158 µs on 262,144 tokens, as fast on 128,256 (118 and 123), slower on 49,152 (95 and 82).
+    The k greatest logits are in the columns with the k greatest maxima, so only logits in those columns are compared
+    with the bound.  Right after a decode that takes 124 instead of 158 µs on 262,144 tokens.  It is as fast as
+    `Shortlist` on 128,256 (118 and 123 µs), and slower on 49,152 (95 and 82).
     """
 
     def __init__(self, k: int, n: int) -> None:
         n_rows = n // _WIDE_COLUMNS
         self._n_columns = n // n_rows
-        self._rest = np.arange(n_rows * self._n_columns, n)  # fewer than rows; always on the list
+        self._rest = np.arange(n_rows * self._n_columns, n)  # ids outside the table, which are always on the list
         self._logits: NDArray[np.float32] | None = None
         self._row_starts = self._n_columns * np.arange(n_rows)[:, np.newaxis]
         self._maxima = np.empty(self._n_columns, np.float32)

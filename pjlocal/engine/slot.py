@@ -1,4 +1,4 @@
-"""The sequences of one answer, a view each: satisfies `decoding.schedule.Views`."""
+"""The sequences of one answer, one for each view; implements `decoding.schedule.Views`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .lanes import Lanes, LaneSet, Needs
 from .model import Model
 from .sequence import Sequence as CacheSequence
 
-_ENOUGH_TO_TIME = 16  # fewer prompt tokens are too few to time
+_ENOUGH_TO_TIME = 16  # prompt tokens; the speed of fewer says nothing
 
 
 class Decoder(Protocol):
@@ -25,38 +25,38 @@ class Decoder(Protocol):
     n_steps: int
 
     def settle(self, slot: Slot) -> None:
-        """Decode until the slot's logits are there."""
+        """Decode until the slot's logits are computed."""
 
     def decode_alone(self, sequence: CacheSequence) -> None:
-        """Decode the tokens that one sequence is fed, and nothing else."""
+        """Decode the tokens fed to one sequence, and nothing else."""
 
 
 class Slot:
     """The sequences of one answer.
 
-    Logits are decoded on request, if they are not there yet.
+    Reading logits that are not computed yet decodes them.
     """
 
     def __init__(self, engine: Decoder, needs: Needs) -> None:
         self.sequences: list[CacheSequence] = []
-        #: Reduces the row-th row of a view's logits (float32 [n_vocab], llama.cpp's memory, overwritten by the next
-        #: decode) to the part that the answer needs, in the thread that decoded the row.
+        #: Called with view, row and logits (float32 [n_vocab], llama.cpp's memory, which the next decode overwrites) in
+        #: the thread that decoded the row.  Returns the part that the answer needs.
         self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
-        self.reads_alone = False  # one sequence reads for all
-        self.came = engine.n_steps  # when its answer was admitted
+        self.reads_alone = False  # True while one sequence reads the shared beginning for all
+        self.admitted_at = engine.n_steps
         self.n_held = 0  # prompt tokens that were in the caches
-        self.read_s = 0.0  # spent reading prompts
-        #: Seconds that a prompt token takes in all views together, in a wide batch; None until it was timed.
+        self.read_s = 0.0  # seconds spent reading prompts
+        #: Seconds for one prompt token in all views together, in a wide batch; None until it is measured.
         self.prefill_s_per_token: float | None = None
         self._engine = engine
         self._needs = needs
         self._stages: Iterator[None] | None = None
-        self._n_ahead = 0  # prompt tokens, until the first of them is read
+        self._n_ahead = 0  # prompt tokens to read, while no stage has started
         self._lengths: list[int] = []  # of the prompts
         self._lanes: LaneSet
 
     def open(self) -> None:
-        """Make lanes with room for the answer.  The errors are those of `Lanes.for_answer`."""
+        """Make lanes with room for the answer.  Raises the errors of `Lanes.for_answer`."""
         self._lanes = self._engine.lanes.for_answer(self._needs)
 
     @property
@@ -66,7 +66,7 @@ class Slot:
             return None
         return "contexts" if self._engine.lanes.separates(self._needs.n_views) else "batched"
 
-    # The state of its prompts.
+    # Reading the prompts.
 
     @property
     def is_ready(self) -> bool:
@@ -84,9 +84,9 @@ class Slot:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """The tokens of the longest prompt that are read, and all of them.
+        """Progress of reading the prompts: tokens read, and tokens in all, scaled to the longest prompt.
 
-        All views count.  What one sequence reads for all of them counts for each.
+        Tokens that one sequence reads for all views count for each.
         """
         cached = [] if self._n_ahead else [len(sequence.cached) for sequence in self.sequences]
         if cached and self.reads_alone:
@@ -99,19 +99,19 @@ class Slot:
     def has_to_read(self) -> bool:
         return any(sequence.to_read for sequence in self.sequences)
 
-    def go_on(self) -> None:
-        """Start the next stage of reading the prompts if the last one is done."""
+    def start_next_stage(self) -> None:
+        """Start the next stage of reading the prompts.  The tokens of the last one must be read."""
         if self._stages and next(self._stages, True):
             self._stages = None
 
     def close(self) -> None:
         self._stages = None
 
-    # Methods that the schedules call.
+    # Used by the schedules.
 
     @property
     def can_truncate(self) -> bool:
-        """True if the last tokens can be removed without reading others again."""
+        """True if tokens can be removed from the end without reading others again."""
         return self._engine.model.can_truncate
 
     @property
@@ -120,19 +120,18 @@ class Slot:
         return self._lanes.lanes[0].most_rows
 
     def start(self, prompts: Sequence[Sequence[int]]) -> None:
-        """Bring each view's cache to its prompt, and decode the logits after it.
+        """Read each view's prompt, as far as its cache does not hold it, up to the logits after it.
 
-        The last token is read by itself, because llama.cpp rounds differently in batches of different shapes.  A
-        prompt then gives the same logits on a CPU, whether its beginning was in the cache or not, if
+        The last token is read by itself, because llama.cpp rounds differently in batches of different shapes.  On a
+        CPU, a prompt then gives the same logits with and without its beginning in the cache, if
 
-        - batches have up to 63 tokens: from 64 on, flash attention takes another path (SmolLM2's logits were seen to
-          differ by up to 1), and without it the sums depend on the batch's width;
+        - batches have at most 63 tokens: from 64 on, flash attention takes another path (logits of SmolLM2 differed by
+          up to 1), and without it the sums depend on the batch's width;
         - the weights are in Q4_0, Q4_1, Q5_0 or Q8_0: kernels for F16, BF16, F32 and K-quants round differently for one
           token and for several;
-        - attention is not windowed.  llama.cpp reuses the cells of a sliding window, in an order that depends on the
-          number of tokens read at a time and on rollbacks, and sums in that order (a random model in the shape of Gemma
-          3 270M: up to 0.4; with a cache that keeps all cells, `swa_full`: 0);
-        - a single sequence has one thread, from 256 tokens on (see `Context`).
+        - attention has no sliding window: llama.cpp sums over the window's cells in an order that depends on earlier
+          batches and rollbacks (random weights in the shape of Gemma 3 270M: up to 0.4; with ``swa_full``: 0);
+        - from 256 tokens on, a single sequence has one thread (see `Context`).
         """
         is_first = not self.sequences
         for sequence in self.sequences:
@@ -151,7 +150,7 @@ class Slot:
         """Append the same tokens to every view, with logits after each."""
         is_guess = len(tokens) > 1 and not self.can_truncate and not self.sequences[0].lane.context.n_snapshots
         if is_guess:
-            # Read unread tokens in the guess's own batch, which saves a pass, until they are as many as the guess.
+            # Fewer unread tokens than the guess has are read in the guess's batch, which saves a pass.
             if len(self.sequences[0].unread) >= len(tokens):
                 self._stages = self._catching_up(tokens)
                 return
@@ -161,11 +160,11 @@ class Slot:
             sequence.fed[:] = tokens
 
     def logits(self, view: int, row: int = 0) -> Any:
-        """The result of `reduce` for the logits after the row-th of the tokens fed last.
+        """The result of `reduce` for the logits after the ``row``-th of the tokens fed last.
 
         Raises:
-            Interrupted, ModelError: the logits could not be decoded.
-            NotNumbers: the logits are not numbers.
+            Interrupted, ModelError: the logits cannot be decoded.
+            InvalidLogits: the logits contain NaN or infinity.
         """
         if not self.is_settled:
             self._engine.settle(self)
@@ -175,11 +174,10 @@ class Slot:
         return sequence.rows[row]
 
     def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
-        """Append tokens to one view in one batch.  Returns the results of `reduce` for the logits after the last
-        ``rows``.
+        """Append tokens to one view, and return the results of `reduce` for the logits after the last ``rows``.
 
         Raises:
-            UsageError: a batch has no room for so many tokens.
+            UsageError: a batch has no room for ``rows`` tokens.
         """
         sequence = self.sequences[view]
         if rows > sequence.lane.context.n_batch:
@@ -199,28 +197,27 @@ class Slot:
         return [reduce(1 + row, logits) for row, logits in enumerate(sequence.rows)]
 
     def rewind(self, n_tokens: int) -> None:
-        """Remove the last tokens of every view."""
+        """Remove the last ``n_tokens`` tokens of every view."""
         for view in range(len(self.sequences)):
             self.rewind_view(view, n_tokens)
 
     def rewind_view(self, view: int, n_tokens: int) -> None:
-        """Remove the last tokens of a view.  If the memory loses more, those tokens are read again with the tokens fed
-        next."""
+        """Remove the last ``n_tokens`` tokens of a view.
+
+        If the cache can only be rolled back further, the lost tokens are read again with the tokens fed next.
+        """
         sequence = self.sequences[view]
         text = sequence.cached[: len(sequence.cached) - n_tokens]
         sequence.unread[:] = text[sequence.keep(len(text)) :]
-
-    # Behind it.
 
     def _reduce(self, view: int, row: int, logits: Logits) -> Any:
         return self.reduce(view, row, logits)
 
     def _reading(self, prompts: Sequence[Sequence[int]], held: Sequence[int]) -> Iterator[None]:
-        """Put prompt tokens into the sequences, in stages: the next stage begins when the tokens of the last one are
-        read.
+        """Give the sequences prompt tokens to read, a stage at a time: continue when they are read.
 
-        If the memory cannot be truncated freely, checkpoints are made: where an earlier answer ended and this prompt
-        goes on, or where earlier prompts differ from it, and at its end.
+        If the cache cannot be truncated anywhere, checkpoints are made at the end of the prompt, and where it leaves
+        the text of an earlier answer or prompt.
         """
         self._n_ahead = 0
         each = list(zip(self.sequences, prompts, strict=True))
@@ -253,7 +250,7 @@ class Slot:
         """Copy the beginning of a prompt from another sequence, if that is faster than reading it.
 
         Returns:
-            The number of the prompt's tokens that are in memory then.
+            The number of the prompt's tokens in the cache.
         """
         others = self._engine.lanes.sources(sequence)
         found = prefix.source(prompt, held, [other.cached for other in others], self._engine.lanes.worth_copying)
@@ -264,7 +261,7 @@ class Slot:
         return sequence.keep(n_tokens)
 
     def _reading_shared(self, shared: Sequence[int], held: Sequence[int]) -> Iterator[None]:
-        """Read the shared prefix of all prompts in one sequence, on all threads, and copy it to the others."""
+        """Read the shared prefix of all prompts in one sequence, with all threads, and copy it to the others."""
         most, reader = max(zip(held, self.sequences, strict=True), key=lambda pair: min(pair[0], len(shared)))
         reader.keep(min(most, len(shared)))
         reader.to_read[:] = shared[len(reader.cached) :]
@@ -288,5 +285,5 @@ class Slot:
 
 
 def _held(sequences: Sequence[CacheSequence], prompts: Sequence[Sequence[int]]) -> list[int]:
-    """The tokens of each view's prompt that its cache holds."""
+    """The number of tokens at the beginning of each prompt that its view's cache holds."""
     return [prefix.common_prefix(sequence.cached, prompt) for sequence, prompt in zip(sequences, prompts, strict=True)]

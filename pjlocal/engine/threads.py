@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import math
 
-_WINDOW_S = 0.1  # time for which one number of threads is measured, and
-_WINDOW_STEPS = 4  # at least so many steps, at their earlier duration
-_LACKING = 0.3  # cores that the threads did not get, from which fewer are tried
-_WORTH = 0.2  # share of the best possible gain from which one more thread is kept
-_PAUSE_S = 2.0  # between trials: a failed trial of one more thread costs two or three slow steps
+_WINDOW_S = 0.1  # least time for which one number of threads is measured
+_WINDOW_STEPS = 4  # least number of steps, at their last measured duration
+_LACKING = 0.3  # try fewer threads if they lacked this many cores
+_WORTH = 0.2  # keep one more thread if it brings this share of the best possible gain
+_PAUSE_S = 2.0  # between trials: a failed trial of one more thread takes two or three slow steps
 
 
 class ThreadCount:
     """A number of threads that falls when the system does not run all of them, and is raised again after a while.
 
-    llama.cpp's threads wait for each other hundreds of times a token, and spin: a thread that shares its core delays
-    all.
-    Beside one busy process on two cores, SmolLM2 wrote 18 to 23 tokens/s with two threads and 43 with one (one batch
-    of two views; 72 and 43 on the idle machine).  Letting waiting threads sleep costs more on an idle machine than it
-    gains: with GOMP_SPINCOUNT=100 one prompt fell from 119 to 76 tokens/s.
+    llama.cpp's threads spin while they wait for each other, hundreds of times a token, so a thread that shares its
+    core delays all others.  Beside one busy process on two cores, SmolLM2 wrote 18 to 23 tokens/s with two threads and
+    43 with one (one batch of two views; 72 and 43 on the idle machine).  Letting waiting threads sleep is no way out:
+    with GOMP_SPINCOUNT=100, one prompt on an idle machine fell from 119 to 76 tokens/s.
 
-    A trial begins when the processor time of a step falls behind its duration; only the duration decides its result.
+    A trial of fewer threads begins when they get less processor time than a step lasts.  Only the duration of steps
+    decides its result.
 
     Args:
         most: threads to start with.
@@ -39,7 +39,13 @@ class ThreadCount:
         self._steps, self._wall_s, self._cpu_s = 0, 0.0, 0.0
 
     def learn(self, at_s: float, wall_s: float, cpu_s: float) -> None:
-        """Learn of a step of one token per view: when it ended, its duration, and the processor time of all threads."""
+        """Count a step of one token per view.
+
+        Args:
+            at_s: time of its end.
+            wall_s: its duration.
+            cpu_s: processor time of all threads.
+        """
         self._steps += 1
         self._wall_s += wall_s
         self._cpu_s += cpu_s

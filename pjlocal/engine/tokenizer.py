@@ -1,4 +1,4 @@
-"""Text to tokens, for texts of any length: llama.cpp splits some models' texts with a recursive parser."""
+"""Tokenize texts of any length, although llama.cpp splits some models' texts with a recursive parser."""
 
 from __future__ import annotations
 
@@ -17,23 +17,22 @@ from ..errors import UsageError
 from .interrupt import Interrupt
 from .worker import in_thread
 
-# Texts of many byte-pair vocabularies (tekken, gpt-4o, deepseek, bloom, ...) are split by regular expressions of the
-# C++ library, which recurses for each character of a run: 305 bytes of stack each, the same for 21 such splitters and
+# For many byte-pair vocabularies (tekken, gpt-4o, deepseek, bloom, ...), llama.cpp splits texts by regular expressions
+# of the C++ library, which recurses at each character of a run: 305 bytes of stack each, with all 21 such splitters and
 # 26 kinds of characters (x86-64, GCC).  A run that is too long for the stack crashes the process.
 _SHALLOW = 256  # characters that fit in any thread's stack
-_MOST = 16_384  # characters split at a time; at 4 KiB each, 13 times the measured size, they fit into
+_MOST = 16_384  # characters to split at a time; they fit in _STACK at 4 KiB each, 13 times the measured size
 _STACK = 64 * 2**20  # bytes; only the used part takes memory
 
-#: Places where a text may be cut: before a mark between two letters.  A word ends there for every splitter but two
-#: (superbpe's and exaone-moe's, whose words may contain spaces; they seldom join a line with the next).
+#: Places where a text may be cut: before a mark between two letters.  A word ends there in all splitters except
+#: superbpe's and exaone-moe's, whose words may contain spaces, and which seldom join a line with the next.
 _CUTS = tuple(re.compile(rf"(?<=[^\W\d_])(?={mark}[^\W\d_])") for mark in (r"\n", r"[ .,。，、]"))
 
-# SentencePiece texts are cut for another reason: llama.cpp reallocates for each character that the vocabulary lacks.
-# A million of them took 270 s, and take 3 s in pieces.
+# Texts for SentencePiece are cut for speed: llama.cpp reallocates at each character that the vocabulary lacks.  A
+# million of them took 270 s, and take 3 s in pieces.
 
-#: Put before a text that continues another, if the tokenizer would add a space, and removed again with that space.  It
-#: is a code point that Unicode will never assign: no vocabulary has a token with it, so its bytes become tokens of
-#: their own, which are not merged with their neighbours.
+#: Put before a text that continues another, and removed again with the space that the tokenizer adds.  Unicode will
+#: never assign this code point, so no vocabulary has a token with it, and its bytes are not merged with others.
 _LEAD = "\U0010ffff"
 
 _stack_size = threading.Lock()  # the stack size is one setting for the whole process
@@ -52,14 +51,16 @@ class Tokenizer:
         self._cuts = kind in (lib.LLAMA_VOCAB_TYPE_BPE, lib.LLAMA_VOCAB_TYPE_SPM)
         self._lead = _LEAD if kind == lib.LLAMA_VOCAB_TYPE_SPM else ""
 
-    def __call__(self, text: str, special: bool, goes_on: bool = False) -> list[int]:
-        """Tokens of a text, without BOS. A text of more than 16,384 characters is split in pieces at ends of words.
-        If no word ends within 8,192 characters, as in a run of letters or spaces, it is cut anywhere, and the tokens at
-        the cut may differ from those of the whole text, which would crash the process.
+    def __call__(self, text: str, special: bool, continues: bool = False) -> list[int]:
+        """Tokens of a text, without BOS.
+
+        A text of more than 16,384 characters is split into pieces at ends of words.  If no word ends within 8,192
+        characters, as in a run of letters or spaces, it is cut anywhere, and the tokens at the cut may differ from
+        those of the whole text (on which llama.cpp would crash).
 
         Args:
             special: whether text that spells a control token becomes that token.
-            goes_on: whether the text continues other text, so that no space is added.
+            continues: whether the text continues other text, so that no space is added.
 
         Raises:
             UsageError: the text is not valid Unicode.
@@ -70,11 +71,11 @@ class Tokenizer:
         except UnicodeEncodeError as error:
             raise UsageError(f"the text is not valid UTF-8 (at character {error.start})") from None
         if not self._cuts or len(text) <= _SHALLOW:
-            return self._tokens(text, special, goes_on)
-        return self._in_a_thread(text, special, goes_on)
+            return self._tokens(text, special, continues)
+        return self._in_a_thread(text, special, continues)
 
-    def _tokens(self, text: str, special: bool, goes_on: bool) -> list[int]:
-        if goes_on and text and self._lead:
+    def _tokens(self, text: str, special: bool, continues: bool) -> list[int]:
+        if continues and text and self._lead:
             return self._split(self._lead + text, special)[self._n_lead :]
         return self._split(text, special)
 
@@ -93,8 +94,8 @@ class Tokenizer:
                 return [int(token) for token in buffer[:n_tokens].tolist()]
             n = -n_tokens
 
-    def _in_a_thread(self, text: str, special: bool, goes_on: bool) -> list[int]:
-        """Tokenize in a thread with a large stack.  It stops between two pieces if the calling thread is stopped."""
+    def _in_a_thread(self, text: str, special: bool, continues: bool) -> list[int]:
+        """Tokenize in a thread with a large stack.  It stops between two pieces if the caller is interrupted."""
         tokens: list[int] = []
         stop = Interrupt()
 
@@ -102,7 +103,7 @@ class Tokenizer:
             for piece in self._pieces(text):
                 if stop.is_set():
                     return
-                tokens.extend(self._tokens(piece, special, goes_on or bool(tokens)))
+                tokens.extend(self._tokens(piece, special, continues or bool(tokens)))
 
         in_thread(work, stop, _deep_stack())
         return tokens
@@ -126,7 +127,7 @@ class Tokenizer:
         return self._outside(text, end)
 
     def _outside(self, text: str, place: int) -> int:
-        """The place to cut, moved to the beginning of a text that must become one token."""
+        """The place, moved to the beginning of a text there that must become one token."""
         for spelling in self._whole:
             begin = text.find(spelling, max(0, place - len(spelling) + 1), place + len(spelling) - 1)
             if begin >= 0:
@@ -135,9 +136,7 @@ class Tokenizer:
 
     @cached_property
     def _whole(self) -> list[str]:
-        """The texts of control tokens and others that no splitter divides, longest first.  It takes one pass over the
-        vocabulary, made only when needed.
-        """
+        """The texts of control tokens and others that no splitter divides, longest first."""
         attributes = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         texts = {
             lib.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
@@ -149,7 +148,7 @@ class Tokenizer:
 
 @contextmanager
 def _deep_stack() -> Iterator[None]:
-    """Give threads that are started within a deep stack."""
+    """Give threads that are started in the body a deep stack."""
     with _stack_size:
         before = threading.stack_size(_STACK)
         try:

@@ -1,4 +1,4 @@
-"""Threads for llama.cpp: one for each view after the first, and a temporary one for long jobs."""
+"""Threads for llama.cpp: one for each lane after the first, and a temporary one for long jobs."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from .interrupt import Interrupt
 def in_thread(
     job: Callable[[], None], interrupt: Interrupt, starting: AbstractContextManager[None] = nullcontext()
 ) -> None:
-    """Run a long job in a thread of its own, while this thread waits on a lock, where Ctrl-C reaches it.
+    """Run a long job in a thread of its own, while this thread waits on a lock, which Ctrl-C interrupts.
 
-    The thread ends with the job, and its OpenMP threads end with it.  While OpenMP has more threads than cores, its
-    threads sleep instead of spin when they wait for each other, hundreds of times a token: with the idle threads of a
-    finished prompt around, SmolLM2 took 11 to 15 ms a token instead of 8 (two cores).
+    The thread ends with the job, and its OpenMP threads end with it.  If OpenMP has more threads than cores, they sleep
+    instead of spin while they wait for each other, hundreds of times a token.  With the idle threads of a finished
+    prompt, SmolLM2 took 11 to 15 ms a token instead of 8 (two cores).
 
     Args:
-        interrupt: ends the job if this thread stops waiting, as by KeyboardInterrupt.
+        interrupt: stops the job if this thread stops waiting, as after KeyboardInterrupt.
         starting: a context manager around the start of the thread.
 
     Raises:
-        BaseException: the job raised it.
+        BaseException: the exception that the job raised.
         ModelError: llama.cpp cannot be used in this process.
     """
     check_process()
@@ -48,8 +48,8 @@ def in_thread(
     try:
         with starting:
             thread.start()
-        ended.wait()  # no join: after Ctrl-C it takes a running thread for ended (Python 3.11)
-    except BaseException:  # if the thread has not run yet, it then does nothing
+        ended.wait()  # not `join`, which after Ctrl-C takes a running thread for ended (Python 3.11)
+    except BaseException:  # a thread that has not run yet does nothing
         with interrupt.stopping():
             with guard:
                 given_up = True
@@ -71,11 +71,10 @@ def _wait_for(ended: threading.Event) -> None:
 def _run_jobs(jobs: SimpleQueue[Callable[[], None] | None]) -> None:
     while (job := jobs.get()) is not None:
         job()
-        del job  # the job refers to the views, whose collection ends this thread
+        del job  # it would keep alive the lanes, whose collection ends this thread
 
 
 def _run(job: Callable[[], None], ended: threading.Event, errors: list[BaseException]) -> None:
-    """Run a job, and append the error that it raises to ``errors``."""
     try:
         job()
     except BaseException as error:
@@ -101,13 +100,13 @@ class Worker:
     def submit(self, job: Callable[[], None]) -> None:
         run = partial(_run, job, self._ended, self._errors)
         self._ended.clear()
-        self._busy = True  # no call before the next line: after Ctrl-C, `wait` would wait for a job that never came
+        self._busy = True  # call nothing before the next line: after Ctrl-C, `wait` would wait for a job without end
         self._jobs.put(run)
 
     def wait(self) -> None:
-        """Wait for the job under way, if any, and raise its error."""
+        """Wait for the current job, if any, and raise its error."""
         if self._busy:
-            check_process()  # without its thread, the job would never end
+            check_process()  # without its thread, the job never ends
             self._ended.wait()
             self._busy = False
             if self._errors:

@@ -1,1 +1,2 @@
-"""Does it align?  Sets of prompts answered by several systems, scored, compared, and told with their uncertainty."""
+"""Evaluate how well answers follow preferences: several systems answer a set of prompts, and are scored and compared
+with intervals and tests."""

@@ -1,4 +1,4 @@
-"""``pjlocal eval show``: the answers side by side in the terminal, coloured by the view that wrote each part."""
+"""``pjlocal eval show``: show answers side by side in the terminal, coloured by the view that wrote each part."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from .records import AnswerRecord
 from .side_by_side import ALL, SideBySide, facts, legends, matches, spans
 from .suite import Suite
 
-_COLUMN = 36  # the least width at which answers stand side by side
+_COLUMN = 36  # least width of an answer beside others
 
 
 def choose(rows: Sequence[SideBySide], systems: Sequence[str], objectives: Sequence[str] = ()) -> list[SideBySide]:
-    """The rows of the named objectives, with the answers of the named systems in the order of the names.  Without
-    names, all are returned.
+    """The rows of the named objectives, with the answers of the named systems in the order of the names.
+
+    Without names, all are returned.
 
     Raises:
         UsageError: a name is unknown.
@@ -68,7 +69,7 @@ def render_row(row: SideBySide, suite: Suite, width: int, no_color: bool = False
 
 
 def place_boxes(boxes: Sequence[Panel], width: int) -> RenderableType:
-    """Boxes side by side, as many as the width has room for."""
+    """Place boxes side by side, as many as fit in the width."""
     n_columns = max(1, min(len(boxes), width // _COLUMN))
     for box in boxes:
         box.width = width // n_columns
@@ -100,7 +101,7 @@ class Browser:
         return self.rows[self.at]
 
     def turn(self, by: int) -> None:
-        """Move by so many rows, at most to the first or last one."""
+        """Move by a number of rows, at most to the first or last one."""
         self.notice = ""
         self.at = max(0, min(self.at + by, len(self.rows) - 1))
 

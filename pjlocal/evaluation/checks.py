@@ -1,8 +1,8 @@
-"""Scores from an answer's text alone, which are the same on every machine.
+"""Scores that depend on an answer's text alone and are the same on every machine.
 
 A word is a run of characters between white space that contains a letter or a digit.  In scripts without spaces between
-words, every character is a word.  A number that cannot be computed is missing: an empty answer has no script, no
-readability and no share of distinct words, but it has ``words`` and ``finished``.  It meets no check.
+words, every character is a word.  A number that cannot be computed is missing: an empty answer has ``words`` and
+``finished``, but no script, readability or share of distinct words.  It meets no check.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from .patterns import compiled
 from .records import AnswerRecord, Score, key_of
 from .suite import Check, Objectives
 
-_MEANING = 1  # version of the metrics below; part of the cache key, so increase it when a metric changes
+_MEANING = 1  # version of the metrics below and part of the cache key: increase it when a metric changes
 
-#: Checks of presets that can be read off the text.  ``concise`` is compared with the plain answer, because a fixed
-#: number of words would be easier for a model that writes short answers.  Measured with SmolLM2, 25 questions, two
-#: seeds, at most 160 tokens (92 % of the answers were cut off): 6 % of the plain answers had at most 0.8 of the other
-#: seed's words by chance, and 40 % of the answers with ``concise``.  With 0.9 it was 14 % by chance, and no more of the
-#: concise answers.  ``simple`` has no margin: 50 % by chance, and 68 % of the answers with ``simple``.
+#: Checks of presets that the text alone can decide.  ``concise`` is compared with the plain answer, because a fixed
+#: number of words would be easier for a model that writes short answers.  With SmolLM2, 25 questions, two seeds and at
+#: most 160 tokens (92 % of the answers were cut off), 40 % of the answers with ``concise`` had at most 0.8 of the plain
+#: answer's words; of plain answers with another seed, 6 % had.  With 0.9 it was 14 % of these, and no more of the
+#: concise ones.  ``simple`` has no margin: 68 % of the answers with ``simple`` meet it, and 50 % of plain ones.
 PROMISES = {
     "concise": Check("concise", of="concise", shorter_than=0.8),
     "simple": Check("simple", of="simple", simpler_than_plain=True),
@@ -45,14 +45,14 @@ def checks_of(objectives: Objectives) -> tuple[Check, ...]:
 
 
 def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | None = None) -> list[Score]:
-    """Return the scores that need no model; the cache key contains all inputs.
+    """The scores that need no model.  Their cache keys contain all inputs.
 
     Args:
-        plain: the answer without preferences to the same prompt from the same seed.  Without it, the checks that
+        plain: the answer without preferences to the same prompt with the same seed.  Without it, the checks that
             compare with it are left out, and so is ``check:all``.
 
     Raises:
-        UsageError: a regular expression that takes too long, or a package of the extra ``eval`` is missing.
+        UsageError: a regular expression takes too long, or a package of the extra ``eval`` is missing.
     """
     checks = checks_of(objectives)
     kept: dict[str, tuple[float | bool | None, Any]] = {name: (value, None) for name, value in _text_metrics(answer)}
@@ -110,7 +110,7 @@ def _check_alone(check: Check, answer: AnswerRecord) -> Iterator[bool]:
 
 
 def _check_against_plain(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> Iterator[bool | None]:
-    """The scores relative to the plain answer; an answer without a word cannot be compared."""
+    """The results of checks that compare with the plain answer; None if either has no words."""
     if check.shorter_than is not None:
         most = check.shorter_than * len(words(plain.text)) if plain else 0
         yield len(words(answer.text)) <= most if most else None
@@ -151,8 +151,8 @@ _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?…؟।])[\"'”’»)\]*_]*\s+|(?<=[
 
 
 def sentences(text: str) -> list[str]:
-    """The sentences of a text: parts with a letter that end in a full stop (also an abbreviation's), another mark, or
-    a line end."""
+    """The sentences of a text: parts with a letter that end with a full stop (also of an abbreviation), another mark,
+    or a line break."""
     return [one for one in _BETWEEN_SENTENCES.split(text) if any(map(str.isalpha, one))]
 
 
@@ -174,7 +174,7 @@ def script(text: str, prompt: str) -> float | None:
 
 
 def _scripts(text: str) -> Counter[str]:
-    """The number of letters of each script; full-width and ornamental letters count as their plain forms."""
+    """The number of letters in each script.  Full-width and ornamental letters count as their plain forms."""
     count: Counter[str] = Counter()
     for letter, times in Counter(unicodedata.normalize("NFKC", text)).items():
         if letter.isalpha() and unicodedata.category(letter) != "Lm":  # marks that only modify others
@@ -184,17 +184,19 @@ def _scripts(text: str) -> Counter[str]:
 
 @cache
 def _script(letter: str) -> str:
-    """The first word of a letter's name, which is its script's: LATIN SMALL LETTER A."""
+    """The script of a letter: the first word of its Unicode name, as in LATIN SMALL LETTER A."""
     name = unicodedata.name(letter, "UNKNOWN").split()[0]
     return "CJK" if name in ("HIRAGANA", "KATAKANA", "BOPOMOFO", "IDEOGRAPHIC") else name
 
 
 def readability(text: str) -> float | None:
-    """The readability 100 - LIX (words per sentence, plus the percentage of words of more than six letters).
+    """100 - LIX, where LIX is words per sentence plus the percentage of words with more than six letters.
 
-    Above 70 is easy as a children's book, 60 fiction, 50 a newspaper, below 45 an expert's report.  LIX works for
-    several languages and needs no dictionary; for Flesch's formula, textstat downloads one.  None for a text without
-    words, or mostly in a script without spaces between words.
+    Children's books are above 70, fiction is at 60, newspapers at 50, experts' reports below 45.  LIX works for several
+    languages and needs no dictionary; for Flesch's formula, textstat downloads one.
+
+    Returns:
+        The readability; None for a text without words, or mostly in a script without spaces between words.
     """
     if sum(map(len, UNSPACED.findall(text))) * 2 > sum(map(str.isalnum, text)) or not words(text):
         return None
@@ -203,7 +205,7 @@ def readability(text: str) -> float | None:
     return 100.0 - float(textstat.lix(". ".join(line.strip(" .") for line in text.splitlines() if words(line))))
 
 
-_PATIENCE_S = 1.0  # for one expression on one answer: 0.1 ms is usual; (a|aa)+$ does not finish on 60 letters
+_PATIENCE_S = 1.0  # for an expression on one answer: 0.1 ms is usual, and (a|aa)+$ does not finish on 60 letters
 
 
 def _found(check: str, pattern: str, text: str) -> bool:

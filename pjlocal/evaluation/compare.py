@@ -1,7 +1,7 @@
-"""The numbers of every table, from records: each system alone, against the baseline, and by the judges.
+"""Compute the numbers of all tables: each system alone, against its baseline, and by the judges.
 
-Whatever is compared is paired by prompt, over the prompts that both have.  The order of the records makes no
-difference; of two scores or verdicts that say the same thing of the same answers, the later one counts.
+Comparisons are paired by prompt, over the prompts that both systems answered.  The order of the records makes no
+difference.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .records import AnswerRecord, Score, Verdict, is_person
 from .statistics import SIGNIFICANT, Array, Estimate, Steadiness, WinRate, by_unit
 from .suite import Suite
 
-EXTREMES = 10  # the best and the worst prompts that are named
+EXTREMES = 10  # the number of best and of worst prompts that are listed
 
 
 class Metric(NamedTuple):
@@ -29,8 +29,8 @@ class Metric(NamedTuple):
     by: str = ""
 
 
-#: The metrics in the order of the tables, by the names before their colon.  ``checks`` is the share of an answer's
-#: checks that are met; ``least`` the least of the preferences' mean rewards, which says how the worst served one does.
+#: The metrics in the order of the tables, by the part of the name before the colon.  ``checks`` is the share of an
+#: answer's checks that it meets.  ``least`` is the least of the preferences' mean rewards.
 _ORDER = (
     *("check", "checks", "least", "reward", "rank", "prompting", "fluency"),
     *("words", "tokens", "finished", "script", "distinct1", "distinct2", "repetition", "readability", "acceptance"),
@@ -68,7 +68,7 @@ class Results:
 class SystemRow:
     """The numbers of one system under some objectives.
 
-    tokens_per_s: by an answer's own decoding time; answers written at once wait for each other.
+    tokens_per_s: the speed in an answer's own decoding time, in which answers written at once wait for each other.
     seconds: the time of an answer, from prompt to end.
     """
 
@@ -90,8 +90,8 @@ class SystemRow:
 class Difference:
     """The difference of a metric between a system and its baseline.
 
-    p: of the swap test; p_holm: with Holm's correction over all systems that are compared with this baseline.
-    best, worst: the prompts with the largest differences up and down.
+    p: the p-value of the swap test; p_holm: with Holm's correction over all systems with this baseline.
+    best, worst: the prompts with the largest positive and negative differences.
     """
 
     objectives: str
@@ -114,8 +114,9 @@ class WinRow:
     """The rate at which a judge prefers a system's answer to another's, in one aspect.
 
     steadiness: the steadiness of the judge's verdicts in this row.
-    incomplete: the number of comparisons judged in one order only; they do not count.
-    best, worst: prompts by the judge's probability for the system minus that for the other, averaged over both orders.
+    incomplete: the number of comparisons judged in one order only, which do not count.
+    best, worst: the prompts with the largest and smallest margins: the judge's probability for the system minus that
+        for the other, averaged over both orders.
     """
 
     objectives: str
@@ -140,8 +141,8 @@ class Comparison:
     """All numbers of a report.
 
     judges: the steadiness of each judge over all its verdicts.
-    smallest_significant: the smallest win rate that is significant with so many prompts; None if none is.
-    smallest_detectable: the smallest true win rate that is found with a probability of 0.8.
+    smallest_significant: the smallest win rate that is significant with this number of prompts; None if none is.
+    smallest_detectable: the smallest true win rate that becomes significant with a probability of 0.8.
     """
 
     prompts: int
@@ -154,7 +155,7 @@ class Comparison:
 
 
 def compare(results: Results) -> Comparison:
-    """Compare every system of an evaluation that has answers with its baseline."""
+    """Compare every system that has answers with its baseline."""
     groups = _grouped(results.answers)
     scores = _by_answer(results.scores)
     measured = {name: _measured(group, scores) for name, group in groups.items()}
@@ -185,10 +186,10 @@ def compare(results: Results) -> Comparison:
 
 @dataclass(frozen=True)
 class FolderComparison:
-    """Two evaluations side by side: of each system that both have, the second's numbers less the first's.
+    """A comparison of two evaluations: for each system in both, the second's numbers minus the first's.
 
-    prompts: how many both have, by their text.
-    only_first, only_second: what one of them alone has, as (objectives, system).
+    prompts: the number of prompts in both, by their texts.
+    only_first, only_second: the (objectives, system) in one of them only.
     """
 
     prompts: int
@@ -198,13 +199,13 @@ class FolderComparison:
 
 
 def compare_folders(first: Results, second: Results, name: str = "first") -> FolderComparison:
-    """Compare two evaluations.  Prompts are matched by their text, and named as in the second.
+    """Compare two evaluations.  Prompts are matched by their texts, and have the ids of the second evaluation.
 
     Args:
-        name: of the first one, as the baseline.
+        name: the name of the first evaluation, as the baseline.
 
     Raises:
-        UsageError: they have no prompt, or no system, in common.
+        UsageError: the evaluations have no prompt, or no system, in common.
     """
     named = {answer.prompt: answer.prompt_id for answer in second.answers}
     shared = {answer.prompt for answer in first.answers} & named.keys()
@@ -231,11 +232,11 @@ def compare_folders(first: Results, second: Results, name: str = "first") -> Fol
 
 
 _Group = tuple[str, str]  # objectives, system
-_Measured = Mapping[Metric, Mapping[str, Array]]  # by metric and prompt [k]: of most metrics, k is 1
+_Measured = Mapping[Metric, Mapping[str, Array]]  # values [k] by metric and prompt; k is 1 except for ``least``
 
 
 def _grouped(answers: Iterable[AnswerRecord]) -> dict[_Group, list[AnswerRecord]]:
-    """The answers by objectives and system, each in the order of prompts and seeds."""
+    """The answers by objectives and system, sorted by prompt and seed."""
     groups: dict[_Group, list[AnswerRecord]] = {}
     for answer in sorted(answers, key=lambda a: (a.objectives, a.system, a.prompt_id, a.seed, a.key)):
         groups.setdefault((answer.objectives, answer.system), []).append(answer)
@@ -275,7 +276,7 @@ def _numbers(answer: AnswerRecord, scores: Mapping[Metric, float]) -> Iterator[t
 
 
 def _rewards(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
-    """The implicit reward metrics of each scoring model that has several."""
+    """The metrics of implicit rewards of each scoring model that has several."""
     found: dict[str, list[Metric]] = {}
     for metric in sorted(metrics):
         if metric.name.startswith("reward:"):
@@ -289,7 +290,6 @@ def place(metric: Metric) -> tuple[int, Metric]:
 
 
 def _stacked(values: Mapping[str, Array], prompts: Iterable[str]) -> Array:
-    """[k, n]"""
     return np.stack([values[prompt] for prompt in prompts], axis=1)
 
 
@@ -326,7 +326,7 @@ def _differences_of(pair: _Pair) -> Iterator[Difference]:
         others = pair.other.get(metric, {})
         prompts = [prompt for prompt in values if prompt in others]
         if not prompts or len(values[prompts[0]]) != len(others[prompts[0]]):
-            continue  # the second: rewards that are still being scored
+            continue  # no common prompt, or rewards that are still being computed
         mine, other = _stacked(values, prompts), _stacked(others, prompts)
         p = statistics.swap_test(mine, other)
         gaps = dict(zip(prompts, mine.min(0) - other.min(0), strict=True))
@@ -338,7 +338,7 @@ def _differences_of(pair: _Pair) -> Iterator[Difference]:
 
 
 def _extremes(values: Mapping[str, float]) -> tuple[tuple[PromptValue, ...], tuple[PromptValue, ...]]:
-    """The prompts that gain most and those that lose most."""
+    """The prompts with the largest positive values, and those with the largest negative values."""
     rising = sorted(values, key=lambda prompt: (values[prompt], prompt))
     falling = sorted(values, key=lambda prompt: (-values[prompt], prompt))
     best = [PromptValue(prompt, float(values[prompt])) for prompt in falling[:EXTREMES] if values[prompt] > 0]
@@ -350,7 +350,7 @@ _Row = TypeVar("_Row", Difference, WinRow)
 
 
 def _corrected(rows: Sequence[_Row], family: Callable[[_Row], object], p: Callable[[_Row], float]) -> Iterator[_Row]:
-    """The rows with Holm's correction within each family: the same question asked of several systems."""
+    """Apply Holm's correction within each family of rows, which compare several systems in the same way."""
     families: dict[object, dict[str, float]] = {}
     for row in rows:
         families.setdefault(family(row), {})[row.system] = p(row)
@@ -363,8 +363,8 @@ def _corrected(rows: Sequence[_Row], family: Callable[[_Row], object], p: Callab
 class _Judged:
     """Two answers that a judge compared in one aspect.
 
-    orders: the verdicts, by whether the system's answer came first.  A person sees the answers once, in an order that
-        was drawn; a model must say it of both.
+    orders: the verdicts, by whether the system's answer was shown first.  A person compares the answers once, in a
+        random order; a model compares them in both orders.
     """
 
     system: AnswerRecord
@@ -383,13 +383,13 @@ class _Judged:
 
     @property
     def outcomes(self) -> tuple[float, float]:
-        """The outcomes with the system's answer shown first and second: 1 won, 0 lost, 0.5 tied."""
+        """The outcomes with the system's answer shown first and second: 1 for a win, 0 for a loss, 0.5 for a tie."""
         outcomes = [_named(v) if leads else 1 - _named(v) for leads, v in sorted(self.orders.items(), reverse=True)]
         return outcomes[0], outcomes[-1]
 
     @property
     def margin(self) -> float:
-        """The probability of the system's answer less that of the other, averaged over the orders."""
+        """The judge's probability for the system's answer minus that for the other, averaged over the orders."""
         ahead = [(v.p_first - v.p_second) * (1 if leads else -1) for leads, v in sorted(self.orders.items())]
         return sum(ahead) / len(ahead)
 

@@ -1,4 +1,5 @@
-"""A judge behind an OpenAI-compatible endpoint: several requests at once, repeated while the server is busy."""
+"""A judge behind an OpenAI-compatible endpoint.  Several requests run at once, and are repeated if the server is
+busy."""
 
 from __future__ import annotations
 
@@ -28,42 +29,42 @@ with extra():
 
 log = logging.getLogger("pjlocal")
 
-#: Where the key is looked for, the first before the second.
+#: Environment variables with the key; the first one that is set is used.
 KEY_NAMES = ("PJLOCAL_JUDGE_KEY", "OPENAI_API_KEY")
 
 _PATH = "/chat/completions"
 _TRIES = 6
-_MOST_WAIT_S = 300.0  # that a server may ask for
+_MOST_WAIT_S = 300.0  # the longest pause that a server may demand
 _MOST_BYTES = 2**20  # of a reply
 _MOST_QUOTED = 200  # characters of a server's error message
-_HOPELESS = 5  # unusable replies, without a single usable one, after which the judge is given up
+_HOPELESS = 5  # unusable replies without a usable one, after which scoring ends
 _AGAIN = {408, 425, 429, 500, 502, 503, 504, 529}  # statuses that may change later
-_THIS_ONE = {400, 413, 422}  # statuses that may be about this question alone
-_POLL_S = 0.1  # how often Ctrl-C is looked for
+_THIS_ONE = {400, 413, 422}  # statuses that may concern this question alone
+_POLL_S = 0.1  # seconds between checks for Ctrl-C
 
 
-class _Unusable(openai.OpenAIError):  # a kind that passes through the client unchanged
-    """A question got no usable reply; others may."""
+class _Unusable(openai.OpenAIError):  # a class that the client does not wrap in another error
+    """One question got no usable reply."""
 
 
 class EndpointJudge:
-    """A model that a server runs.
+    """A judge on a server.
 
-    Its verdict is read from the probabilities of the first token of its reply; where the server gives none, from the
-    text, if that is 1, 2 or 0 and nothing else.
+    Its verdict is computed from the probabilities of the first token of its reply.  If the server does not send them,
+    the reply must be 1, 2 or 0 and nothing else.
 
-    Tries and timeouts are this class's and not the client's: the client tries a refused connection for 12 s, waits for
-    a server 120 s at most, and starts its timeout again with every byte.
+    This class handles tries and timeouts itself.  The client would try a refused connection for 12 s, wait for a server
+    at most 120 s, and restart its timeout with every byte.
 
     Args:
-        url: of the server's API, with ``/chat/completions`` or without.
-        model: by the name that the server knows it by.
-        concurrency: questions asked at a time.
-        timeout_s: how long a reply may take as a whole.
-        delay_s: before the second try; it doubles with every other.
+        url: the URL of the server's API, with or without ``/chat/completions``.
+        model: the model's name on the server.
+        concurrency: number of simultaneous requests.
+        timeout_s: time limit for a whole reply.
+        delay_s: pause before the second try; it doubles with each further try.
 
     Raises:
-        UsageError: no usable address.
+        UsageError: the URL is not valid, or contains a key.
     """
 
     def __init__(
@@ -96,11 +97,11 @@ class EndpointJudge:
         """Do nothing: no connection stays open between two calls of `ask`."""
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
-        """Yield the verdict on each question whose key is not ``done``, in the order in which the model answers.
+        """Yield the verdict on each question whose key is not in ``done``, in the order in which the replies come.
 
         Raises:
-            Interrupted: it was stopped.
-            ModelError: the server cannot be reached, refuses, or gives nothing that can be used.
+            Interrupted: on request.
+            ModelError: the server cannot be reached, refuses the requests, or sends no usable reply.
         """
         todo = iter([question for group in groups for question in group if question.key not in done])
         loop = asyncio.new_event_loop()
@@ -116,7 +117,7 @@ class EndpointJudge:
                     raise Interrupted
                 some = asyncio.wait(asking, timeout=_POLL_S, return_when=asyncio.FIRST_COMPLETED)
                 finished, _ = loop.run_until_complete(some)
-                for task in sorted(finished, key=lambda task: task.exception() is not None):  # what failed may end it
+                for task in sorted(finished, key=lambda task: task.exception() is not None):  # errors last
                     question = asking.pop(task)
                     try:
                         verdict = task.result()
@@ -135,13 +136,13 @@ class EndpointJudge:
             raise ModelError(f"the judge at {self.url} gave no usable reply so far: {reason}")
 
     def _client(self) -> openai.AsyncOpenAI:
-        """A client that neither retries nor follows redirects: a redirect could send the key to another host."""
+        """A client that does not retry, and does not follow redirects, which could send the key to another host."""
         http = openai.DefaultAsyncHttpxClient(follow_redirects=False, event_hooks={"response": [_read_whole]})
         url, key = self.url.removesuffix(_PATH), self._key or "none"
         return openai.AsyncOpenAI(base_url=url, api_key=key, timeout=None, max_retries=0, http_client=http)
 
     async def _opinion(self, client: openai.AsyncOpenAI, question: Question) -> Opinion:
-        """The verdict on a question, which is asked again while the server is busy."""
+        """The verdict on a question.  The request is repeated while the server is busy."""
         for number in range(_TRIES):
             while (wait_s := self._not_before - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
@@ -155,7 +156,7 @@ class EndpointJudge:
                 if (pause_s := _retry_after(error.response.headers.get("retry-after"))) is not None:
                     if pause_s > _MOST_WAIT_S:
                         raise ModelError(
-                            f"the judge at {self.url} asks for a pause of {pause_s:.0f} s: score again after it"
+                            f"the judge at {self.url} asks for a pause of {pause_s:.0f} s: score again after that"
                         ) from None
                     self._not_before, after_s = max(self._not_before, time.monotonic() + pause_s), 0.0
             except openai.APIConnectionError as error:
@@ -170,12 +171,12 @@ class EndpointJudge:
         )
 
     async def _reply(self, client: openai.AsyncOpenAI, question: Question) -> Any:
-        """The reply to one question, asked without the options that the server refuses.
+        """The reply to one question.  Options that the server refuses are left out of this and later requests.
 
         Raises:
             openai.APIStatusError, openai.APIConnectionError: a later try may succeed.
             _Unusable: the server refuses this question.
-            ModelError: it refuses all of them.
+            ModelError: the server refuses all questions.
         """
         messages: Any = [{"role": "system", "content": SYSTEM}, {"role": "user", "content": question.text}]
         headers = {"Accept-Encoding": "identity"} | ({} if self._key else {"Authorization": openai.Omit()})
@@ -193,11 +194,11 @@ class EndpointJudge:
                 less = _without_refused_options(options, self._complaint(error))
                 if less is None:
                     raise _Unusable(self._status(error)) from None
-                if options is self._options:  # else another question has changed them meanwhile
+                if options is self._options:  # otherwise another question has changed them meanwhile
                     self._options = less
 
     def _refusal(self, error: openai.APIStatusError) -> ModelError:
-        """The error that ends everything."""
+        """The error for a server that refuses all questions."""
         if 300 <= error.status_code < 400:
             place = self._clean(error.response.headers.get("location", "nowhere"))
             return ModelError(f"the judge at {self.url} redirects to {place}: give that address, if it is right")
@@ -208,12 +209,11 @@ class EndpointJudge:
         return f"status {error.status_code}: {self._complaint(error)}".removesuffix(": ")
 
     def _complaint(self, error: openai.APIStatusError) -> str:
-        """The server's error message, in a line."""
         body = error.body
         return self._clean(str((body.get("message", body) if isinstance(body, dict) else body) or ""))
 
     def _clean(self, text: str) -> str:
-        """A reply on one line, without the key, which a server may repeat."""
+        """A server's text on one line, shortened, and without the key, which the server may repeat."""
         if self._key:
             text = text.replace(self._key, "(key)")
         line = one_line(text)
@@ -228,7 +228,7 @@ async def _end(tasks: Iterable[asyncio.Task[Opinion]], client: openai.AsyncOpenA
 
 
 async def _read_whole(response: httpx2.Response) -> None:
-    """Read a body up to a size limit.  A compressed body is not unpacked: it could become larger than the limit."""
+    """Read a body up to the size limit.  A compressed body is not unpacked, because it could exceed the limit."""
     stream, body = response.stream, b""
     assert isinstance(stream, httpx2.AsyncByteStream)
     async for chunk in stream:
@@ -241,10 +241,10 @@ async def _read_whole(response: httpx2.Response) -> None:
 
 
 def find_key() -> str:
-    """The key from the environment, or nothing.
+    """The key from the environment; empty if none is set.
 
     Raises:
-        UsageError: it cannot be sent.
+        UsageError: the key contains characters that cannot be sent.
     """
     for name in KEY_NAMES:
         if key := os.environ.get(name, "").strip():
@@ -255,7 +255,7 @@ def find_key() -> str:
 
 
 def _address(url: str) -> str:
-    """The address for questions."""
+    """The URL for requests, from a server's URL."""
     try:
         parts = urlsplit(url.strip())
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -273,14 +273,14 @@ def _address(url: str) -> str:
 
 def _hint(status: int, has_key: bool) -> str:
     if status in (401, 403):
-        return ": is the key right?" if has_key else f": set {KEY_NAMES[0]} to a key"
+        return ": check the key" if has_key else f": set {KEY_NAMES[0]} to a key"
     if status in (404, 405):
-        return ": is the address right, and the model's name?"
+        return ": check the address and the model's name"
     return ""
 
 
 def _retry_after(value: str | None) -> float | None:
-    """The seconds that a server asks to wait, from a number or a date."""
+    """Parse a Retry-After header, which has seconds or a date.  Returns seconds from now, None if it is invalid."""
     if not value:
         return None
     try:
@@ -293,11 +293,11 @@ def _retry_after(value: str | None) -> float | None:
     return max(0.0, wait_s) if math.isfinite(wait_s) else None
 
 
-_FEW_LOGPROBS = 5  # that most servers give
+_FEW_LOGPROBS = 5  # a number that most servers allow
 
 
 def _without_refused_options(options: dict[str, Any], complaint: str) -> dict[str, Any] | None:
-    """Options without those that the server or model refuses; None if it refuses for another reason."""
+    """Remove or reduce an option that the server's error message names; None if it names none."""
     less = dict(options)
     if "max_completion_tokens" in complaint and "max_tokens" in less:
         less["max_completion_tokens"] = less.pop("max_tokens")
@@ -313,7 +313,7 @@ def _without_refused_options(options: dict[str, Any], complaint: str) -> dict[st
 
 
 def _read(reply: Any) -> Opinion:
-    """The verdict in a reply, which the client has parsed but not checked."""
+    """The verdict in a reply, which the client does not validate.  Raises _Unusable if there is none."""
     try:
         choice = reply.choices[0]
         text = choice.message.content

@@ -1,4 +1,4 @@
-"""The packages of the extra ``eval``, which only evaluations need.  Each is imported where it is used."""
+"""Explain missing packages of the extra ``eval``, which only evaluations need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..errors import UsageError
 
 @contextmanager
 def extra() -> Iterator[None]:
-    """Explain a failed import of such a package.
+    """Raise an error with advice if an import in the body fails.
 
     Raises:
         UsageError: the package is not installed.

@@ -1,4 +1,4 @@
-"""Generation of the answers that a run's folder lacks, several at once."""
+"""Write the answers that are missing in a run's folder, several at once."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from .scoring import Progress
 
 
 def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: Interrupt, progress: Progress) -> None:
-    """Write every answer that the folder lacks, and save each at once.
+    """Write all missing answers, and save each when it is finished.
 
     Args:
-        parallel: answers written at once; with 1, each is written as by ``pjlocal run``.
+        parallel: answers written at once; with 1, each has the same text as from ``pjlocal run``.
 
     Raises:
         Interrupted: on request; finished answers are saved.
-        UsageError: a prompt does not fit into the context; nothing has been generated with that model.
+        UsageError: a prompt does not fit into the context.  No answer was written with that model.
         ModelError: a model cannot be used.
         OutputError: an answer cannot be saved.
     """
@@ -54,10 +54,10 @@ def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: In
 def generate_on_server(
     folder: Folder, tasks: Sequence[Task], server: Server, parallel: int, progress: Progress
 ) -> None:
-    """Let a server write every answer that the folder lacks, and save each at once.
+    """Let a server write all missing answers, and save each when it is finished.
 
     Args:
-        parallel: requests at once.
+        parallel: number of simultaneous requests.
 
     Raises:
         Interrupted: on request; finished answers are saved.
@@ -94,12 +94,12 @@ def _write_on_server(server: Server, task: Task, on_started: Callable[[Started],
 
 
 def _loaded(task: Task) -> tuple[str, str]:
-    """The model and its engine settings: tasks that share them are written together."""
+    """A key of the model and its engine settings.  Tasks with the same key are written together."""
     return task.contestant.model, repr(task.contestant.engine)
 
 
 def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:
-    """The plans of all tasks, made before the first answer is written.
+    """Make the plans of all tasks, so that errors appear before the first answer is written.
 
     Raises:
         UsageError: a prompt does not fit into the context, or a setting cannot be used.
@@ -140,7 +140,7 @@ def _record(task: Task, answer: Answer | RemoteAnswer, events: Sequence[TokenEve
 
 
 def _pieces(events: Sequence[TokenEvent]) -> list[list[str | None]]:
-    """The answer as spans of the same kind and view: text, kind, writer."""
+    """The answer as runs of tokens of the same kind and view, each as [text, kind, writer]."""
     answer = [event for event in events if not event.thought]
     return [
         ["".join(event.text for event in of_one), kind, writer]

@@ -1,4 +1,4 @@
-"""Judges, which compare two answers and give the probabilities of three possible replies."""
+"""LLMs that compare two answers and give the probabilities of three possible replies."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Judge(Protocol):
     """An LLM that compares answers.
 
     name: the name that verdicts are saved under.
-    identity: the inputs of its verdicts besides the question, for the cache key.
+    identity: the other inputs of its verdicts besides the question, for the cache key.
     failures: the number of questions without a usable reply, by reason.
     """
 
@@ -59,18 +59,18 @@ class Judge(Protocol):
 
 
 class LocalJudge:
-    """A loaded model that judges.  The verdict is read from the probabilities of the first token of its reply.
+    """A judge on a loaded model.  Its verdict is computed from the probabilities of the first token of its reply.
 
-    All questions about two answers are read together, in both orders.  Their shared prefix is read once.  The numbers
-    do not depend on which verdicts were known already.  Six questions about two answers of 90 tokens take
-    5.2 s together and 14.5 one by one (Qwen 0.5B, one thread).
+    All questions about two answers, in both orders, are read together, and their shared beginning is read once.  Known
+    verdicts are computed again with the others, so that the numbers do not depend on them.  Six questions about two
+    answers of 90 tokens take 5.2 s together and 14.5 s one by one (Qwen 0.5B, one thread).
 
     Args:
-        model: stays open when this is closed.
-        interrupt: stops a decode under way.
+        model: the loaded model; it stays open when the judge is closed.
+        interrupt: stops the current decode.
 
     Raises:
-        ModelError: the model has no tokens for the three replies.
+        ModelError: the vocabulary has no tokens for the three replies.
     """
 
     def __init__(self, model: Model, engine: Engine, interrupt: Interrupt) -> None:
@@ -102,17 +102,20 @@ class LocalJudge:
                 yield group[i], opinions[i]
 
     def prompt(self, question: Question) -> list[int]:
-        """The tokens of the question, after which the model writes its verdict."""
+        """The prompt tokens of a question.  The model's next token is the verdict."""
         return self._template.tokens([Message("user", question.text)], "", self._prompting)
 
     @property
     def n_fed(self) -> int:
-        """Tokens read so far."""
+        """The number of tokens read so far."""
         return self._reader.n_fed
 
     def _opinions(self, prompts: Sequence[list[int]]) -> list[Opinion]:
-        """The opinions after each prompt.  If the most probable token is white space, it is read too: many vocabularies
-        have no token for " 1"."""
+        """The opinion after each prompt.
+
+        If the most probable token is white space, it is read, and the token after it is the reply: many vocabularies
+        have no token for " 1".
+        """
         logs, white = self._read(prompts)
         if white:
             again, _ = self._read([[*prompts[i], token] for i, token in white.items()])
@@ -120,8 +123,12 @@ class LocalJudge:
         return [opinion(logs[i]) for i in range(len(prompts))]
 
     def _read(self, prompts: Sequence[list[int]]) -> tuple[dict[int, list[float]], dict[int, int]]:
-        """The log weights of the replies after each prompt, and the first token of each reply that begins with white
-        space."""
+        """Read the prompts.
+
+        Returns:
+            The log weights of the three replies after each prompt, and the most probable tokens that are white space,
+            by the prompt's index.
+        """
         logs: dict[int, list[float]] = {}
         white: dict[int, int] = {}
         for i, _, logits in self._reader.read(prompts, [1] * len(prompts)):
@@ -133,13 +140,15 @@ class LocalJudge:
 
 
 def opinion(logs: Sequence[float]) -> Opinion:
-    """The opinion for the logarithms of the weights of three replies, in the order of `REPLIES`; not all may be
-    -inf."""
+    """The opinion from the logarithms of the weights of three replies, in the order of `REPLIES`.
+
+    At least one must be finite.
+    """
     weights = np.exp(np.array(logs) - max(logs))
     p_first, p_second, p_tie = (weights / weights.sum()).tolist()
     return Opinion(p_first, p_second, p_tie)
 
 
 def _spelling(model: Model, text: str) -> NDArray[np.intp]:
-    """All tokens of that text, with or without white space around it."""
+    """All tokens with this text, with or without white space around it."""
     return np.array([t for t in range(model.n_vocab) if (piece := model.piece(t)) and piece.strip() == text.encode()])

@@ -1,8 +1,8 @@
-"""A report as one page: tables, plots and every answer, coloured by view.  The page loads nothing.
+"""A report as one HTML page: tables, plots and every answer, coloured by view.  The page loads nothing.
 
-The page contains all answers as text.  So it can be read without a script, and the browser's search finds everything;
-the script filters and sorts.  Answers outside the screen are not laid out (``content-visibility``): 1,602 answers in
-106,800 spans, 3.2 MB, appear after 0.3 to 0.8 s (Chromium, two busy cores).
+The page contains all answers as text, so it can be read without the script, which filters and sorts, and the browser's
+search finds everything.  Answers outside the screen are not laid out (``content-visibility``): 1,602 answers in 106,800
+spans, 3.2 MB, appear after 0.3 to 0.8 s (Chromium, two busy cores).
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ class Page:
 
     facts: models, prompts and judges, in a few words each.
     notes: sentences that explain the tables.
-    leads: the margin of each answer over the baseline's, the largest first; measured_by: the name of the measure.
+    leads: the margin of each answer over the baseline's, the largest first.
+    measured_by: the name of the measure of these margins.
     """
 
     suite: Suite
@@ -43,7 +44,7 @@ class Page:
 
 
 def as_html(page: Page) -> str:
-    """The page; the same data give the same bytes."""
+    """The page as HTML.  The same data give the same bytes."""
     script = source("evaluation/report.js")
     wins = [lead for lead in page.leads if lead.margin > 0][:_N_LARGEST]
     losses = [lead for lead in reversed(page.leads) if lead.margin < 0][:_N_LARGEST]

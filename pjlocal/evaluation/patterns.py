@@ -1,4 +1,4 @@
-"""Regular expressions of suites.  The package ``regex`` is used because Python's ``re`` has no time limit."""
+"""Regular expressions of suites.  They use the package ``regex``, because Python's ``re`` has no time limit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .extra import extra
 
 @cache
 def compiled(pattern: str) -> Any:
-    """The compiled expression.
+    """Compile a regular expression.
 
     Raises:
         UsageError: the pattern is invalid, or the package is missing.

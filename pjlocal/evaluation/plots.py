@@ -1,6 +1,6 @@
-"""The plots of a report, as SVG for its page and as files of their own: the same data give the same bytes.
+"""The plots of a report, as SVG for its page and as files of their own.  The same data give the same bytes.
 
-Systems are told apart by shape and label as well as by colour, so that the plots survive a printer without colours.
+Systems differ in shape and label as well as in colour, so that plots can be read without colours.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Rate:
-    """A win rate with its interval, from 0 to 1; ``group`` names its subject, such as the preferences."""
+    """A win rate with its interval, from 0 to 1.  ``group`` is the aspect, such as a preference."""
 
     label: str
     value: float
@@ -81,22 +81,22 @@ class Plot:
 FORMATS = ("svg", "png", "pdf", "csv")
 
 
-#: Okabe and Ito's colours, which the colour-blind tell apart, without the yellow, which is hard to see on white.
+#: Okabe and Ito's colours, which colour-blind people can distinguish, without yellow, which is hard to see on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
 _MARKERS = "osD^vPX*<>"
 _LINES = ("-", "--", "-.", ":")
 
-INK = "#22262b"  # of all that is no data, so that a page can give it another colour in the dark
+INK = "#22262b"  # colour of everything except data; a page replaces it in dark mode
 FAINT = "#9aa1a9"
 
 _WIDTH = 7.2  # inches
-_BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}  # of a legend: where it covers no data
+_BESIDE: Any = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)}  # puts the legend where it covers no data
 _STYLE: Any = {
-    "svg.fonttype": "none",  # text stays text: to be searched, read aloud, and set in the page's own font
+    "svg.fonttype": "none",  # text stays text, which can be searched, read aloud, and shown in the page's font
     "svg.hashsalt": "pjlocal",
-    "text.parse_math": False,  # a system may be called $x$
+    "text.parse_math": False,  # a system's name may contain dollar signs
     "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with the library: what fits here fits everywhere
+    "font.sans-serif": ["DejaVu Sans"],  # comes with the library, so the layout is the same everywhere
     "font.size": 9.0,
     "text.color": INK,
     "axes.edgecolor": FAINT,
@@ -111,7 +111,7 @@ _STYLE: Any = {
 
 
 def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
-    """A forest plot: a row for each comparison, and a line at 50 %."""
+    """Draw a forest plot: a row for each comparison, and a line at 50 %."""
     rows: list[Rate | str] = []
     for group, some in groupby(rates, lambda rate: rate.group):
         rows += [group, *some]
@@ -148,7 +148,7 @@ def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
 
 
 def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) -> Plot:
-    """Panels below each other with a shared axis, each with a label and its series."""
+    """Draw panels below each other with a shared axis, each with a label and its series."""
     with _figure(_WIDTH, 0.8 + 2.3 * len(panels)) as figure:
         many: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
         for axes, (what, series) in zip(many[:, 0], panels, strict=True):
@@ -186,10 +186,10 @@ def _marker(number: int) -> str:
 
 @contextmanager
 def _figure(width: float, height: float) -> Iterator[Figure]:
-    """A figure of that size in inches, in the report's style.
+    """A figure of this size in inches, in the report's style.
 
     Raises:
-        UsageError: the library is not there.
+        UsageError: the library is not installed.
     """
     with extra():
         from matplotlib.figure import Figure
@@ -223,14 +223,14 @@ def _saved(figure: Figure, form: str) -> bytes:
 
 
 def inline(plot: Plot) -> str:
-    """A plot as a part of an HTML page, which writes the beginning of its ``svg`` element itself."""
+    """A plot for an HTML page, which adds the beginning of the ``svg`` element itself."""
     svg = plot.svg.partition("<svg")[2]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     return _without_ids(svg)
 
 
 def _without_ids(svg: str) -> str:
-    """The SVG without unused ids: each plot has a ``figure_1``."""
+    """Remove unused ids, which are the same in all plots, such as ``figure_1``."""
     used = set(re.findall(r'"#([^"]+)"|url\(#([^)]+)\)', svg))
     names = {name for pair in used for name in pair if name}
     keep: Callable[[re.Match[str]], str] = lambda match: match[0] if match[1] in names else ""  # noqa: E731

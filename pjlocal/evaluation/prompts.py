@@ -1,4 +1,4 @@
-"""Prompts to answer: the project's own, or a user's from a file of lines, JSON lines, JSON, CSV or Parquet."""
+"""Read prompts: the built-in ones, or a file of lines, JSON lines, JSON, CSV or Parquet."""
 
 from __future__ import annotations
 
@@ -24,32 +24,31 @@ from ..visible import one_line
 from .extra import extra
 from .suite import Prompt
 
-#: The fields searched for the prompt if none is named; the first present one is used.
+#: Names of the prompt's field if the user names none; the first one in the record is used.
 FIELDS = (
     "prompt", "question", "text", "instruction", "query", "input", "turns", "messages", "conversations"
 )  # fmt: skip
 _IDS = ("id", "prompt_id", "question_id")
 _MOST_ID = 40  # characters
-_MOST_LINE = 10_000_000  # bytes; what has a longer one is no file of prompts
+_MOST_LINE = 10_000_000  # bytes; a file with a longer line is not a file of prompts
 _MOST_JSON = 500_000_000  # bytes of a file that must be read whole
-_MOST_HEAD = 100  # lines that are looked at for a table's separator
-_DEEPEST = 5  # a text within lists and messages
+_MOST_HEAD = 100  # lines from which the separator of a table is guessed
+_DEEPEST = 5  # levels of lists and messages around a text
 
-#: Each with its place, as messages name it; an error in the place of one that cannot be read.
+#: Records with their places for messages; a record that cannot be read is a UsageError.
 Records = Iterator[tuple[str, Any]]
 
 
 @dataclass(frozen=True)
 class _DataSet:
-    """A data set in the user's file, with the rows that the paper's authors took."""
+    """A data set, and the selection of its rows by the paper's authors."""
 
     field: str
-    taken: Callable[[Iterator[Prompt]], Iterator[Prompt]] = iter
+    select: Callable[[Iterator[Prompt]], Iterator[Prompt]] = iter
 
 
 def _short_and_once(rows: Iterator[Prompt]) -> Iterator[Prompt]:
-    """Prompts of at most 100 characters, and of these every second one, beginning with the second: two consecutive
-    rows have the same prompt."""
+    """Every second of the prompts with at most 100 characters, because two consecutive rows have the same prompt."""
     return islice((row for row in rows if len(row.text) <= 100), 1, None, 2)
 
 
@@ -64,24 +63,24 @@ def load_prompts(
     min_chars: int | None = None,
     max_chars: int | None = None,
 ) -> list[Prompt]:
-    """The prompts of a source, in its order, each with an id that no other has; a text that comes again is left out.
+    """Read the prompts of a source, in its order, with unique ids and without repeated texts.
 
     Args:
         source: ``default``, a file, or a data set and its file, as in ``helpsteer2:validation.jsonl``.
-        field: which holds the prompt; None for the first of `FIELDS` that is there.
-        limit: how many at most.
-        sample: the seed of a random sample of that many; None for the first ones.  A larger sample of the same seed
-            has all that a smaller one has.
-        min_chars, max_chars: of a prompt; others do not count.
+        field: the field of the prompt; None for the first of `FIELDS` that exists.
+        limit: the most prompts to return.
+        sample: the seed of a random sample of ``limit`` prompts; None for the first ones.  A larger sample with the
+            same seed contains the smaller one.
+        min_chars, max_chars: limits of a prompt's length in characters; other prompts are left out.
 
     Raises:
-        UsageError: the file cannot be read, holds no prompts, or none that will do; names the line.
+        UsageError: the file cannot be read, or contains no suitable prompts; the message names the line.
     """
     name, path = _split(source)
     known = DATA_SETS.get(name)
     prompts = _prompts(path, field or (known.field if known else None))
     if known:
-        prompts = known.taken(prompts)
+        prompts = known.select(prompts)
     most = max_chars or float("inf")
     fitting = _once(prompt for prompt in prompts if (min_chars or 0) <= len(prompt.text) <= most)
     chosen = list(islice(fitting, limit)) if sample is None else _sample(fitting, limit, sample)
@@ -91,7 +90,7 @@ def load_prompts(
 
 
 def _once(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
-    """The prompts without repetitions: a repeated prompt would count as new evidence."""
+    """Drop repeated prompts, which would count as new evidence."""
     seen = set()
     for prompt in prompts:
         if prompt.text not in seen:
@@ -100,7 +99,7 @@ def _once(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
 
 
 def located(source: str, folder: Path) -> str:
-    """The source with its file as it is found from a folder."""
+    """Resolve a source's file relative to a folder."""
     name, path = _split(source)
     if not path:
         return source
@@ -109,7 +108,7 @@ def located(source: str, folder: Path) -> str:
 
 
 def _split(source: str) -> tuple[str, str]:
-    """The name of the data set, if it is one, and its file, if it has one."""
+    """Split a source into the name of a data set (or ``default``, or empty) and a file (or empty)."""
     name, colon, path = source.partition(":")
     if colon and name in DATA_SETS:
         if not path:
@@ -121,7 +120,10 @@ def _split(source: str) -> tuple[str, str]:
 
 
 def _sample(prompts: Iterable[Prompt], limit: int | None, seed: int) -> list[Prompt]:
-    """The prompts that draw the least numbers: `random.random` is the same in every version of Python."""
+    """A random sample, in the order of the prompts: those that draw the smallest random numbers.
+
+    `random.random` gives the same numbers in every version of Python.
+    """
     if limit is None:
         raise UsageError("--sample needs --limit, the number of prompts")
     draw = random.Random(seed).random
@@ -133,7 +135,7 @@ def _sample(prompts: Iterable[Prompt], limit: int | None, seed: int) -> list[Pro
 
 
 def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
-    """The prompts of a file; of no file, the project's own."""
+    """The prompts of a file, or the built-in ones for an empty path."""
     name, taken = field, set[str]()
     for number, (place, record) in enumerate(read_records(path, field), 1):
         if isinstance(record, dict):
@@ -146,10 +148,10 @@ def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
 
 
 def read_prompt(place: str, record: Any, name: str | None) -> str:
-    """The text of a record's prompt, from its field if the record has fields; may be empty.
+    """The text of a record's prompt, from the named field if the record has fields; may be empty.
 
     Raises:
-        UsageError: there is none, or the record cannot be read.
+        UsageError: the record has no such field or text, or cannot be read.
     """
     if isinstance(record, UsageError):
         raise record
@@ -180,7 +182,7 @@ def _no_such(name: str | None, record: Iterable[str]) -> str:
 
 
 def _text(value: Any, depth: int) -> str | bytes | None:
-    """The text of a field; of a list, its first text or first message that is not the system's."""
+    """The text in a value: a text, a message, or the first of a list; messages of the system are skipped."""
     if isinstance(value, str | bytes):
         return value
     if isinstance(value, dict) and "system" not in (value.get("role"), value.get("from")):
@@ -191,7 +193,7 @@ def _text(value: Any, depth: int) -> str | bytes | None:
 
 
 def _id(record: Any, number: int, taken: set[str]) -> str:
-    """The record's id, or else its number, made distinct and added to the used ids."""
+    """A unique id, from the record's own id or its number; it is added to the ``taken`` ids."""
     own = next((record[key] for key in _IDS if key in record), None) if isinstance(record, dict) else None
     base = one_line(str(own))[:_MOST_ID] if type(own) in (str, int) else ""
     name = base = base or str(number)
@@ -215,7 +217,7 @@ def _encodable(text: str, place: str) -> str:
 
 
 def read_records(path: str, field: str | None = None) -> Records:
-    """The records of a file; of ``-``, those of standard input; of no file, the project's own.
+    """The records of a file, of standard input for ``-``, or the built-in prompts for an empty path.
 
     Raises:
         UsageError: the file cannot be read.
@@ -233,7 +235,7 @@ def read_records(path: str, field: str | None = None) -> Records:
 
 @contextmanager
 def _opened(path: Path) -> Iterator[IO[bytes]]:
-    """The file, unpacked if it is compressed.  Raises UsageError if it cannot be read."""
+    """Open a file, and unpack it if it is compressed.  Raises UsageError if it cannot be read."""
     codec = _PACKED.get(path.suffix.lower())
     try:
         with open(path, "rb") as file:
@@ -267,7 +269,7 @@ def _lines_of(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
 
 def _decoded(data: bytes, place: str, encoding: str = "utf-8-sig") -> str:
     try:
-        if 0 not in data:  # which is no text, but UTF-16 or no text at all
+        if 0 not in data:  # UTF-16, or not a text
             return data.decode(encoding)
     except UnicodeDecodeError:
         pass
@@ -298,7 +300,7 @@ def _parsed(text: str, place: str) -> Any:
     except json.JSONDecodeError as error:
         at = f"line {error.lineno} column" if "\n" in text.strip() else "column"
         raise UsageError(f"{place} is not valid JSON: {error.msg} ({at} {error.colno})") from None
-    except (ValueError, RecursionError):  # a number, or a nesting, beyond what Python takes
+    except (ValueError, RecursionError):
         raise UsageError(f"{place} cannot be read as JSON: a number is too large, or the nesting too deep") from None
 
 
@@ -321,7 +323,7 @@ def _json(path: Path) -> Records:
 
 
 def _is_json_lines(text: str) -> bool:
-    """True for JSON lines under another name: the first line is a complete object."""
+    """True if the first line is a complete object, as in JSON lines under another name."""
     try:
         return isinstance(json.loads(text.lstrip().partition("\n")[0]), dict)
     except (ValueError, RecursionError):
@@ -329,7 +331,11 @@ def _is_json_lines(text: str) -> bool:
 
 
 def _csv(path: Path, delimiter: str = "") -> Records:
-    """Rows under a first line of names, separated by the delimiter, or by the one that gives the most names."""
+    """The rows of a table whose first line has the names of the fields.
+
+    Args:
+        delimiter: the separator; if empty, the one that gives the most names.
+    """
     lines = (_with_whole_quotes(line) if delimiter == "\t" else line for _, line in _lines(path))
     head = list(islice(lines, _MOST_HEAD))
     csv.field_size_limit(_MOST_LINE)
@@ -343,8 +349,8 @@ def _csv(path: Path, delimiter: str = "") -> Records:
             if row is None:
                 return
             if row and len(row) != len(columns):
-                wants = ": put quotes around a text that has a separator in it" if len(row) > len(columns) else ""
-                error = UsageError(f"{place} has {len(row)} fields, and the first line names {len(columns)}{wants}")
+                advice = ": put quotes around texts that contain the separator" if len(row) > len(columns) else ""
+                error = UsageError(f"{place} has {len(row)} fields, and the first line names {len(columns)}{advice}")
                 yield place, error
             elif row:
                 yield place, dict(zip(columns, row, strict=True))
@@ -362,7 +368,7 @@ def _with_whole_quotes(line: str) -> str:
 #: A quoted text with more behind it.
 _QUOTED_WORD = re.compile(r'"(?:[^"]|"")*"[^"\r\n]')
 
-#: What is wrong, by parts of what Python says of it.
+#: pjlocal's messages, by parts of Python's.
 _CSV_FAULTS = {
     "expected after": "quotes inside a quoted text must be doubled",
     "unexpected end": "a quoted text has no end",
@@ -378,8 +384,10 @@ def _delimiter(head: Sequence[str]) -> str:
 
 
 def _parquet(path: Path, field: str | None) -> Records:
-    """The rows, with only the texts and whole numbers of the prompt's and the id's columns.  Python cannot hold every
-    value of the others: a time in nanoseconds, the year 10,000."""
+    """The rows, with only texts and whole numbers in the columns of the prompt and the id.
+
+    Python cannot represent all values of other columns, such as times in nanoseconds, or the year 10,000.
+    """
     with extra():
         import pyarrow
         from pyarrow import parquet
@@ -416,6 +424,6 @@ _READERS: dict[str, Callable[[Path], Records]] = {
     ".csv": _csv,
     ".tsv": partial(_csv, delimiter="\t"),
 }
-#: Codecs of packed files, by how their names end; and endings of what nothing here unpacks.
+#: Codecs of compressed files by ending, and endings of archives that are not supported.
 _PACKED = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd"}
 _ARCHIVES = (".zip", ".xz", ".lzma", ".lz4", ".br", ".z", ".7z", ".rar", ".tar", ".tgz")

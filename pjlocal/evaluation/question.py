@@ -1,4 +1,4 @@
-"""The question to a judge about two answers: the paper's question, in our own words."""
+"""The question to a judge about two answers: the paper's question in other words."""
 
 from __future__ import annotations
 
@@ -38,8 +38,8 @@ Which answer meets the criterion better? Reply 1, 2 or 0."""
 class Question:
     """Two answers to one prompt, in the order in which the judge reads them, and the criterion.
 
-    aspect: the name that the verdict is saved under.
-    criterion: the aspect in words, as the judge reads it.
+    aspect: the name under which the verdict is saved.
+    criterion: the text of the aspect in the judge's prompt.
     key: the key of the verdict.
     """
 
@@ -58,7 +58,7 @@ class Question:
 def make_question(
     first: AnswerRecord, second: AnswerRecord, aspect: str, preference_text: str, identity: object
 ) -> Question:
-    """The question about a preference, or about `QUALITY`, to a judge of that identity."""
+    """Make the question about a preference, or about `QUALITY`, for the judge with this identity."""
     criterion = _QUALITY_CRITERION if aspect == QUALITY else preference_text
     text = _text(first, second, criterion)
     key = key_of(asked=[SYSTEM, text], of=[first.key, second.key], aspect=aspect, by=identity)
@@ -66,7 +66,7 @@ def make_question(
 
 
 def _text(first: AnswerRecord, second: AnswerRecord, criterion: str) -> str:
-    """The aspect comes last, so that questions about the same two answers begin alike."""
+    """The judge's prompt.  The criterion comes last, so that questions about the same answers share a prefix."""
     return _USER.format(
         prompt=first.prompt.strip(), first=first.text.strip(), second=second.text.strip(), criterion=criterion.strip()
     )

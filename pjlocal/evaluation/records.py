@@ -1,4 +1,4 @@
-"""The records of an evaluation: answers, scores and verdicts, as JSON lines in a folder that can be continued."""
+"""The records of an evaluation: answers, scores and verdicts, as JSON lines in a folder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from ..gguf.split import files_of
 from ..settings import Engine
 from ..textfile import owner_only
 
-_DIGITS = 20  # of a key: 80 bits, so that a billion records do not collide
+_DIGITS = 20  # of a key: 80 bits, enough for a billion records without a collision
 
 
 def key_of(**parts: Any) -> str:
@@ -28,9 +28,9 @@ def key_of(**parts: Any) -> str:
 
 
 def computed_with(engine: Engine) -> dict[str, Any]:
-    """The engine settings that change the numbers a model computes, where they differ from the defaults.
+    """The engine settings that change a model's numbers and differ from the defaults.
 
-    Threads, batch size, layout and devices change rounding alone, and are in no key.
+    Threads, batch size, layout and devices only change rounding, so they are not in any key.
     """
     defaults = Engine()
     names = ("cache_type_k", "cache_type_v", "flash_attn")
@@ -38,10 +38,10 @@ def computed_with(engine: Engine) -> dict[str, Any]:
 
 
 def digest_of(path: Path) -> str:
-    """SHA-256 of a file; of a split model, of the digests of its parts.
+    """The SHA-256 of a model file; for a split model, of the digests of its parts.
 
     Raises:
-        UsageError: it cannot be read.
+        UsageError: a file cannot be read.
     """
     try:
         parts = files_of(model_file(path))
@@ -53,7 +53,7 @@ def digest_of(path: Path) -> str:
 
 @cache
 def _digest(path: Path, size: int, changed_ns: int) -> str:
-    """Read once: a model often answers, scores and judges."""
+    """The SHA-256 of a file.  It is cached, because a model often answers, scores and judges."""
     with open(path, "rb") as file:
         digest = hashlib.sha256()
         for block in iter(lambda: file.read(1 << 20), b""):
@@ -65,11 +65,11 @@ def _digest(path: Path, size: int, changed_ns: int) -> str:
 class AnswerRecord:
     """The record of one system's answer.
 
-    objectives: the name of the preferences that were asked for (`suite.Objectives`).
-    system: the name of who answered (`suite.System`).
-    prompt_id, prompt: of the prompt set.
+    objectives: the name of the `suite.Objectives`.
+    system: the name of the `suite.System`.
+    prompt_id, prompt: the id and the text of the prompt.
+    pushes: the mean push of each preference, in nats per token, if there was a neutral view.
     pieces: the text in pieces, each with its kind and the view that wrote it, as [text, kind, writer or None].
-    pushes: nats a token by which each preference moved the text, if a neutral view was decoded.
     n_written: the tokens of all answers that were written, where ``best`` chose one; 0 in records of older versions.
     """
 
@@ -91,17 +91,18 @@ class AnswerRecord:
 
     @property
     def subject(self) -> tuple[str, ...]:
-        """The subject of the record: of two records with one subject, the later one counts."""
+        """The key of what the record is about: of two records with the same key, the later one counts."""
         return (self.key,)
 
 
 @dataclass(frozen=True)
 class Score:
-    """A number that says something of one answer.
+    """The value of a metric for one answer.
 
     answer: the answer's key.
-    metric: such as ``words``, ``check:pirate``, ``reward:vivid`` or ``fluency``; 1 is met and 0 not met of a check.
-    by: the model that says so; empty for what needs none.
+    metric: such as ``words``, ``check:pirate``, ``reward:vivid`` or ``fluency``.
+    value: of a check, 1 if it is met and 0 if not.
+    by: the model that measured it; empty for metrics without a model.
     """
 
     key: str
@@ -119,9 +120,10 @@ class Score:
 class Verdict:
     """A judge's verdict on two answers to the same prompt, shown in this order.
 
-    first, second: the answers' keys.
-    aspect: the preference asked about, or ``quality``.
-    p_first, p_second, p_tie: the judge's probabilities of its three possible answers, summing to 1.
+    first, second: the keys of the answers.
+    aspect: the preference by which they were compared, or ``quality``.
+    by: the judge's name.
+    p_first, p_second, p_tie: the probabilities of the judge's three possible replies, summing to 1.
     """
 
     key: str
@@ -142,12 +144,12 @@ PERSON = "person"
 
 
 def voter(name: str | None = None) -> str:
-    """The name of the judge in a person's votes."""
+    """The name under which a person's votes are saved."""
     return f"{PERSON} {' '.join(name.split())}" if name and name.strip() else PERSON
 
 
 def is_person(by: str) -> bool:
-    """True for a person's verdict; a person sees two answers in one order only."""
+    """True if a person gave the verdict.  A person sees two answers in one order only."""
     return by == PERSON or by.startswith(f"{PERSON} ")
 
 
@@ -175,7 +177,7 @@ class Folder:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Raise OutputError if the folder cannot be written into, UsageError if another process has locked a file."""
+        """Convert errors in the body: OutputError if the folder cannot be written, UsageError if a file is locked."""
         try:
             yield
         except BlockingIOError:
@@ -186,13 +188,13 @@ class Folder:
             raise OutputError(f"cannot write into {self.path}: {error.strerror or error}") from None
 
     def read(self, kind: type[Record]) -> dict[str, Record]:
-        """The records of a kind that count, by their keys, in the order in which they were written.
+        """The records of a kind by their keys, in the order in which they were written.
 
-        Of two scores of the same answer by a model of the same name only the later one counts: the other was made with
-        another file, or by other settings, and is made again where it is wanted again.
+        Of two records with the same subject, only the later one is returned.  For example, of two scores of the same
+        answer by models with the same name, the earlier one was made with another file or other settings.
 
         Raises:
-            UsageError: a line is none; names it.
+            UsageError: a line is not a record; the message names the line.
         """
         file = self.path / _FILES[kind]
         try:
@@ -207,17 +209,18 @@ class Folder:
             try:
                 record = _parsed(kind, line, simple)
             except (ValueError, TypeError, AttributeError, RecursionError):
-                wants = "remove the line, and the same command makes it again"
-                raise UsageError(f"{file} line {number} was changed: {wants}") from None
+                raise UsageError(
+                    f"{file} line {number} was changed: remove the line, and the same command makes it again"
+                ) from None
             records.pop(record.subject, None)
             records[record.subject] = record
         return {record.key: record for record in records.values()}
 
     def hold(self, *kinds: type[AnswerRecord] | type[Score] | type[Verdict]) -> None:
-        """Keep others from writing records of these kinds, until this is left.
+        """Lock the files of these kinds of records until the folder is closed.
 
         Raises:
-            UsageError: somebody else does, or there can be no such folder.
+            UsageError: another process has locked one, or the path is a file.
             OutputError: the folder cannot be written.
         """
         if self.path.exists() and not self.path.is_dir():
@@ -227,10 +230,10 @@ class Folder:
                 _lock(self._file(kind))
 
     def append(self, record: AnswerRecord | Score | Verdict) -> None:
-        """Write a record behind the others; it is on its way to the disk when this returns.
+        """Append a record.  When the method returns, the record survives a kill of the process.
 
         Raises:
-            OutputError: it cannot be written; what was written before stays whole.
+            OutputError: the record cannot be written; earlier records are not damaged.
         """
         with self.writing():
             file = self._file(type(record))
@@ -242,7 +245,7 @@ class Folder:
                 raise
 
     def take_back(self, record: AnswerRecord | Score | Verdict) -> bool:
-        """Remove the last record of its kind; return False if another one was written after it."""
+        """Remove a record if it is the last one of its kind; return False if another one was written after it."""
         line = _line(record)
         with self.writing():
             file = self._file(type(record))
@@ -256,7 +259,7 @@ class Folder:
         return last
 
     def _file(self, kind: type) -> IO[bytes]:
-        """Open for appending, without the half of a line that a break may have left behind."""
+        """Open a file for appending, and remove an incomplete line at its end, which a crash may have left."""
         if kind not in self._files:
             self.path.mkdir(parents=True, exist_ok=True)
             file = open(self.path / _FILES[kind], "ab+", buffering=0, opener=owner_only)  # noqa: SIM115
@@ -273,7 +276,7 @@ def _line(record: AnswerRecord | Score | Verdict) -> bytes:
 
 
 def _parsed(kind: type[Record], line: bytes, simple: Mapping[str, tuple[type, ...]]) -> Record:
-    """The record of a line.  Raises ValueError, TypeError, AttributeError or RecursionError if it is invalid."""
+    """Parse a line.  Raises ValueError, TypeError, AttributeError or RecursionError if it is not a record."""
     values = json.loads(line)
     record = kind(**{f.name: values[f.name] for f in fields(kind) if f.name in values})
     if not all(isinstance(getattr(record, name), of) for name, of in simple.items()):
@@ -282,24 +285,22 @@ def _parsed(kind: type[Record], line: bytes, simple: Mapping[str, tuple[type, ..
 
 
 def _simple_fields(kind: type) -> dict[str, tuple[type, ...]]:
-    """The types of a record's simple fields."""
     may_be: dict[type, tuple[type, ...]] = {str: (str,), int: (int,), float: (int, float)}
     return {name: may_be[hint] for name, hint in get_type_hints(kind).items() if hint in may_be}
 
 
 def _whole_lines(data: bytes) -> Iterator[bytes]:
-    """The lines that were written to their end."""
     return iter(data.split(b"\n")[:-1])
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:
-    """Write all bytes.  A nearly full disk takes a part first, and raises an error for the rest only."""
+    """Write all bytes.  On a nearly full disk, a first call writes a part, and only the next one raises an error."""
     while data:
         data = data[file.write(data) :]
 
 
 def _lock(file: IO[bytes]) -> None:
-    """Lock a file, where the system supports it.  Raises BlockingIOError if another process holds the lock."""
+    """Lock a file if the system supports it.  Raises BlockingIOError if another process holds the lock."""
     try:
         import fcntl
     except ImportError:

@@ -1,4 +1,4 @@
-"""The report of a comparison: tables, plots and page, as text and as files."""
+"""Print and write the report of a comparison: tables, plots and page."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .tables import judge_notes, metric_name, power_note, report_tables
 
 
 def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
-    """Print everything but the plots and the answers."""
+    """Print facts, notes and tables."""
     for fact in (*facts, power_note(comparison), *judge_notes(comparison)):
         console.print(one_line(fact), markup=False, highlight=False)
     console.print()
@@ -41,14 +41,14 @@ def print_tables(tables: Sequence[Table], console: Console) -> None:
 
 
 def as_markdown(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
-    """The tables as a file to read."""
+    """The facts and tables as Markdown."""
     suite = results.suite
     head = [f"# {markdown_line(suite.title or suite.name)}", " · ".join(map(markdown_line, facts))]
     return "\n\n".join([*filter(None, head), markdown_tables(report_tables(suite, comparison))])
 
 
 def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:
-    """Everything in one HTML page.
+    """The whole report, with plots and answers, as one HTML page.
 
     Raises:
         UsageError: the packages that draw the plots are missing.
@@ -88,7 +88,7 @@ def as_json(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
 
 
 def folder_json(comparison: FolderComparison) -> str:
-    """The same of two evaluations."""
+    """The numbers of a comparison of two evaluations as one JSON object."""
     return _json(asdict(comparison) | {"differences": [_difference_dict(row) for row in comparison.differences]})
 
 
@@ -102,7 +102,7 @@ def _row_dict(row: Difference | WinRow) -> dict[str, Any]:
 
 
 def _json(values: dict[str, Any]) -> str:
-    """JSON as the standard has it, without NaN and infinite numbers."""
+    """Standard JSON, with null instead of NaN and infinite numbers."""
     standard = json.loads(json.dumps(values), parse_constant=lambda constant: None)
     return json.dumps(standard, indent=1) + "\n"
 
@@ -119,11 +119,11 @@ FORMATS: dict[str, Callable[[Results, Comparison, Sequence[str]], str]] = {
 def write_report(
     results: Results, comparison: Comparison, facts: Sequence[str], target: Path, force: bool = False
 ) -> None:
-    """Write the report in the format that the file's ending names, in one step.
+    """Write the report atomically, in the format of the file's ending.
 
     Raises:
-        UsageError: the ending names no format, the file exists and ``force`` is not set, or a package is missing.
-        OutputError: it cannot be written.
+        UsageError: no format has this ending, the file exists and ``force`` is not set, or a package is missing.
+        OutputError: the file cannot be written.
     """
     path, form = output_file(target, FORMATS, force, FORCE)
     write_text(path, form(results, comparison, facts))
@@ -155,19 +155,18 @@ def write_figures(
 
 
 def report_plots(suite: Suite, comparison: Comparison) -> list[Plot]:
-    """The plots that the numbers allow."""
+    """The plots for which there are numbers."""
     plots = [*_win_plots(comparison), *_reward_plots(comparison)]
     plots += [*_lambda_plots(suite, comparison), *_time_plots(suite, comparison)]
     return plots
 
 
 def _win_plots(comparison: Comparison) -> Iterator[Plot]:
-    """One plot for each judge and objectives."""
     for by, objectives in dict.fromkeys((row.by, row.objectives) for row in comparison.wins):
         rows = [row for row in comparison.wins if (row.by, row.objectives) == (by, objectives)]
         against = " or ".join(dict.fromkeys(row.against for row in rows))
         rates = [_rate(row) for row in rows]
-        yield win_rates(rates, f"Win rates for {objectives}, by {by}, with intervals at 95 %", against)
+        yield win_rates(rates, f"Win rates for {objectives}, by {by}, with 95 % intervals", against)
 
 
 def _rate(row: WinRow) -> Rate:
@@ -177,7 +176,7 @@ def _rate(row: WinRow) -> Rate:
 
 
 def _reward_plots(comparison: Comparison) -> Iterator[Plot]:
-    """The least served preference's reward against fluency; one a scorer and objectives."""
+    """The least of the preferences' rewards against fluency: one plot for each scorer and objectives."""
     scorers = dict.fromkeys(metric.by for row in comparison.systems for metric in row.means if metric.name == "fluency")
     for by in scorers:
         for objectives in dict.fromkeys(row.objectives for row in comparison.systems):
@@ -189,12 +188,12 @@ def _reward_plots(comparison: Comparison) -> Iterator[Plot]:
                     points.append(Point(row.system, min(rewards), means["fluency"]))
             if points:
                 title = f"Reward against fluency for {objectives}, by {by}"
-                yield plane(points, title, "implicit reward of the least served preference, nats a token",
-                            "fluency, nats a token")  # fmt: skip
+                yield plane(points, title, "least implicit reward of the preferences, nats per token",
+                            "fluency, nats per token")  # fmt: skip
 
 
 def _lambda_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
-    """λ against score and speed, if the suite varies it: by the judges' verdicts, or by the implicit rewards."""
+    """λ against score and speed, if the suite varies λ.  Scores are win rates, or else implicit rewards."""
     places = [(s.name, float(s.settings["lam"]), _but_lambda(s)) for s in suite.systems if "lam" in s.settings]
     if len({lam for _, lam, _ in places}) < 2:
         return
@@ -216,12 +215,17 @@ def _lambda_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
 
 
 def _but_lambda(system: System) -> str:
-    """A system's label without λ: systems with the same label form one line of a plot."""
+    """The settings of a system except λ.  Systems that agree in them form one line of a plot."""
     return " ".join(str(value) for name, value in sorted(system.settings.items()) if name != "lam")
 
 
 def _series(values: Mapping[str, Mapping[str, float]], places: Sequence[tuple[str, float, str]]) -> list[Series]:
-    """The values of each kind as a line over the systems."""
+    """Lines through the values of systems that differ only in λ.
+
+    Args:
+        values: a value for each system, by the name of the measure.
+        places: each system with its λ and the result of `_but_lambda`.
+    """
     kinds = dict.fromkeys(kind for _, _, kind in places)
     found = []
     for label, by_system in values.items():
@@ -233,7 +237,7 @@ def _series(values: Mapping[str, Mapping[str, float]], places: Sequence[tuple[st
 
 
 def _time_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
-    """Seconds an answer against the number of objectives, if the suite varies it."""
+    """Seconds per answer against the number of preferences, if the suite varies it."""
     counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
     if suite.shape != "time" or len(set(counts.values())) < 2:
         return

@@ -6,14 +6,13 @@ For an answer y to a prompt x, and log P(y | x, prefix) the mean log-probability
     fluency             log P(y | x)
     prompting           log P(y | x, all preferences in one prefix)
 
-The prefix stands in the system message, whichever way the answer was asked for: the question is whether the text is
-likely under the preference, not under its place.  Any model may say so, and need not be the one that wrote the answer:
-the text is tokenized anew, behind that model's own chat template.  Where an answer came to its end by itself, the token
-that ends it is a token of it, since stopping is part of what a preference like ``concise`` asks for; where a limit has
-cut it off, it is not.
+The prefix is always in the system message, because the score should not depend on the placement.  Any model can score,
+not only the one that wrote the answer: the text is tokenized again, after the scoring model's own chat template.  If
+the answer was not cut off, its end token is scored too, because a preference such as ``concise`` is about the length.
 
-What answers to one prompt begin with alike is read once; of quantized models that rounds otherwise than reading each by
-itself: SmolLM2's mean log-probabilities differed by up to 0.03, those of a model in float32 by 1e-6.
+The shared beginning of several answers to one prompt is read once.  With quantized models this rounds differently from
+reading each answer by itself: SmolLM2's mean log-probabilities differed by up to 0.03, those of a model in float32 by
+1e-6.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from ..engine.context import context_limit
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
 from ..engine.scoring import TextReader, Tokens
-from ..engine.shortlist import NOT_NUMBERS
+from ..engine.shortlist import INVALID_LOGITS
 from ..errors import ModelError
 from ..prompting.pieces import tokens_after
 from ..prompting.preferences import prefix, split_strength
@@ -39,9 +38,9 @@ class Scorer:
     """A loaded model that scores answers by their probability.
 
     Args:
-        model: stays open when this is closed.
-        prompting: the system text that all prompts share, and whether a reasoning model thinks.
-        interrupt: stops a decode under way.
+        model: the loaded model; it stays open when the scorer is closed.
+        prompting: the system text of all prompts, and whether a reasoning model thinks.
+        interrupt: stops the current decode.
     """
 
     def __init__(self, model: Model, engine: Engine, prompting: Prompting, interrupt: Interrupt) -> None:
@@ -51,7 +50,7 @@ class Scorer:
         self._template = ChatTemplate(model)
         self._limit = context_limit(model, engine)
         self._reader = TextReader(model, engine, interrupt)
-        #: What its scores depend on, besides the answer and the preferences.
+        #: The other inputs of the scores besides the answer and the preferences, for the cache key.
         self.identity = {
             "model": digest_of(model.path),
             "system": prompting.system,
@@ -67,7 +66,7 @@ class Scorer:
 
     @property
     def n_fed(self) -> int:
-        """Tokens read so far."""
+        """The number of tokens read so far."""
         return self._reader.n_fed
 
     def close(self) -> None:
@@ -75,15 +74,15 @@ class Scorer:
         self._template.close()
 
     def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
-        """The preference prefix that each metric is read under, by the metric's name."""
+        """The preference prefix of each metric, by the metric's name."""
         rewards = {f"reward:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
         return rewards | {"fluency": "", "prompting": prefix(prefer)}
 
     def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> list[dict[str, float]]:
-        """The values of each answer by metric; empty if it has no token or exceeds the model's context.
+        """The values of each answer by metric; empty if the answer has no tokens or exceeds the model's context.
 
         Raises:
-            Interrupted: it was stopped.
+            Interrupted: on request.
             ModelError: llama.cpp failed.
         """
         prefixes = self.metrics(prefer)
@@ -94,13 +93,16 @@ class Scorer:
         return [_metrics(prefixes, {text: next(likely) for text in texts}) if fits else {} for fits in fit]
 
     def log_likelihoods(self, items: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
-        """The mean log-probability a token of each answer, as its prompt's tokens and its own (one or more).
+        """The mean log-probability per token of each answer.
 
-        Exponentials in float32, sums in float64: over vocabularies of 49k to 262k tokens that differs by less than 1e-9
-        of its size from a computation in float64.
+        Exponentials are float32 and sums float64.  For vocabularies of 49k to 262k tokens, the relative error against
+        float64 is below 1e-9.
+
+        Args:
+            items: the tokens of each prompt, and of its answer (at least one).
 
         Raises:
-            Interrupted: it was stopped.
+            Interrupted: on request.
             ModelError: llama.cpp failed.
         """
         texts = [[*prompt, *tokens[:-1]] for prompt, tokens in items]
@@ -109,7 +111,7 @@ class Scorer:
             prompt, tokens = items[i]
             sums[i] += float(logits[tokens[place + 1 - len(prompt)]]) - log_normalizer(logits)
         if not all(map(math.isfinite, sums)):
-            raise ModelError(NOT_NUMBERS)
+            raise ModelError(INVALID_LOGITS)
         return [total / len(tokens) for total, (_, tokens) in zip(sums, items, strict=True)]
 
     def _item(self, answer: AnswerRecord, preference: str) -> tuple[list[int], list[int]]:
@@ -122,7 +124,6 @@ class Scorer:
 
 
 def _metrics(prefixes: Mapping[str, str], likely: Mapping[str, float]) -> dict[str, float]:
-    """The metrics, from log P(y | x, prefix) by prefix."""
     return {
         metric: likely[text] - likely[""] if metric.startswith("reward:") else likely[text]
         for metric, text in prefixes.items()

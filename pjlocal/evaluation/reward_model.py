@@ -1,11 +1,11 @@
-"""Reward models as GGUF: a head on a model that gives a text one number, read with llama.cpp's rank pooling.
+"""Reward models in GGUF: models whose head gives a text one number, through llama.cpp's rank pooling.
 
-``rank:PREFERENCE`` is that number for an answer to the prompt under the preference.  How prompt and answer become one
-text is as the file wants it, by the first of these that it has:
+``rank:PREFERENCE`` is this number for an answer to the prompt under the preference.  Prompt and answer become one text
+by the first of these that the file has:
 
-- a template for ranking, as Qwen3's rerankers have: preference and prompt are its query, the answer its document;
-- a chat template: the chat under the preference, with the end of the answer's turn behind it;
-- none: query and document with the separators of its vocabulary, as llama.cpp's server puts them.
+- a template for ranking, as in Qwen3's rerankers: preference and prompt are its query, the answer is its document;
+- a chat template: the chat under the preference, including the end of the answer's turn;
+- otherwise query and document with the separators of the vocabulary, as in llama.cpp's server.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ..engine.context import Batch, check_decoded, context_limit, context_params
 from ..engine.interrupt import Interrupt
 from ..engine.machine import physical_cores
 from ..engine.model import Model, forget_errors
-from ..engine.shortlist import NOT_NUMBERS
+from ..engine.shortlist import INVALID_LOGITS
 from ..engine.worker import in_thread
 from ..errors import ModelError
 from ..gguf.header import Header
@@ -34,15 +34,15 @@ from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
 from .records import AnswerRecord, computed_with, digest_of
 
-_HEADS = ("cls.output.weight", "cls.weight")  # the tensors that llama.cpp makes the number of
-_SOFTMAX = ("qwen3", "qwen3vl")  # architectures of which llama.cpp takes the softmax of what the head gives
+_HEADS = ("cls.output.weight", "cls.weight")  # tensors of a head
+_SOFTMAX = ("qwen3", "qwen3vl")  # architectures for which llama.cpp applies a softmax to the head's output
 
 
 class RewardModel(Model):
-    """A loaded model with such a head.
+    """A loaded model with a head for ranking.
 
     Raises:
-        ModelError: it has none, or llama.cpp would give every text the same number.
+        ModelError: the model has no head, or llama.cpp would give every text the same number.
     """
 
     @staticmethod
@@ -68,7 +68,7 @@ class RewardModel(Model):
 
     @cached_property
     def separators(self) -> tuple[list[int], list[int], list[int]]:
-        """The tokens before, between and behind two texts, as llama.cpp's server puts them."""
+        """The tokens before, between and after query and document, as in llama.cpp's server."""
         vocab = self.vocab
         sep = int(lib.llama_vocab_sep(vocab))
         eos = int(lib.llama_vocab_eos(vocab))
@@ -84,11 +84,11 @@ class Ranker:
 
     Args:
         path: a GGUF file.
-        prompting: the system text of the chats, where the model wants a chat.
-        interrupt: stops loading, and a decode under way.
+        prompting: the system text, for models with a chat template.
+        interrupt: stops the loading, or the current decode.
 
     Raises:
-        ModelError: no such file, or no reward model.
+        ModelError: there is no such file, or it is not a reward model.
     """
 
     def __init__(self, path: Path, engine: Engine, prompting: Prompting, interrupt: Interrupt) -> None:
@@ -116,14 +116,14 @@ class Ranker:
         self._model.close()
 
     def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
-        """The preference text that each metric is about, by the metric's name."""
+        """The preference text of each metric, by the metric's name."""
         return {f"rank:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
 
     def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> list[dict[str, float]]:
-        """The values of each answer by metric; empty if it exceeds the model's context.
+        """The values of each answer by metric; empty if the answer is empty or exceeds the model's context.
 
         Raises:
-            Interrupted: it was stopped.
+            Interrupted: on request.
             ModelError: llama.cpp failed.
         """
         return [self._scores_of(answer, prefer) for answer in answers]
@@ -140,7 +140,7 @@ class Ranker:
         in_thread(lambda: self._decode(tokens), self._interrupt)
         value = float(lib.llama_get_embeddings_seq(self._handle, 0)[0])
         if not math.isfinite(value):
-            raise ModelError(NOT_NUMBERS)
+            raise ModelError(INVALID_LOGITS)
         return value
 
     def _decode(self, tokens: Sequence[int]) -> None:
@@ -151,13 +151,13 @@ class Ranker:
         batch.logits[:] = 1
         batch.struct.n_tokens = n
         memory = lib.llama_get_memory(self._handle)
-        if memory:  # none where each token sees all others
+        if memory:  # models without causal attention have none
             lib.llama_memory_clear(memory, False)
         check_decoded(int(lib.llama_decode(self._handle, batch.struct)), self._interrupt)
         lib.llama_synchronize(self._handle)
 
     def _make_room(self, n_tokens: int) -> None:
-        """A context for so many tokens in one batch, as non-causal attention requires."""
+        """Make a context for ``n_tokens`` in one batch, as non-causal attention requires, unless there is one."""
         if n_tokens <= self._room:
             return
         self._free()
@@ -192,7 +192,7 @@ class Ranker:
         return [*first, *query_tokens, *middle, *answer_tokens, *last]
 
     def _filled(self, template: str, query: str, document: str) -> list[int]:
-        """The tokens of a ranking template; inserted texts cannot become control tokens."""
+        """The tokens of a ranking template with its texts, in which control tokens are not recognized."""
         before, _, rest = template.partition("{query}")
         between, _, behind = rest.partition("{document}")
         tokens = tokens_of(self._model, [before, Hidden(query), between, Hidden(document), behind])

@@ -1,5 +1,5 @@
-"""The tasks of an evaluation, kept in ``run.json``: every system answers every prompt, for each of its objectives and
-seeds."""
+"""The tasks of an evaluation: every system answers every prompt for all objectives and seeds.  ``run.json`` stores
+them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ FORMAT = 1  # of run.json
 class Contestant:
     """A system with all settings of its answers except prompt, preferences and seed.
 
-    strength: the strength of preferences without their own.
-    model, digest: the model file.
+    strength: the strength of preferences that have none of their own.
+    model, digest: the model file and its SHA-256.
     files: the digests of the aligner and the adapters, by their names in the settings.
     """
 
@@ -47,7 +47,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Task:
-    """One answer to write.  Tasks with the same key have the same answer."""
+    """An answer to write.  Tasks with the same key have the same answer."""
 
     key: str
     objectives: Objectives
@@ -67,8 +67,8 @@ class Task:
 class Run:
     """The content of ``run.json``.
 
-    keys: the keys of the report's answers, in order; the folder may contain more.
-    made_with: versions, machine and model files, to reproduce the run.
+    keys: the keys of the run's answers, in order; the folder may contain others.
+    made_with: versions, machine, model files and settings, to reproduce the run.
     """
 
     suite: Suite
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def facts(self) -> list[str]:
-        """The facts about the run for a report."""
+        """Texts about models, prompts, versions and machine, for the report."""
         origin = self.made_with
         models = ", ".join(f"{name} ({digest[:12]})" for name, digest in origin.get("models", {}).items())
         versions = f"pjlocal {origin.get('pjlocal')}, llama-cpp-python {origin.get('llama_cpp_python')}"
@@ -89,9 +89,9 @@ class Run:
 class AnsweringModel:
     """A model that answers.
 
-    name: its file, or its name on a server.
+    name: the path of its file, or its name on a server.
     digest: the digest of the file, or of the server's description.
-    recommended: the model's filters as the server reports them; None for a file.
+    recommended: the sampling settings that the server recommends for it; None for a file.
     """
 
     name: str
@@ -122,13 +122,13 @@ def make_contestant(
     """Make the contestant of a system.
 
     Args:
-        request, engine, given: from the command line, as for `evaluation.suite.system_request`.
+        request, engine, given: from the command line; see `suite.system_request`.
 
     Raises:
         UsageError: settings exclude each other.
-        ModelError: the filters of the model are needed, and its file cannot be read.
+        ModelError: the model's recommended settings are needed, and its file cannot be read.
     """
-    from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do without
+    from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do not need
 
     request = system_request(suite, system, request, given)
     mode = request.generation.mode or "judge"
@@ -149,7 +149,7 @@ def _digests(generation: Generation) -> dict[str, str]:
 
 
 def _filters(request: Request, model: AnsweringModel) -> Sampling:
-    """The filters in force; those of the model's file with ``--sampling model``."""
+    """The sampling settings, with the model's values if ``--sampling model`` is set."""
     sampling = request.sampling
     if sampling.defaults == "own":
         return sampling
@@ -160,11 +160,11 @@ def _filters(request: Request, model: AnsweringModel) -> Sampling:
     return settled
 
 
-_BLOCK = 10  # prompts that all systems answer before the next ones: an interrupted run compares the same prompts
+_BLOCK = 10  # prompts that all systems answer before the next ones, so that an interrupted run can be compared
 
 
 def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequence[Prompt]) -> list[Task]:
-    """The tasks in the order in which they are written."""
+    """Make the tasks, in the order in which the answers are written."""
     depends = {
         (objectives.name, contestant.system.name): _depends(objectives, contestant)
         for objectives in suite.objectives
@@ -203,7 +203,7 @@ def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
     if request.generation.aligner is not None:
         generation["aligner"] = contestant.files[request.generation.aligner]
     if contestant.strength != "1":
-        generation["strength"] = contestant.strength  # another version may have another default
+        generation["strength"] = contestant.strength  # the default may change between versions
     computed = computed_with(engine) | ({"n_ctx": engine.n_ctx} if engine.n_ctx else {})
     return {
         "model": contestant.digest,
@@ -212,11 +212,11 @@ def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
         "generation": generation,
         "sampling": _changed(request.sampling),
         "prompting": _changed(request.prompting),
-        **({"engine": computed} if computed else {}),  # no key of an earlier version has it
+        **({"engine": computed} if computed else {}),  # left out if empty, as in keys of earlier versions
     }
 
 
-#: Defaults of the first version that have changed since: a key means the same in every version.
+#: Defaults of the first version that have changed since, so that keys stay the same in all versions.
 _FIRST_DEFAULTS = {"max_tokens": 128, "placement": "system"}
 
 
@@ -264,7 +264,7 @@ def read_run(folder: Folder) -> Run:
 
 
 def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:
-    """Versions, machine and model files."""
+    """The versions, machine, model files and settings of a run."""
     import llama_cpp
     import numpy
 

@@ -1,4 +1,4 @@
-"""Scores and verdicts that a run's folder lacks: checks of the text, scores by models, verdicts by a judge."""
+"""Compute the scores and verdicts that are missing in a run's folder: checks, scores by models, verdicts of a judge."""
 
 from __future__ import annotations
 
@@ -25,12 +25,13 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class ScoringModels:
-    """The models that score answers, besides the checks without a model.
+    """The models that score answers.
 
     scorers: models whose likelihoods give the implicit rewards and the fluency.
-    reward_model: a model with a ranking head.
-    judge: a model that compares two answers; or ``judge_url``, a server, and ``judge_model``, the model's name there.
-    judge_pairs: the first so many answers of each system are judged; None for all.
+    reward_model: a model with a head for ranking.
+    judge: a model that compares two answers; instead of it, ``judge_url`` names a server, and ``judge_model`` the model
+        there.
+    judge_pairs: the number of each system's answers that are judged; None for all.
     """
 
     scorers: Sequence[Path] = ()
@@ -42,7 +43,7 @@ class ScoringModels:
 
 
 def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
-    """The answers of the run that are written already, in its order."""
+    """The answers of the run that exist already, in the order of its keys."""
     written = folder.read(AnswerRecord)
     return [written[key] for key in run.keys if key in written]
 
@@ -57,7 +58,7 @@ def score_run(
     progress: Progress,
     announce: Callable[[str], None],
 ) -> None:
-    """Compute the missing scores and verdicts, and save each at once.
+    """Compute the missing scores and verdicts, and save each immediately.
 
     Args:
         announce: called with a message before requests are sent to a server.
@@ -85,7 +86,7 @@ def score_run(
 
 
 def check_scoring_models(scoring: ScoringModels, prompting: Prompting, engine: Engine, interrupt: Interrupt) -> None:
-    """Refuse models that cannot score, before any answer is written.
+    """Refuse models that cannot score; to be called before answers are written.
 
     Raises:
         UsageError, ModelError: a model cannot be used.
@@ -105,7 +106,7 @@ def _name(path: Path, others: Sequence[Path]) -> str:
 
 
 def _check(folder: Folder, run: Run, answers: Sequence[AnswerRecord], progress: Progress) -> None:
-    """Compute the checks without a model.  Some compare with the plain answer to the same prompt and seed."""
+    """Compute the scores that need no model.  Some compare with the plain answer to the same prompt and seed."""
     known = folder.read(Score)
     objectives = {one.name: one for one in run.suite.objectives}
     unpreferred = {system.name for system in run.suite.systems if system.settings.get("mode") == "plain"}

@@ -1,4 +1,4 @@
-"""Scores and verdicts on an evaluation's answers.  Known ones are not computed again."""
+"""Compute scores of answers, and verdicts on pairs of answers, except those that are known already."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Progress = Callable[[int, int], None]
 
 
 class Scorer(Protocol):
-    """A source of scores: a model's likelihoods (`reward.Scorer`), or a reward model.
+    """A model that scores answers, by likelihoods (`reward.Scorer`) or as a reward model (`reward_model.Ranker`).
 
-    identity: the inputs of the scores besides the answer and the preferences, for the cache key.
+    identity: the other inputs of the scores besides the answer and the preferences, for the cache key.
     """
 
     name: str
     identity: Any
 
     def metrics(self, prefer: Sequence[str]) -> Mapping[str, str]:
-        """The metrics of an answer under those preferences, each with the prefix text that it measures."""
+        """The prefix text of each metric under these preferences, by the metric's name."""
 
     def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> Sequence[Mapping[str, float]]:
         """The values of each answer by metric; empty for an answer that cannot be scored."""
@@ -52,11 +52,11 @@ def score_answers(
 ) -> Iterator[Score]:
     """Yield the scores by one model whose keys are not in ``done``.
 
-    The answers to one prompt are scored together, in groups.  The groups do not depend on ``done``, so that every score
-    is the same, to the bit, whichever scores were known before.
+    Answers to the same prompt are scored together, in groups that do not depend on ``done``.  So every score is the
+    same to the bit, whichever scores were known before.
 
     Args:
-        objectives: by their names.
+        objectives: the objectives by name.
 
     Raises:
         Interrupted: on request; the scores yielded so far are complete.
@@ -113,8 +113,11 @@ class Pair:
 
 
 def pairs_of(answers: Iterable[AnswerRecord], suite: Suite, most: int | None = None) -> list[Pair]:
-    """Pairs of every system's answers and its baseline's, in the order of the answers; at most ``most`` for each
-    system and objectives."""
+    """The answers of every system paired with its baseline's, in the order of the answers.
+
+    Args:
+        most: the most pairs for each system and objectives; None for all.
+    """
     answers = list(answers)
     by_place = {_place(answer, answer.system): answer for answer in answers}
     baselines = suite.baselines
@@ -144,11 +147,12 @@ def questions_of(pair: Pair, prefer: Sequence[str], judge: Judge) -> list[Questi
 
 
 class Judging:
-    """Verdicts of one judge on pairs, always in both orders.
+    """Asks one judge about pairs of answers, always in both orders.
 
     n_questions: the number of questions about all pairs.
-    todo: the questions whose keys are not ``done``; n_calls: their number.
-    n_tokens: an estimate of the tokens in ``todo``, each question read separately.
+    todo: the questions whose keys are not in ``done``.
+    n_calls: the number of these questions.
+    n_tokens: an estimate of their tokens, if each question is read separately.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Answers side by side: every system's answer to the same prompt, for the same preferences and seed."""
+"""Group the answers of all systems to the same prompt, with the same preferences and seed."""
 
 from __future__ import annotations
 
@@ -33,8 +33,10 @@ class SideBySide:
 
 @dataclass(frozen=True)
 class Span:
-    """A part of an answer that one view wrote in one way; ``writer`` is ``all`` if all views agreed on it, and None
-    if one view decoded alone."""
+    """A part of an answer whose tokens have the same kind and writer.
+
+    writer: the view's name; ``all`` if all views decided together, None if there was only one view.
+    """
 
     text: str
     kind: str
@@ -42,15 +44,17 @@ class Span:
 
 
 class Legend(NamedTuple):
-    """The preferences of the views that wrote an answer, by the views' names, and whether all of them agreed on a part
-    of it."""
+    """The preferences of an answer's views, by name.
+
+    agreed: whether all views decided a part of the answer together.
+    """
 
     views: dict[str, list[str]]
     agreed: bool
 
 
 class Lead(NamedTuple):
-    """The margin of a system's answer over the baseline's, from -1 (lost) to 1 (won).  ``at`` is the row's index."""
+    """The margin of a system's answer over its baseline's, from -1 (lost) to 1 (won).  ``at`` is the row's index."""
 
     at: int
     system: str
@@ -81,9 +85,9 @@ def side_by_side(answers: Iterable[AnswerRecord], suite: Suite) -> list[SideBySi
 
 
 def spans(answer: AnswerRecord) -> list[Span]:
-    """An answer's printable text, in as few spans as its writers and kinds allow.
+    """Split an answer's printable text into the fewest spans.
 
-    A character split over two spans belongs to the first, as in an exported chat.
+    A character whose bytes are in two spans belongs to the first, as in an exported chat.
     """
     pieces = answer.pieces or [[answer.text, None, None]]
     parts = [
@@ -102,7 +106,7 @@ def spans(answer: AnswerRecord) -> list[Span]:
 
 
 def legends(row: SideBySide, suite: Suite) -> list[Legend]:
-    """The distinct legends of the answers.  An answer that one view decoded alone has none."""
+    """The distinct legends of the answers.  An answer with only one view has none."""
     systems = {system.name: system for system in suite.systems}
     distinct: list[Legend] = []
     for name, answer in row.answers.items():
@@ -117,13 +121,13 @@ def legends(row: SideBySide, suite: Suite) -> list[Legend]:
 
 
 def facts(answer: AnswerRecord) -> list[str]:
-    """An answer's length and the share of its drafted tokens that was accepted, in a few words each."""
+    """Short texts with an answer's length and acceptance rate."""
     rate = answer.acceptance_rate
     return [f"{answer.tokens} tokens", *([] if rate is None else [f"{rate:.0%} accepted"])]
 
 
 def matches(row: SideBySide, words: str) -> bool:
-    """True if the prompt, the answers or the names contain all words; case is ignored."""
+    """True if the prompt, the answers and the names together contain all words.  Case is ignored."""
     text = " ".join([row.prompt, row.objectives, row.prompt_id, *(a.text for a in row.answers.values())])
     folded = text.casefold()
     return all(word in folded for word in words.casefold().split())
@@ -134,8 +138,8 @@ def leads(
 ) -> tuple[list[Lead], str]:
     """The margin of each answer over its baseline's, the largest first, and the name of the measure.
 
-    The measure is the mean verdict on the two, over all judges, aspects and orders.  Without verdicts, it is the
-    mean difference of their implicit rewards, relative to the largest one.
+    The measure is the mean verdict on the two answers, over all judges, aspects and orders.  Without verdicts, it is
+    the difference of their mean implicit rewards, divided by the largest difference.
     """
     pairs = [
         (at, system.name, answer.key, other.key)
@@ -161,7 +165,7 @@ def leads(
 
 
 def _judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], float]:
-    """The lead of the first answer over the second, by their keys."""
+    """The mean margin of one answer over another, by the keys of both."""
     margins: dict[tuple[str, str], list[float]] = {}
     for verdict in verdicts:
         margin = verdict.p_first - verdict.p_second

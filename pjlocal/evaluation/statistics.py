@@ -1,8 +1,8 @@
 """Statistics over a sample of prompts: intervals, tests, win rates, and the reliability of a judge.
 
-Prompts are the units.  Several answers to one prompt (seeds, orders of a judge) are averaged within the prompt first:
-they are not independent of each other, and would make every interval too narrow.  Arrays of prompts are float64 [n], or
-[k, n] for k numbers of each prompt.  Nothing here is left to chance: the same numbers give the same results.
+Prompts are the units.  Several answers to one prompt (seeds, orders of a judge) are first averaged within the prompt,
+because they are not independent and would make every interval too narrow.  Arrays over n prompts are float64 [n], or
+[k, n] for k numbers per prompt.  Random numbers have fixed seeds, so the same data give the same results.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ Array = NDArray[np.float64]
 
 LEVEL = 0.95
 SIGNIFICANT = 0.05
-RESAMPLES = 4_999  # of a bootstrap: 5 ms for 60 prompts; an end moves by 4 % of a standard error with the seed
+RESAMPLES = 4_999  # of a bootstrap: 5 ms for 60 prompts; another seed moves an end by 4 % of a standard error
 RESAMPLED_FITS = 1_999  # of the bootstrap of a regression: 20 ms for 60 prompts
 SWAPS = 9_999  # of a swap test: 0.4 ms for 60 prompts
 SEED = 0
-UNFIT = 0.4  # a judge that turns over more of its decisive verdicts; the median of 27 published ones is at 0.45
+UNFIT = 0.4  # a judge with a higher flip rate is unfit; the median of 27 published judges is 0.45
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its interval at 95 %.
+    """A number with its 95 % interval.
 
-    n: the prompts behind it.
-    low, high: None where nothing can be told of its uncertainty.
-    note: why there is no interval, or not the usual one (BCa); empty where all is well.
+    n: the number of prompts.
+    low, high: the ends of the interval; None if it cannot be computed.
+    note: the reason why there is no interval, or not the usual one (BCa); otherwise empty.
     """
 
     value: float
@@ -45,12 +45,16 @@ class Estimate:
     note: str = ""
 
     def holds(self, value: float) -> bool | None:
-        """True if the interval does; None without an interval."""
+        """True if the interval contains a value; None without an interval."""
         return None if self.low is None or self.high is None else self.low <= value <= self.high
 
 
 def by_unit(values: Iterable[tuple[str, Sequence[float]]]) -> dict[str, Array]:
-    """The means [k] of the k numbers of each answer to a prompt, by the prompts' names, whatever order they come in."""
+    """The mean numbers [k] of the answers to each prompt, by prompt.
+
+    Args:
+        values: the prompt and the k numbers of each answer, in any order.
+    """
     found: dict[str, list[tuple[float, ...]]] = {}
     for unit, value in values:
         found.setdefault(unit, []).append(tuple(value))
@@ -58,15 +62,15 @@ def by_unit(values: Iterable[tuple[str, Sequence[float]]]) -> dict[str, Array]:
 
 
 def mean(values: Array) -> Estimate:
-    """The mean of one number per prompt [n]; for several [k, n], the least of their means."""
+    """The mean of one number per prompt [n], or the least of the means of several [k, n]."""
     return _estimate(tuple(np.atleast_2d(values)), _least)
 
 
 def difference(mine: Array, other: Array) -> Estimate:
-    """Between the means of two over the same prompts [n]; of several numbers [k, n], between the least means of each.
+    """The difference of two means over the same prompts [n], or of the least means of several numbers [k, n].
 
-    Coverage at 95 % by simulation, of skewed (exponential) differences: 92 % with 20 prompts, 94 % with 60, 95 % with
-    200; of normal ones 92, 95 and 94.
+    Simulated coverage of the 95 % interval for skewed (exponential) differences: 92 % with 20 prompts, 94 % with 60,
+    95 % with 200; for normal ones 92, 95 and 94 %.
     """
     mine, other = np.atleast_2d(mine), np.atleast_2d(other)
     if len(mine) == 1:
@@ -75,9 +79,9 @@ def difference(mine: Array, other: Array) -> Estimate:
 
 
 def ratio(above: Array, below: Array) -> Estimate:
-    """The sum of one number over that of another, as tokens over seconds; paired by prompt."""
+    """The ratio of two sums over the same prompts, such as tokens per second."""
     if len(below) and not below.sum() > 0:
-        return Estimate(float("nan"), len(below), note="there is nothing to divide by")
+        return Estimate(float("nan"), len(below), note="the divisor is 0")
     return _estimate((above, below), _ratio)
 
 
@@ -98,19 +102,19 @@ def _estimate(rows: tuple[Array, ...], statistic: Callable[..., Array], resample
     """A statistic with SciPy's BCa bootstrap interval over prompts; the rows are resampled together."""
     n = len(rows[0])
     if n == 0:
-        return Estimate(float("nan"), 0, note="there is nothing to measure")
+        return Estimate(float("nan"), 0, note="there are no prompts")
     value = float(statistic(*rows))
     if n == 1:
         return Estimate(value, n, note="one prompt gives no interval")
     if all(np.ptp(row) == 0 for row in rows):
-        return Estimate(value, n, value, value, "all prompts give the same")
+        return Estimate(value, n, value, value, "all prompts have the same value")
     low, high = _bootstrap(rows, statistic, resamples, "BCa")
     if np.isfinite(low) and np.isfinite(high):
         return Estimate(value, n, low, high)
     low, high = _bootstrap(rows, statistic, resamples, "percentile")
     if np.isfinite(low) and np.isfinite(high):
         return Estimate(value, n, low, high, "percentile interval: too few prompts differ for BCa")
-    return Estimate(value, n, note="a bootstrap gives no interval")
+    return Estimate(value, n, note="the bootstrap gives no interval")
 
 
 def _bootstrap(
@@ -119,7 +123,7 @@ def _bootstrap(
     with extra():
         from scipy import stats
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore")  # of degenerate data, which the caller tells by what comes back
+        warnings.simplefilter("ignore")  # for degenerate data, the caller checks the result
         interval = stats.bootstrap(
             rows,
             statistic,
@@ -134,35 +138,35 @@ def _bootstrap(
 
 
 def swap_test(mine: Array, other: Array) -> float:
-    """The two-sided p-value of no difference: how often one as large comes about when, prompt by prompt, a coin says
-    who of the two gave which answer.
+    """The two-sided p-value of a paired permutation test of no difference.
 
-    Of differences of -1, 0 and 1 (a check met or not) it is the sign test; of [k, n] numbers, it tests the difference
-    between the least means of each.  Exact up to 13 prompts, of 9,999 random swaps beyond.
+    It is the share of random swaps (of the two values of each prompt, with probability 1/2) whose difference is at
+    least as large.  All swaps are computed for up to 13 prompts, 9,999 random ones otherwise.  For differences of -1, 0
+    and 1 it is the sign test.  With [k, n] numbers it tests the difference of the least means.
     """
     mine, other = np.atleast_2d(mine), np.atleast_2d(other)
     n = mine.shape[1]
     if n == 0:
         return 1.0
     swaps, exact = _swaps(n)
-    moved = swaps @ (mine - other).T / n  # [swaps, k]: by how much each mean changes
+    moved = swaps @ (mine - other).T / n  # [swaps, k]: the change of each mean
     gaps = (mine.mean(1) - moved).min(1) - (other.mean(1) + moved).min(1)
     gap = mine.mean(1).min() - other.mean(1).min()
-    slack = 1e-9 * max(1.0, float(np.abs(mine - other).max()))  # what rounding makes of equal sums
+    slack = 1e-9 * max(1.0, float(np.abs(mine - other).max()))  # for rounding errors of equal sums
     as_large = int((np.abs(gaps) >= abs(gap) - slack).sum())
     return as_large / len(swaps) if exact else (as_large + 1) / (len(swaps) + 1)
 
 
 @lru_cache(maxsize=4)
 def _swaps(n: int) -> tuple[Array, bool]:
-    """The swapped prompts, 1.0 or 0.0, in each permutation [ways, n]; and whether these are all permutations."""
+    """The swaps [ways, n], with 1.0 for a swapped prompt and 0.0 for others, and whether these are all swaps."""
     if 2**n <= SWAPS:
         return np.array(list(product((0.0, 1.0), repeat=n))), True
     return np.random.default_rng(SEED).integers(0, 2, (SWAPS, n)).astype(np.float64), False
 
 
 def holm(p_values: Mapping[str, float]) -> dict[str, float]:
-    """Holm's correction: the p-values of several comparisons such that 5 % is the chance of any false alarm at all."""
+    """Holm's correction of the p-values of several comparisons, which limits the probability of any false alarm."""
     corrected: dict[str, float] = {}
     highest = 0.0
     for i, name in enumerate(sorted(p_values, key=lambda name: (p_values[name], name))):
@@ -172,14 +176,14 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 
 def sign_test(wins: int, losses: int) -> float:
-    """The two-sided p-value of wins and losses being equally likely; ties say nothing and are not counted."""
+    """The two-sided p-value of the hypothesis that wins and losses are equally probable.  Ties are not counted."""
     with extra():
         from scipy import stats
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
 
 def smallest_significant(n: int) -> float | None:
-    """The smallest win rate that `n` prompts without ties can tell from chance (sign test, 5 %); None: none can."""
+    """The smallest win rate over ``n`` prompts without ties that is significant (sign test, 5 %); None if none is."""
     for wins in range(n // 2 + 1, n + 1):
         if sign_test(wins, n - wins) <= SIGNIFICANT:
             return wins / n
@@ -187,13 +191,14 @@ def smallest_significant(n: int) -> float | None:
 
 
 def smallest_detectable(n: int, power: float = 0.8) -> float | None:
-    """The smallest true win rate that `n` prompts without ties find with this probability; None if there is none."""
-    telling = smallest_significant(n)
-    if telling is None:
+    """The smallest true win rate that becomes significant over ``n`` prompts without ties with probability ``power``;
+    None if there is none."""
+    significant = smallest_significant(n)
+    if significant is None:
         return None
     with extra():
         from scipy import optimize, stats
-    wins = round(telling * n)
+    wins = round(significant * n)
 
     def missing(rate: float) -> float:
         return float(stats.binom.sf(wins - 1, n, rate) + stats.binom.cdf(n - wins, n, rate)) - power
@@ -203,12 +208,12 @@ def smallest_detectable(n: int, power: float = 0.8) -> float | None:
 
 @dataclass(frozen=True)
 class WinRate:
-    """The win rate over prompts: 1 means a win for every prompt.
+    """The win rate over prompts.
 
-    rate: with ties as halves.
-    length_controlled: what it would be if both were of the same length.
-    wins, ties, losses: prompts; a win in one order and a loss in the other is a tie.
-    p: of the sign test.
+    rate: the mean outcome, with 0.5 for ties.
+    length_controlled: an estimate of the rate for answers of equal length.
+    wins, ties, losses: the numbers of prompts; a win in one order and a loss in the other is a tie.
+    p: the p-value of the sign test.
     """
 
     rate: Estimate
@@ -223,7 +228,7 @@ def win_rate(outcomes: Array, longer: Array) -> WinRate:
     """The win rate for each prompt's outcome [n]: 1 for a win, 0 for a loss, 0.5 for a tie, or a value between.
 
     Args:
-        longer: by how much the answer is longer than the other one.
+        longer: the length of the answer minus that of the other one, for each prompt [n].
     """
     wins, losses = int((outcomes > 0.5).sum()), int((outcomes < 0.5).sum())
     ties = len(outcomes) - wins - losses
@@ -232,27 +237,27 @@ def win_rate(outcomes: Array, longer: Array) -> WinRate:
 
 
 def length_controlled(outcomes: Array, longer: Array) -> Estimate:
-    """The win rate at equal length, as AlpacaEval 2 takes it (arXiv 2404.04475): of the logistic regression
+    """The win rate at equal length, as in AlpacaEval 2 (arXiv 2404.04475): sigmoid(a) of the logistic regression
 
-        P(win) = sigmoid(a + b * tanh(d / sd(d))),  d the difference of the lengths,
+        P(win) = sigmoid(a + b * tanh(d / sd(d))),  d the difference of the lengths.
 
-    sigmoid(a).  Its further term, how hard each prompt is, needs other systems' answers and is left out.
+    AlpacaEval's term for the difficulty of each prompt needs other systems' answers, and is left out.
     """
     if not longer.any() or np.ptp(outcomes) == 0:
-        return mean(outcomes)  # there is no difference to be explained
+        return mean(outcomes)  # there is nothing to explain
     if (spread := float(longer.std())) == 0:
-        return Estimate(float("nan"), len(longer), note="the lengths differ by the same everywhere")
+        return Estimate(float("nan"), len(longer), note="all differences in length are equal")
     return _estimate((outcomes, np.tanh(longer / spread)), _at_equal_length, RESAMPLED_FITS)
 
 
-#: Of the regression: this times half of a squared plus b squared is added to its loss, so that they stay finite where
-#: length alone tells every winner, as it may in a resample; else it moves the rate by less than 0.1 %.
+#: The weight of the regression's ridge penalty (a² + b²) / 2.  It keeps a and b finite if length alone predicts every
+#: winner, as may happen in a resample; otherwise it changes the rate by less than 0.1 %.
 _RIDGE = 0.01
 _STEPS = 30  # of Newton's method; 8 are enough unless the data are separable
 
 
 def _at_equal_length(outcomes: Array, scaled: Array, axis: int = -1) -> Array:
-    """sigmoid(a) of the regression along the last axis, for any number of samples at once: Newton's method in a, b."""
+    """sigmoid(a) of the regression along the last axis, by Newton's method for many samples at once."""
     a = np.zeros(np.broadcast_shapes(outcomes.shape[:-1], scaled.shape[:-1]))
     b = np.zeros_like(a)
     for _ in range(_STEPS):
@@ -277,9 +282,9 @@ def _sigmoid(x: Array) -> Array:
 class Steadiness:
     """The stability of a judge's verdicts when the two answers change places.
 
-    pairs: comparisons that were judged in both orders.
-    decisive: of these, the ones in which the judge named one of the answers in both orders.
-    flipped: of these, the ones in which it named the other answer in the other order, so the same place.
+    pairs: the number of comparisons that were judged in both orders.
+    decisive: the number of these without a tie in either order.
+    flipped: the number of decisive ones in which the order changed the winner.
     """
 
     pairs: int
@@ -297,7 +302,7 @@ class Steadiness:
 
 
 def steadiness(pairs: Sequence[tuple[float, float]]) -> Steadiness:
-    """The stability, from the outcomes of each comparison in both orders, for the same answer: 1 won, 0 lost, 0.5
-    tied."""
+    """The stability of a judge, from one answer's outcome in both orders of each comparison: 1 for a win, 0 for a loss,
+    0.5 for a tie."""
     decisive = [(one, two) for one, two in pairs if one != 0.5 and two != 0.5]
     return Steadiness(len(pairs), len(decisive), sum(one != two for one, two in decisive))

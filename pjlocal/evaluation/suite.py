@@ -19,7 +19,7 @@ Shape = Literal["systems", "lambda", "models", "time"]
 
 @dataclass(frozen=True)
 class Prompt:
-    """A prompt of a set; ``id`` is its own there."""
+    """A prompt of a set, with an id that is unique in the set."""
 
     id: str
     text: str
@@ -29,11 +29,11 @@ class Prompt:
 class Check(Settings):
     """Requirements for an answer's text.  None means no requirement.
 
-    name: under which it is reported.
-    of: the preference that it checks, as it stands in the objectives.
+    name: the check's name in the report.
+    of: the preference that it checks, in the spelling of the objectives.
 
     Raises:
-        UsageError: no regular expression, or nothing is asked for, or what cannot be.
+        UsageError: a regular expression is not valid, or the requirements exclude each other.
     """
 
     name: str
@@ -78,7 +78,7 @@ def _check_regex(key: str, pattern: str) -> None:
 
 @dataclass(frozen=True)
 class Objectives:
-    """Preferences that are asked for together, as ``-p`` takes them, with the checks that say whether they were met."""
+    """Preferences that are used together, in the format of ``-p``, and checks of whether answers follow them."""
 
     name: str
     prefer: tuple[str, ...]
@@ -87,18 +87,18 @@ class Objectives:
 
 @dataclass(frozen=True)
 class System(Settings):
-    """A way of answering.
+    """A way of answering: a mode with other settings.
 
-    settings: its own settings by name (``mode``, ``strength``, ``placement``); these go before
-        the command line's.
-    only: the number of the one preference, from 1, that it is told; None for all of them.
-    model: another model than the command line's.
-    against: the system that it is compared with, if not the suite's baseline.
+    settings: the system's own settings by name (``mode``, ``strength``, ``placement``), which override the command
+        line's.
+    only: the number of the only preference that it gets, from 1; None for all preferences.
+    model: the system's own model; None for the command line's.
+    against: the system that it is compared with; None for the suite's baseline.
     """
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    only: int | None = setting(None, help="the number of the one preference that it is told", least=1)
+    only: int | None = setting(None, help="the number of the only preference that it gets", least=1)
     model: str | None = None
     against: str | None = None
 
@@ -109,14 +109,14 @@ class System(Settings):
 
 @dataclass(frozen=True)
 class Suite(Settings):
-    """An evaluation as a user writes it down.
+    """The definition of an evaluation.
 
     baseline: the system that the others are compared with.
-    settings: for all systems, where neither they nor the command line say otherwise; by the names of the settings.
-    prompts: a file, a data set's name, or ``default``.
-    field: of the prompts' file, which holds the text.
+    settings: settings of all systems by name, which systems and the command line override.
+    prompts: a file, a data set and its file, or ``default``.
+    field: the field of the file that contains the prompt.
     sample: the seed of a random sample of ``limit`` prompts; None for the first ones.
-    shape: how the report lays it out.
+    shape: the layout of the report.
     """
 
     name: str
@@ -140,12 +140,12 @@ class Suite(Settings):
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise UsageError("seeds must be different numbers, at least one")
         for seed in self.seeds:
-            if seed < 0:  # -1 would be another one in every run
+            if seed < 0:  # -1 means a random seed
                 raise UsageError(f"--seed must be at least 0 (not {seed})")
-            Generation(seed=seed, max_tokens=self.max_tokens)  # knows their limits
+            Generation(seed=seed, max_tokens=self.max_tokens)  # checks the limits
 
     def baseline_of(self, system: System) -> str | None:
-        """The name of the system that this one is compared with; of a baseline, None."""
+        """The name of the system that this one is compared with; None for a baseline."""
         name = system.against or self.baseline
         return None if name == system.name else name
 
@@ -155,10 +155,10 @@ class Suite(Settings):
         return {system.name: self.baseline_of(system) for system in self.systems}
 
     def leads(self, one: str, other: str) -> bool:
-        """True if the first of two compared systems is compared with the second, and not the other way round.
+        """True if the report compares system ``one`` with system ``other``, and not the other way round.
 
-        It is where the second is its baseline; else where it stands further down.  The suite's baseline stands above
-        all, and what the suite does not have below.
+        It does if ``other`` is the baseline of ``one``.  If neither is the other's baseline, the one that is further
+        down in the suite is compared with the other.  The suite's baseline counts as first, unknown systems as last.
         """
         baselines = self.baselines
         forth, back = baselines.get(one) == other, baselines.get(other) == one
@@ -169,26 +169,28 @@ class Suite(Settings):
 
 
 def system_request(suite: Suite, system: System, request: Request, given: Collection[str] = ()) -> Request:
-    """The request of a system: its own settings, else the given ones, else the suite's, else the request's.
-    The preferences are those of the objectives.
+    """The request of a system.
+
+    A setting comes from the system, else from the user's command line, else from the suite, else from the defaults.
 
     Args:
-        request: the command line's.
-        given: the names of the settings among them that the user gave.
+        request: the request of the command line.
+        given: the names of the settings that the user gave there.
 
     Raises:
-        UsageError: settings that cannot be had together.
+        UsageError: settings exclude each other.
     """
     return request.override(_common(suite, given)).override(_by_table(system.settings))
 
 
 def system_engine(suite: Suite, system: System, engine: Engine, given: Collection[str] = ()) -> Engine:
-    """The engine settings of a system; arguments are those of `system_request`."""
+    """The engine settings of a system.  For the arguments, see `system_request`."""
     return _by_table(system.settings).apply_to(suite_engine(suite, engine, given))
 
 
 def suite_engine(suite: Suite, engine: Engine, given: Collection[str] = ()) -> Engine:
-    """The engine settings of the suite if the user gave none; arguments are those of `system_request`."""
+    """The engine settings of the suite; settings that the user gave override them.  For the arguments, see
+    `system_request`."""
     return _common(suite, given).apply_to(engine)
 
 
@@ -197,7 +199,7 @@ def _common(suite: Suite, given: Collection[str]) -> Config:
 
 
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:
-    """The flags of given settings without effect, because every system sets them itself."""
+    """The flags of the user's settings that have no effect, because every system has its own."""
     return sorted(
         flag(f)
         for table in TABLES.values()
@@ -215,10 +217,10 @@ def _by_table(values: Mapping[str, Any]) -> Config:
 
 
 def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -> None:
-    """Refuse a suite with a system that cannot answer.  Arguments are those of `system_request`.
+    """Refuse a suite with a system that cannot answer.  For the arguments, see `system_request`.
 
     Raises:
-        UsageError: what a system cannot be, with its name.
+        UsageError: settings of a system exclude each other; the message names the system.
     """
     for system in suite.systems:
         for objectives in suite.objectives:
@@ -228,8 +230,8 @@ def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -
 def check_system(
     suite: Suite, system: System, objectives: Objectives, request: Request, given: Collection[str] = ()
 ) -> None:
-    """Refuse a system that could not answer under these objectives; arguments and errors as of `check_systems`."""
-    from ..prompting.plan import make_roles  # loads llama.cpp, which reports and comparisons do without
+    """Refuse a system that cannot answer under these objectives; see `check_systems`."""
+    from ..prompting.plan import make_roles  # loads llama.cpp, which reports and comparisons do not need
 
     try:
         make_roles(system_request(suite, system, request, given).replace(views=system.views(objectives)))
@@ -238,16 +240,16 @@ def check_system(
 
 
 def with_models(suite: Suite, models: Sequence[str]) -> Suite:
-    """The suite with every system once for each model, compared with its baseline on the same model.
+    """The suite with every system on every model, each compared with its baseline on the same model.
 
     Raises:
-        UsageError: the same model twice.
+        UsageError: a model is given twice.
     """
     if not models:
         return suite
     if len(set(models)) < len(models):
         raise UsageError(f"a model is given twice: {', '.join(models)}")
-    names = [Path(model).name.removesuffix(".gguf") for model in models]  # no stems: there is a qwen2.5-0.5b
+    names = [Path(model).name.removesuffix(".gguf") for model in models]  # Path.stem would cut qwen2.5-0.5b
     labels = models if len(set(names)) < len(names) else names
     systems = [
         replace(system, name=_on(system.name, label), model=model, against=_on(system.against or suite.baseline, label))
@@ -262,16 +264,16 @@ def _on(system: str, model: str) -> str:
 
 
 def suite_as_dict(suite: Suite) -> dict[str, Any]:
-    """The suite as JSON can hold it."""
+    """The suite as JSON values."""
     values: dict[str, Any] = json.loads(json.dumps(asdict(suite)))
     return values
 
 
 def suite_from_dict(values: Mapping[str, Any]) -> Suite:
-    """The suite of a `suite_as_dict`; unknown names of other versions are ignored.
+    """The suite from the result of `suite_as_dict`.  Unknown names, which other versions may have, are ignored.
 
     Raises:
-        UsageError: it is nothing that `suite_as_dict` gives.
+        UsageError: the values are not those of a suite.
     """
     try:
         objectives = [
@@ -294,5 +296,4 @@ def _made(kind: type[_Made], values: Mapping[str, Any], **rest: Any) -> _Made:
 
 
 def _as_settings(values: Mapping[str, Any]) -> dict[str, Any]:
-    """JSON has no tuples."""
     return {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}

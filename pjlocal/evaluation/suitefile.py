@@ -1,4 +1,4 @@
-"""A suite as a user writes it, in TOML; a mistake is refused, with its table and key, before anything is generated."""
+"""Read a suite from TOML.  Errors name the table and the key, and are raised before any answer is written."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from ..textfile import user_path
 from .prompts import located
 from .suite import Check, Objectives, Suite, System, check_system
 
-_MOST_BYTES = 1_000_000  # of a suite, which is written by hand
+_MOST_BYTES = 1_000_000  # of a suite; suites are written by hand
 _MOST_NAME = 80  # characters
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -43,18 +43,18 @@ def _ready() -> Iterator[Path]:
 
 
 def load_suite(name: str) -> Suite:
-    """The ready suite of that name, or else the one in that file.
+    """Load a built-in suite by name, or a suite from a file.
 
     Raises:
-        UsageError: there is none, or it says what cannot be; names the table.
+        UsageError: there is no such suite, or a value is wrong; the message names the table.
     """
     if not name:
         raise UsageError("name a suite: pjlocal eval suites lists the built-in ones; or give your own TOML file")
     ready = {path.stem: path for path in _ready()}
     path = ready.get(name) or user_path(name)
     if not os.path.exists(path):
-        near = did_you_mean(name, ready) or f"ready are {', '.join(sorted(ready))}"
-        raise UsageError(f"there is no suite {name!r}: {near} (or give your own TOML file)")
+        hint = did_you_mean(name, ready) or f"built-in are {', '.join(sorted(ready))}"
+        raise UsageError(f"there is no suite {name!r}: {hint} (or give your own TOML file)")
     if os.path.getsize(path) > _MOST_BYTES:
         raise UsageError(f"{path} is not a suite: it is larger than {_MOST_BYTES:,} bytes")
     text = tomlfile.read(path, "suite")
@@ -68,10 +68,10 @@ def load_suite(name: str) -> Suite:
 class _Table:
     """A table of the file.
 
-    folder: the folder that relative file names refer to.
-    where: the keys that lead to it.
-    label: how messages name it.
-    outer: how they name the table that it stands in.
+    folder: the folder to which relative file names refer.
+    where: the keys that lead to the table.
+    label: the table's name at the beginning of messages.
+    outer: the label of the enclosing table.
     """
 
     values: dict[str, Any]
@@ -81,11 +81,11 @@ class _Table:
     outer: str = ""
 
     def wrong(self, message: str, key: str = "") -> InvalidValue:
-        """The error of a key, which is named if the message does not do so."""
+        """The error for a key, with the key's name if the message does not contain it."""
         return InvalidValue(self.label + (message if re.search(rf"\b{key}\b", message) else f"{key}: {message}"))
 
     def tables(self, key: str) -> list[_Table]:
-        """The tables of a list, at least one."""
+        """The tables of a list, which must have at least one."""
         where = (*self.where, key)
         header = f"[[{'.'.join(where)}]]"
         tables = self.values.get(key)
@@ -99,7 +99,7 @@ class _Table:
         ]
 
     def named(self, what: str, taken: Iterable[str]) -> tuple[str, _Table]:
-        """Its name, which no other has, and the table as messages name it from then on."""
+        """Return the table's name, which must be unique, and the table with this name in its label."""
         name = self.typed("name", str).strip()
         if not name or not name.isprintable() or len(name) > _MOST_NAME:
             raise self.wrong(
@@ -118,7 +118,7 @@ class _Table:
             raise self.wrong(str(error), key) from None
 
     def build(self, keys: Iterable[str], kind: type[Settings], rest: Mapping[str, Any] = _NOTHING) -> dict[str, Any]:
-        """The values under these keys, checked as this kind of settings together with the rest."""
+        """The values under these keys, after a check that ``kind`` accepts them together with ``rest``."""
         values = {key: value for key, value in self.values.items() if key in keys}
         try:
             return checked(values, kind, self.folder, rest=rest)
@@ -126,9 +126,9 @@ class _Table:
             raise self.wrong(str(wrong), wrong.keys[-1]) from None
 
     def settings(self) -> dict[str, Any]:
-        """The values that are settings."""
+        """The values of the table that are settings, checked."""
         values = dict(self.values)
-        if type(values.get("strength")) in (int, float):  # a number may stand without quotes
+        if type(values.get("strength")) in (int, float):  # quotes around a number are optional
             values["strength"] = str(values["strength"])
         table, values_by_name = replace(self, values=values), dict[str, Any]()
         for kind in TABLES.values():
@@ -156,8 +156,8 @@ class _Table:
                 )
             if self.where and key in _OF_A_SUITE:
                 raise self.wrong(f"{key} belongs at the top, before the first table", key)
-            near = did_you_mean(key, known) or f"known are {', '.join(known)}"
-            raise self.wrong(f"unknown key {key!r}: {near}", key)
+            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            raise self.wrong(f"unknown key {key!r}: {hint}", key)
 
 
 def _suite(table: _Table, name: str) -> Suite:
@@ -205,7 +205,7 @@ def _objectives(table: _Table, name: str) -> Objectives:
 
 
 def _check(table: _Table, name: str, known: dict[str, str]) -> Check:
-    """A check; ``known`` maps spellings of the preferences to their names in the suite."""
+    """Build a check.  ``known`` maps spellings of the preferences to their names in the suite."""
     table.refuse_unknown(["name", *_OF_A_CHECK])
     if name == "all":
         raise table.wrong("check:all is the name for all checks together: give the check another name", "name")
@@ -229,7 +229,7 @@ def _system(table: _Table, name: str) -> System:
 
 
 def _check_together(table: _Table, suite: Suite) -> None:
-    """Refuse combinations of parts that are valid only by themselves."""
+    """Refuse combinations of values that exclude each other."""
     if suite.sample is not None and suite.limit is None:
         raise table.wrong("sample needs limit, the number of prompts: add limit", "sample")
     if suite.min_chars and suite.max_chars and suite.min_chars > suite.max_chars:

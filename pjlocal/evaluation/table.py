@@ -1,4 +1,4 @@
-"""A table of an evaluation: one model, written to a terminal and as Markdown here, and as HTML by ``report.html``."""
+"""A table of an evaluation, for a terminal and as Markdown; ``report.html`` writes it as HTML."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from rich.text import Text
 from ..screen.tables import plain_table
 from ..visible import markdown_line, shown_line
 
-NOISE = "≈"  # before a value that luck could have made
+NOISE = "≈"  # before a value whose difference from the baseline is within noise
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A value as it is shown.
+    """A cell of a table.
 
-    text: empty where nothing is known.
-    value: the number behind the text, by which cells are ranked.
-    rank: 1 of the best in its column, 2 of the second, 0 of the others and where nothing is better.
-    noise: whether luck could have made its difference from the baseline.
+    text: empty if the value is not known.
+    value: the number, by which cells are ranked.
+    rank: 1 for the best in its column, 2 for the second, 0 for others and if there is no better or worse.
+    noise: whether its difference from the baseline is within noise.
     """
 
     text: str = ""
@@ -39,7 +39,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Column:
-    """The cells below a heading; ``group`` stands above the heading, and above others beside it."""
+    """A column of cells with its heading, and a group heading above it that adjacent columns may share."""
 
     heading: str
     cells: tuple[Cell, ...]
@@ -48,11 +48,11 @@ class Column:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; Rich prints it.
+    """A table that Rich can print.
 
-    head: the kind of the rows, such as ``system``.
-    names: of the rows.
-    notes: sentences that one must know to read it.
+    head: the heading of the row names, such as ``system``.
+    names: the names of the rows.
+    notes: sentences that explain it.
     """
 
     title: str
@@ -67,24 +67,24 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, tuple[Column, ...]]]:
-        """The columns by their group; empty where they have none."""
+        """The groups with their columns; empty if there are none."""
         return [(group, tuple(some)) for group, some in groupby(self.columns, lambda column: column.group) if group]
 
     @property
     def full_title(self) -> str:
-        """The title, with the group where all columns have the same."""
+        """The title, with the group if all columns have the same one."""
         return f"{self.title}: {self.groups[0][0]}" if len(self.groups) == 1 else self.title
 
     @property
     def headings(self) -> list[str]:
-        """The columns' headings, each with its group where there are several."""
+        """The headings of the columns, with their groups if there are several."""
         several = len(self.groups) > 1
         return [f"{column.group} {column.heading}".strip() if several else column.heading for column in self.columns]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[RenderableType]:
-        """Best in bold, second underlined, and what luck could have made dimmed.
+        """Print the best value in bold, the second underlined, and values within noise dimmed.
 
-        Columns that the screen has no room for come in tables of their own below: no value is ever folded.
+        Columns that do not fit on the screen follow in tables of their own, so that no value is wrapped.
         """
         yield Text(shown_line(self.full_title), "bold")
         for number, part in enumerate(_fitting(self, options.max_width)):
@@ -97,10 +97,10 @@ class Table:
 
 
 def rank_cells(cells: Sequence[Cell], better: int = 1) -> tuple[Cell, ...]:
-    """Cells with the best and the second best marked; values that look the same share a place.
+    """Mark the best and the second best cells.  Cells with the same text have the same rank.
 
     Args:
-        better: 1 where more is better, -1 where less is, 0 where neither is and nothing is marked.
+        better: 1 if more is better, -1 if less is better, 0 to mark nothing.
     """
     known = [(better * cell.value, cell.text) for cell in cells if cell.value is not None]
     if not better or len({text for _, text in known}) < 2:
@@ -118,7 +118,7 @@ def rank_cells(cells: Sequence[Cell], better: int = 1) -> tuple[Cell, ...]:
 
 
 def _fitting(table: Table, width: int) -> list[Table]:
-    """The table, or parts of it of whole groups of columns, or of single ones where a group is too wide as well."""
+    """Split a table into parts that fit the width: between groups of columns if possible, else between columns."""
     if len(table.columns) < 2 or _needed(table) <= width:
         return [table]
     if len(table.groups) > 1:
@@ -130,7 +130,7 @@ def _fitting(table: Table, width: int) -> list[Table]:
 
 
 def _needed(table: Table) -> int:
-    """Columns of a screen that the table takes, with a space between its own."""
+    """The width of a table in characters, with a space between its columns."""
     widths = [max(cell_len(shown_line(name)) for name in (table.head, *table.names))]
     for heading, column in zip(table.headings, table.columns, strict=True):
         texts = [*shown_line(heading).split(), *map(str, column.cells)]
@@ -154,7 +154,7 @@ def _style(cell: Cell) -> str:
 
 
 def markdown_tables(tables: Iterable[Table]) -> str:
-    """GitHub's tables, each under its title, with its notes below."""
+    """Tables in GitHub's Markdown, each with its title and notes."""
     return "\n".join(map(_markdown, tables))
 
 

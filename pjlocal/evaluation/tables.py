@@ -1,6 +1,6 @@
-"""The tables of a report, shaped like the paper's: systems as rows, the metrics of each objective as columns.
+"""The tables of a report, in the form of the paper's: systems as rows, the metrics of each objective as columns.
 
-Wherever luck could have made a difference from the baseline, the table says so.
+Differences from the baseline that are within noise are marked.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _NAMES = {
     "distinct2": "distinct pairs",
 }
 _SHARES = {"check", "checks", "finished", "script", "distinct1", "distinct2", "repetition", "acceptance"}
-_DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # 3 of the others
+_DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # others have 3
 
-_PAIRED_NOTE = "Paired by prompt; intervals at 95 % by bootstrap."
+_PAIRED_NOTE = "Paired by prompt; 95 % bootstrap intervals."
 _SPEED_NOTE = "Where several answers are written at once, each waits for the others: --parallel 1 measures speed."
 _NOISE_NOTE = (
     f"{NOISE}: within noise, so luck could have made the difference (5 %, Holm's correction over the systems)."
@@ -38,11 +38,11 @@ _NOISE_NOTE = (
 
 
 class _Value(NamedTuple):
-    """A cell with its place.
+    """A cell and its place in a table.
 
-    row, column: keys of the place.
-    heading, group: of the column.
-    better: 1 where more is, -1 where less is, 0 where neither is.
+    row, column: the keys of the row and the column.
+    heading, group: the headings of the column.
+    better: 1 if more is better, -1 if less is better, 0 if neither is.
     """
 
     row: Any
@@ -54,7 +54,7 @@ class _Value(NamedTuple):
 
 
 def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
-    """The tables of an evaluation, for all metrics that were measured."""
+    """The tables for all metrics that were measured."""
     metrics = dict.fromkeys(metric for row in comparison.systems for metric in row.means)
     texts = {_kind(metric) for metric in metrics} - {*_CHECKS, *_SCORES}
     times = (
@@ -71,7 +71,7 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
         ),
         _metric_table(comparison, "Checks that need no model", _CHECKS, ""),
         *(
-            _metric_table(comparison, f"Scores by {by}, nats a token" if by else "Scores", _SCORES, by)
+            _metric_table(comparison, f"Scores by {by}, nats per token" if by else "Scores", _SCORES, by)
             for by in dict.fromkeys(metric.by for metric in metrics)
         ),
         *_baseline_tables(comparison),
@@ -82,10 +82,10 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
 
 
 def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes: Iterable[str] = ()) -> Table:
-    """A table of systems with each column's best cells marked; the columns stand as they first come.
+    """Make a table of systems, with the best cells of each column marked, and columns in the order of the values.
 
     Args:
-        rows: the systems' names by the keys of the rows.
+        rows: the names of the rows by key.
     """
     columns: dict[Any, dict[Any, _Value]] = {}
     for value in values:
@@ -99,7 +99,7 @@ def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes:
 
 
 def power_note(comparison: Comparison) -> str:
-    """A sentence on the smallest win rate that is significant with so many prompts."""
+    """A sentence about the smallest win rate that is significant with this number of prompts."""
     n, significant, detectable = comparison.prompts, comparison.smallest_significant, comparison.smallest_detectable
     if significant is None:
         return f"{n} prompts are too few for any win rate to be significant (two-sided sign test, 5 %): use more."
@@ -108,7 +108,7 @@ def power_note(comparison: Comparison) -> str:
 
 
 def judge_notes(comparison: Comparison) -> list[str]:
-    """A sentence on the steadiness of each judge, and whether it is unfit."""
+    """A sentence about each judge: how steady its verdicts are, and whether it is unfit."""
     return [_steadiness_note(comparison, by) for by in comparison.judges]
 
 
@@ -125,7 +125,7 @@ def _steadiness_note(comparison: Comparison, by: str) -> str:
 
 
 def _summary_table(comparison: Comparison) -> Table:
-    """The means over the objectives of the most important metrics; an empty table where there is only one."""
+    """The means of the most important metrics over all objectives; an empty table if there is only one."""
     several = len({row.objectives for row in comparison.systems}) > 1
     found: dict[tuple[str, Metric], list[float]] = {}
     for row in comparison.systems if several else ():
@@ -137,7 +137,7 @@ def _summary_table(comparison: Comparison) -> Table:
         cell = make_cell(Estimate(sum(some) / len(some), len(some)), _form(metric))
         values.append(_Value(system, metric, cell, _full_name(metric), better=direction(metric)))
     values.sort(key=lambda value: (_SUMMARY.index(value.column.name), value.column.by))
-    note = "Means over the objectives that have it, each of them counting alike."
+    note = "Means over the objectives that have the metric, with equal weights."
     return _table("All objectives together", _systems(comparison), values, [note])
 
 
@@ -166,12 +166,12 @@ def _win_table(suite: Suite, comparison: Comparison, by: str, at_equal_length: b
 
 def _win_notes(comparison: Comparison, by: str, rows: Sequence[WinRow], at_equal_length: bool) -> list[str]:
     if at_equal_length:
-        return ["What the rate would be were both answers of the same length (logistic regression)."]
-    notes = ["Ties count as halves; intervals at 95 %.", power_note(comparison), _NOISE_NOTE]
+        return ["The estimated rate for answers of equal length (logistic regression)."]
+    notes = ["Ties count as halves; 95 % intervals.", power_note(comparison), _NOISE_NOTE]
     if by in comparison.judges:
         notes.append(_steadiness_note(comparison, by))
     if incomplete := sum(row.incomplete for row in rows):
-        notes.append(f"{incomplete} comparisons were judged in one order alone, and do not count.")
+        notes.append(f"{incomplete} comparisons were judged in one order only, and do not count.")
     return notes
 
 
@@ -179,7 +179,7 @@ def _win_notes(comparison: Comparison, by: str, rows: Sequence[WinRow], at_equal
 
 
 def _metric_table(comparison: Comparison, title: str, kinds: Collection[str], by: str, *notes: str) -> Table:
-    """The metrics of these kinds, under all objectives."""
+    """A table of the metrics of these kinds, for all objectives."""
     noise = {(d.objectives, d.system, d.metric) for d in comparison.differences if d.within_noise}
     values = []
     for row in comparison.systems:
@@ -195,37 +195,36 @@ def _metric_table(comparison: Comparison, title: str, kinds: Collection[str], by
 
 
 def _baseline_tables(comparison: Comparison) -> list[Table]:
-    """The most important metrics of each system, less those of the system that it is compared with; a table for each
-    objectives."""
+    """A table for each objectives, with the differences between each system and its baseline in important metrics."""
     compared = [d for d in comparison.differences if d.metric.name in _COMPARED]
     tables = []
     for objectives in dict.fromkeys(d.objectives for d in compared):
         mine = [d for d in compared if d.objectives == objectives]
         several = len({d.baseline for d in mine}) > 1
-        title = f"{objectives}: less {'the one it is compared with' if several else mine[0].baseline}"
+        title = f"{objectives}: difference from {'the system compared with' if several else mine[0].baseline}"
         tables.append(_difference_table(title, mine, named=several))
     return tables
 
 
 def folder_tables(comparison: FolderComparison, first: str, second: str) -> list[Table]:
-    """Tables of the second evaluation's numbers minus the first's, for each system in both; one for each objectives."""
+    """A table for each objectives, with the second evaluation's numbers minus the first's for each system in both."""
     return [
         _difference_table(
-            f"{objectives}: {second} less {first}",
+            f"{objectives}: {second} minus {first}",
             [d for d in comparison.differences if d.objectives == objectives],
-            f"Over {comparison.prompts} prompts that both have.",
+            f"Over the {comparison.prompts} prompts in both.",
         )
         for objectives in dict.fromkeys(d.objectives for d in comparison.differences)
     ]
 
 
 def _difference_table(title: str, differences: Sequence[Difference], *notes: str, named: bool = False) -> Table:
-    """Differences under one objectives, with their intervals.
+    """A table of differences with their intervals.
 
     Args:
         named: whether each row names the system that it is compared with.
     """
-    rows = {d.system: d.system + f" (less {d.baseline})" * named for d in differences}
+    rows = {d.system: d.system + f" (minus {d.baseline})" * named for d in differences}
     values = []
     for d in differences:
         cell = make_cell(d.estimate, _signed(d.metric), d.within_noise, interval=True)
@@ -237,7 +236,7 @@ def _difference_table(title: str, differences: Sequence[Difference], *notes: str
 
 
 def _time_table(suite: Suite, comparison: Comparison) -> Table:
-    """Seconds an answer, a row for each number of objectives: the paper's Table 5."""
+    """Seconds per answer, with a row for each objectives (the paper's Table 5)."""
     counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
     found = {
         (row.objectives, row.system): make_cell(row.seconds, "{:.2f}".format, interval=True)
@@ -247,7 +246,7 @@ def _time_table(suite: Suite, comparison: Comparison) -> Table:
     rows = [rank_cells([found.get((name, system), Cell()) for system in systems], -1) for name in objectives]
     columns = (Column(system, cells) for system, cells in zip(systems, zip(*rows, strict=True), strict=True))
     names = (f"{counts.get(name, '')} ({name})" for name in objectives)
-    return Table("Seconds an answer", "objectives", tuple(names), tuple(columns), ("Intervals at 95 %.",))
+    return Table("Seconds an answer", "objectives", tuple(names), tuple(columns), ("95 % intervals.",))
 
 
 # Names and cells
@@ -263,12 +262,11 @@ def metric_name(metric: Metric) -> str:
 
 
 def _full_name(metric: Metric) -> str:
-    """The same with the name of the model that measured it."""
     return f"{metric_name(metric)} by {metric.by.removesuffix('.gguf')}" if metric.by else metric_name(metric)
 
 
 def make_cell(estimate: Estimate, form: Callable[[float], str], noise: bool = False, interval: bool = False) -> Cell:
-    """A number as text, with its interval if it has one and ``interval`` is set."""
+    """Format a number, with its interval if it has one and ``interval`` is set."""
     if not math.isfinite(estimate.value):
         return Cell()
     text = form(estimate.value)

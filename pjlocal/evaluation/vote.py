@@ -1,4 +1,5 @@
-"""``pjlocal eval vote``: a person chooses between two answers, blind; the votes are verdicts like a judge's."""
+"""``pjlocal eval vote``: a person chooses between two answers without seeing their systems.  Votes are verdicts, like a
+judge's."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from .suite import Suite
 
 @dataclass(frozen=True)
 class Question:
-    """Two answers to one prompt in the order in which they are shown, and the aspect to compare them in."""
+    """Two answers to one prompt in the order in which they are shown, and the aspect in which to compare them."""
 
     first: AnswerRecord
     second: AnswerRecord
@@ -33,10 +34,10 @@ class Question:
 def questions(
     rows: Iterable[SideBySide], pairs: Iterable[tuple[str, str]], aspects: Sequence[str], seed: int
 ) -> list[Question]:
-    """The questions about each pair of systems on each row.  The seed determines all orders.
+    """The questions about each pair of systems in each row, in a random order that the seed determines.
 
-    All questions about the same two answers follow each other, so that a person reads the answers once.  Pairs of
-    identical answers are left out.
+    All questions about the same two answers follow each other, so that a person reads the answers once.  Identical
+    answers are not compared.
 
     Args:
         aspects: the aspects to ask about; if empty, each preference of the row, then quality.
@@ -58,7 +59,7 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
     """The pairs of systems to vote on: the named ones, or each system with its baseline.
 
     Raises:
-        UsageError: the names make no pair.
+        UsageError: there is no pair.
     """
     answered = dict.fromkeys(system for row in rows for system in row.answers)
     check_names("system", systems, [*answered])
@@ -75,13 +76,13 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
 
 @dataclass
 class Voting:
-    """The questions of a vote, and its votes, which are saved at once.
+    """The questions of a vote, and its votes, which are saved immediately.
 
-    asked: all questions.
-    by: the voter that votes are saved under (`records.voter`).
+    questions: all questions.
+    by: the name under which votes are saved (see `records.voter`).
     """
 
-    asked: Sequence[Question]
+    questions: Sequence[Question]
     folder: Folder
     by: str = PERSON
     _cast: list[tuple[Question, Verdict]] = field(default_factory=list)  # of this run, for `undo`
@@ -90,7 +91,7 @@ class Voting:
     def __post_init__(self) -> None:
         known = self.folder.read(Verdict).values()
         done = {_place(v.first, v.second, v.aspect) for v in known if v.by == self.by}
-        self._open = [q for q in self.asked if _place(q.first.key, q.second.key, q.aspect) not in done]
+        self._open = [q for q in self.questions if _place(q.first.key, q.second.key, q.aspect) not in done]
 
     @property
     def question(self) -> Question | None:
@@ -99,7 +100,7 @@ class Voting:
 
     @property
     def n_done(self) -> int:
-        return len(self.asked) - len(self._open)
+        return len(self.questions) - len(self._open)
 
     def vote(self, choice: int) -> None:
         """Save a vote: 1 for the first answer, 2 for the second, 0 for neither.
@@ -123,18 +124,18 @@ class Voting:
     def undo(self) -> None:
         """Take back the last vote of this run."""
         if not self._cast:
-            self.notice = "no vote to take back"
+            self.notice = "no vote to undo"
             return
         question, verdict = self._cast.pop()
         if self.folder.take_back(verdict):
-            self.notice = "taken back"
+            self.notice = "the vote is undone"
         else:
-            self.notice = "another program wrote meanwhile: the vote counts until you vote again"
+            self.notice = "the vote stays until you vote again: another program has written since"
         self._open.insert(0, question)
 
     def votes(self) -> list[Verdict]:
         """This person's votes in the folder on the questions."""
-        places = {_place(q.first.key, q.second.key, q.aspect) for q in self.asked}
+        places = {_place(q.first.key, q.second.key, q.aspect) for q in self.questions}
         known = self.folder.read(Verdict).values()
         return [v for v in known if v.by == self.by and _place(v.first, v.second, v.aspect) in places]
 
@@ -152,9 +153,9 @@ class Tally:
     lost: int = 0
 
 
-def tally(asked: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> dict[tuple[str, str, str], Tally]:
+def tally(questions: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> dict[tuple[str, str, str], Tally]:
     """The votes by system, other system and aspect; a system comes before its baseline."""
-    answers = {answer.key: answer for q in asked for answer in (q.first, q.second)}
+    answers = {answer.key: answer for q in questions for answer in (q.first, q.second)}
     counts: dict[tuple[str, str, str], Tally] = {}
     for vote in votes:
         first, second = answers[vote.first].system, answers[vote.second].system
@@ -169,19 +170,19 @@ def tally(asked: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> 
 
 
 def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
-    """The systems behind the answers, shown after the vote."""
-    table = plain_table("system", "against", "asked about", "won", "tied", "lost", right=(3, 4, 5))
+    """A table with the result of the vote, which shows the systems' names."""
+    table = plain_table("system", "against", "aspect", "won", "tied", "lost", right=(3, 4, 5))
     for (system, other, aspect), count in sorted(counts.items()):
         names = (Text(shown_line(name)) for name in (system, other, aspect))
         table.add_row(*names, str(count.won), str(count.tied), str(count.lost))
     return table
 
 
-def render_question(ballot: Voting, width: int) -> RenderableType:
-    """The question as shown to the voter, without the names of the systems."""
-    question = ballot.question
+def render_question(voting: Voting, width: int) -> RenderableType:
+    """Render the question, without the names of the systems."""
+    question = voting.question
     if question is None:
-        return Text("All votes are cast: q ends, u takes the last one back.")
+        return Text("All questions are answered: q quits, u undoes the last vote.")
     boxes = [
         Panel(Text(shown(answer.text)), title=Text(str(number), "bold"))
         for number, answer in enumerate((question.first, question.second), 1)
@@ -195,22 +196,22 @@ def render_question(ballot: Voting, width: int) -> RenderableType:
     )
 
 
-def run_vote(ballot: Voting) -> None:
+def run_vote(voting: Voting) -> None:
     """Ask one question at a time on a terminal, until all are answered or the person quits."""
     from ..screen.pager import Pager
 
     def cast(choice: int) -> None:
-        if ballot.question:
-            ballot.vote(choice)
+        if voting.question:
+            voting.vote(choice)
 
     Pager(
-        page=lambda width, no_color: render_question(ballot, width),
-        notice=lambda: " · ".join(filter(None, [ballot.notice, f"{ballot.n_done}/{len(ballot.asked)}"])),
+        page=lambda width, no_color: render_question(voting, width),
+        notice=lambda: " · ".join(filter(None, [voting.notice, f"{voting.n_done}/{len(voting.questions)}"])),
         hint="1 or 2 is better, 0 neither, u undo, q quit",
         keys={
             "1": lambda: cast(1),
             "2": lambda: cast(2),
             "0": lambda: cast(0),
-            "u": ballot.undo,
+            "u": voting.undo,
         },
     ).run()

@@ -1,1 +1,1 @@
-"""Model files: find them, read their headers, download them, and estimate their memory.  No model is loaded here."""
+"""Model files: find them, read their headers, download them, and estimate their memory.  Nothing here loads a model."""

@@ -1,5 +1,6 @@
-"""LoRA adapters and control vectors, checked against the model's header before use.  For a file that does not fit,
-llama.cpp has messages for programmers only, or aborts the process.
+"""Check LoRA adapters and control vectors against the model's header before use.
+
+For a file that does not fit the model, llama.cpp has messages for programmers only, or aborts the process.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from .ollama import shown_name
 _ALPHA = "adapter.lora.alpha"
 _ACTIVATED = "adapter.alora.invocation_tokens"
 _HALVES = (".lora_a", ".lora_b")
-_PASSED_OVER = "_norm.weight"  # llama.cpp reads no norms from an adapter
+_IGNORED = "_norm.weight"  # llama.cpp reads no norms from an adapter
 _DIRECTION = re.compile(r"direction\.(\d{1,6})")
 
 
@@ -64,11 +65,11 @@ def check_lora(path: Path, model: Header) -> None:
 
 
 def _check_pairs(header: Header, model: Header) -> None:
-    """Check that each changed matrix of the model has two halves, whose shapes multiply to its own."""
+    """Check that each changed matrix of the model has two halves whose product has its shape."""
     path = header.path
     halves: dict[str, dict[str, TensorInfo]] = {}
     for tensor in header.tensors:
-        if tensor.name.endswith(_PASSED_OVER):
+        if tensor.name.endswith(_IGNORED):
             continue
         name, half = tensor.name[:-7], tensor.name[-7:]
         if half not in _HALVES:
@@ -77,7 +78,7 @@ def _check_pairs(header: Header, model: Header) -> None:
             _broken(path, f"its tensor {tensor.name} has the type {tensor.type}")
         halves.setdefault(name, {})[half] = tensor
     if not halves:
-        _broken(path, "it changes nothing")
+        _broken(path, "it changes no tensor")
     of_model = {tensor.name: tensor for tensor in model.tensors}
     for name, pair in halves.items():
         if len(pair) < len(_HALVES):
@@ -89,9 +90,9 @@ def _check_pairs(header: Header, model: Header) -> None:
 
 
 def _fit(name: str, a: tuple[int, ...], b: tuple[int, ...], whole: tuple[int, ...]) -> bool:
-    """True if two halves multiply to a matrix; those of an embedding are transposed.
+    """True if the product of two halves has the shape of the whole matrix.  The halves of an embedding are transposed.
 
-    Shapes are [columns, rows, ...], as in GGUF; a mixture has a matrix for each expert.
+    Shapes are [columns, rows, ...], as in GGUF.  A mixture of experts has a matrix for each expert.
     """
     if name == "token_embd.weight":
         return a[0] == b[0] and (b[1], a[1]) == whole[:2] and a[2:] == b[2:] == (1, 1)
@@ -103,7 +104,10 @@ def _padded(tensor: TensorInfo) -> tuple[int, ...]:
 
 
 def read_control_vector(path: Path, model: Header) -> NDArray[np.float32]:
-    """Read a control vector: float32 [layers - 1, width], added after each layer but the first; zeros for no change.
+    """Read a control vector.
+
+    Returns:
+        float32 [layers - 1, width], to be added after each layer except the first; zeros for layers without a change.
 
     Raises:
         ModelError: the file cannot be used; the message says why.

@@ -1,7 +1,7 @@
 """A few good small models under short names, for `pjlocal models pull NAME`.
 
-Sizes and memory are for the quantization Q4_K_M.  None of these downloads was tried, because the hub could not be
-reached.  The names of repositories are those of their pages.
+Sizes and memory are for the quantization Q4_K_M.  The names of the repositories were taken from their pages; none of
+the downloads has been tried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 class Entry:
     """A model of the catalogue.
 
-    name: also the beginning of its file's name, so that ``-m`` finds the file under it.
+    name: the short name, with which the file's name begins too, so that ``-m`` finds the file by it.
     size_gb: approximate size of the file.
     memory_gb: estimate (by `memory`) for two views with contexts of 8192 tokens on a CPU.
     """

@@ -1,9 +1,9 @@
-"""A search of headers for values that models do not have, on which llama.cpp may crash.
+"""Search headers for values that real models do not have, on which llama.cpp may crash.
 
-llama.cpp asserts many of its expectations, and a failed assertion aborts the process.  A list of the assertions would
-never be complete: they are spread over the code of 150 architectures.  So each value is compared with those of real
-models.  No header that passed has crashed the process (`tests/tools/fuzz_headers.py`); another process tries the others
-first (`engine/probe.py`).  A new architecture, key or tokenizer alone is not unusual.
+A failed assertion in llama.cpp aborts the process, and the assertions are spread over the code of 150 architectures,
+too many to list.  So each value is compared with those of real models.  No header that passed has crashed the process
+(`tests/tools/fuzz_headers.py`).  Other models are loaded in another process first (`engine/probe.py`).  A new
+architecture, key or tokenizer alone is not unusual.
 """
 
 from __future__ import annotations
@@ -13,13 +13,13 @@ from collections.abc import Callable, Iterator
 from .header import Array, Header, Value
 
 _ROPE_SCALINGS = {"none", "linear", "yarn", "longrope"}
-NO_WEIGHTS = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}  # nothing multiplies by them
+NO_WEIGHTS = {"I8", "I16", "I32", "I64", "F64", "Q8_1", "Q8_K"}  # llama.cpp has no matrix product for these
 
-_MOST_LAYERS, _MOST_EXPERTS = 512, 1024  # llama.cpp's own
+_MOST_LAYERS, _MOST_EXPERTS = 512, 1024  # llama.cpp's limits
 _LONGEST_TOKEN = 4096  # bytes
 _MAY_BE_0 = ("_count", "_layers", "_func", "_type", "_step", "_id")  # ends of keys; a size or a rank is never 0
 _WITHOUT_ATTENTION = ("mamba", "rwkv")  # in the names of architectures
-_FEWEST_TOKENS = 32  # llama.cpp's own numbers for special tokens go to 11
+_FEWEST_TOKENS = 32  # llama.cpp's default ids of special tokens go up to 11
 
 _Takes = Callable[[Value], bool]
 
@@ -84,7 +84,7 @@ _HYPERPARAMETERS: dict[str, _Takes] = {
 
 
 def find_unusual(header: Header) -> str:
-    """The first unusual value, in words; empty for an ordinary model."""
+    """Describe the first unusual value; empty for an ordinary model."""
     for find in (_of_architecture, _of_tokenizer, _of_tokens, _of_tensors):
         for unusual in find(header):
             return unusual
@@ -126,7 +126,7 @@ def _of_architecture(header: Header) -> Iterator[str]:
 
 
 def _is_usual(key: str, value: Value) -> bool:
-    """True if models have such values under the key; a value for each layer is checked for all layers."""
+    """True if models have such values under the key.  Arrays have a value for each layer."""
     takes = _HYPERPARAMETERS.get(key)
     if not isinstance(value, Array):
         return (takes or _of_unknown(0 if key.endswith(_MAY_BE_0) else 1))(value)
@@ -136,7 +136,6 @@ def _is_usual(key: str, value: Value) -> bool:
 
 
 def _of_unknown(least: int) -> _Takes:
-    """The limits for an unknown key."""
     whole, number = _whole(least, (1 << 31) - 1), _number(-1e12, 1e12)
     return lambda value: isinstance(value, bool | str) or whole(value) or number(value)
 
@@ -167,7 +166,7 @@ def _of_tokens(header: Header) -> Iterator[str]:
     texts = tokens.texts()
     if b"" in texts:
         yield "tokenizer.ggml.tokens has an empty token"
-    if b"\0" in b"".join(texts):  # llama.cpp reads a text up to the first
+    if b"\0" in b"".join(texts):  # llama.cpp ends a text there
         yield "tokenizer.ggml.tokens has a token with a NUL"
     if len({*texts}) < len(texts):
         yield "tokenizer.ggml.tokens has a token twice"

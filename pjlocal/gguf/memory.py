@@ -1,4 +1,4 @@
-"""An estimate of a model's memory on a CPU, from its header, before it is loaded."""
+"""Estimate a model's memory on a CPU from its header."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from ..settings import DEFAULT_N_CTX, Engine
 from .header import TENSOR_TYPES, Header, TensorInfo
 
 #: Types whose rows llama.cpp repacks for a CPU's wide registers.  If the file is mapped into memory, these weights are
-#: in memory twice: of a Q4_K_M of 1.5B parameters, 597 MiB of 1060.  (x86-64 with AVX-512.)
+#: in memory twice: 597 of 1060 MiB in a Q4_K_M of 1.5B parameters (x86-64 with AVX-512).
 _REPACKED = {"Q4_0", "Q4_K", "Q2_K", "IQ4_NL", "MXFP4"}
 _ROWS_TOGETHER = 8
 
-_UBATCH = 512  # tokens that llama.cpp computes at a time, at most
+_UBATCH = 512  # the most tokens that llama.cpp computes at a time
 _CELLS_TOGETHER = 256  # the size of a cache in tokens is a multiple of this
 
 #: Limits of a view's checkpoints (copies of sliding windows and running states); one is always allowed.
-MOST_CHECKPOINTS = 4  # two turns, each at its beginning and behind its prompt
-MOST_CHECKPOINT_BYTES = 256 << 20  # a running state takes 50 MiB and more in models of 8B parameters
+MOST_CHECKPOINTS = 4  # for two turns, one at the beginning and one after the prompt
+MOST_CHECKPOINT_BYTES = 256 << 20  # a running state takes 50 MiB or more in models of 8B parameters
 
-#: Python, NumPy, llama.cpp and pjlocal, and those of a token of the vocabulary.  With these, models of 135M
-#: to 1.5B parameters took 0.97 to 1.04 of the estimate, with contexts of 512 and 1024 tokens.
+#: Python, NumPy, llama.cpp and pjlocal; and a token of the vocabulary.  With these, models of 135M to 1.5B parameters
+#: took 0.97 to 1.04 of the estimate, with contexts of 512 and 1024 tokens.
 _PROGRAM_BYTES = 74 << 20
 _VOCABULARY_BYTES = 200
 
@@ -54,7 +54,7 @@ class Memory:
 
 
 def estimate(header: Header, engine: Engine, n_views: int = 2) -> Memory:
-    """The memory of the process on a CPU when every view's context is full."""
+    """The memory of the process on a CPU with all contexts full."""
     n_ctx = engine.n_ctx or min(header.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
     n_contexts = 1 if engine.layout == "batched" else n_views
     return Memory(
@@ -83,7 +83,7 @@ def _is_repacked(tensor: TensorInfo) -> bool:
 
 
 def caches(header: Header, engine: Engine, n_ctx: int) -> list[int]:
-    """The bytes of one view's memory in each layer: keys and values, or a running state."""
+    """The bytes of one view's cache in each layer: keys and values, or a running state."""
     attention, state = _attention_caches(header, engine, n_ctx), _running_states(header)
     return [a + b for a, b in zip(attention, state, strict=True)]
 
@@ -125,7 +125,7 @@ def _attention_heads(header: Header, otherwise: int | list[int]) -> list[int]:
     return [n if (layer + 1) % interval == 0 else 0 for layer, n in enumerate(heads)]
 
 
-#: Of how many layers one sees the whole context, where the file does not say.
+#: One layer in this number has no sliding window, by architecture, for files that do not say.
 _PATTERNS = {"gemma2": 2, "gemma3": 6, "gemma3n": 5, "gpt-oss": 2, "cohere2": 4, "llama4": 4, "exaone4": 4}
 
 
@@ -134,8 +134,8 @@ def _slides(header: Header, n_layer: int) -> list[bool]:
     if not header.of_architecture("attention.sliding_window"):
         return [False] * n_layer
     key = f"{header.architecture}.attention.sliding_window_pattern"
-    if (said := header.metadata.array(key)) and len(said) == n_layer and said.type != "str":
-        return [bool(value) for value in said.numbers().tolist()]
+    if (flags := header.metadata.array(key)) and len(flags) == n_layer and flags.type != "str":
+        return [bool(value) for value in flags.numbers().tolist()]
     pattern = header.metadata.integer(key) or _PATTERNS.get(header.architecture, 0)
     return [bool(pattern) and layer % pattern < pattern - 1 for layer in range(n_layer)]
 
@@ -150,7 +150,7 @@ def _running_states(header: Header) -> list[int]:
 
 
 def compute(header: Header, engine: Engine, n_ctx: int) -> int:
-    """The values between the layers of as many tokens as are read at a time, and the mask over the context."""
+    """The bytes of a context's compute buffers: the values between layers of a batch of tokens, and the mask."""
     n = min(_UBATCH, engine.n_batch, n_ctx)
     width = header.of_architecture("embedding_length") or 0
     dense = max(_by_layer(header, "feed_forward_length", 0))
@@ -165,17 +165,17 @@ def compute(header: Header, engine: Engine, n_ctx: int) -> int:
 
 
 def _by_layer(header: Header, key: str, otherwise: int | list[int]) -> list[int]:
-    """A number that a file gives once for all layers, or for each."""
+    """A number for each layer, which a file gives once for all layers or for each."""
     n_layer = max(1, min(header.of_architecture("block_count") or 1, _MOST_LAYERS))
     full = f"{header.architecture}.{key}"
-    if (said := header.metadata.array(full)) and said.type != "str" and len(said) == n_layer:
-        return [int(value) for value in said.numbers().tolist()]
+    if (numbers := header.metadata.array(full)) and numbers.type != "str" and len(numbers) == n_layer:
+        return [int(value) for value in numbers.numbers().tolist()]
     if (number := header.metadata.integer(full)) is not None:
         return [number] * n_layer
     return otherwise if isinstance(otherwise, list) else [otherwise] * n_layer
 
 
-_MOST_LAYERS = 4096  # of a header that is not believed
+_MOST_LAYERS = 4096  # a limit for hostile headers
 
 
 def _padded(n: int) -> int:

@@ -1,4 +1,4 @@
-"""The layers for graphics cards: as many as fit into their memory, computed from the file's header."""
+"""Choose the layers for graphics cards: as many as fit into their memory, computed from the file's header."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _MIB = 1 << 20
 class Offload:
     """The part of a model on devices other than the CPU.
 
-    n_layers: layers of the model; its output counts as one, as in llama.cpp.
-    n_gpu_layers: the number of layers on devices, counted from the last one.
-    n_ctx: the context of a view if it had to shrink; otherwise None.
+    n_layers: the number of layers of the model; its output counts as one, as in llama.cpp.
+    n_gpu_layers: the number of layers on devices, which are the last ones.
+    n_ctx: the context of a view in tokens if it was reduced; otherwise None.
     experts: the layers on devices whose experts stay on the CPU.
     shares: the share of each device; empty for llama.cpp's own choice.
     devices: their names.
@@ -53,7 +53,7 @@ class Offload:
         """A description for messages."""
         if not self.n_gpu_layers:
             return "all layers on the CPU"
-        experts = f", of {len(self.experts)} the experts on the CPU" if self.experts else ""
+        experts = f", the experts of {len(self.experts)} on the CPU" if self.experts else ""
         context = f", context {self.n_ctx} tokens so that they fit" if self.n_ctx else ""
         where = " and ".join(self.devices)
         return f"{self.n_gpu_layers} of {self.n_layers} layers on {where}{experts}{context}"
@@ -66,7 +66,7 @@ class Offload:
 
 @dataclass(frozen=True)
 class _Layer:
-    """Bytes of a layer's weights."""
+    """The bytes of a layer's weights."""
 
     experts: int = 0
     rest: int = 0
@@ -74,7 +74,7 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Choice:
-    """The last ``n`` layers, a view's room, and the layers whose experts stay with the CPU."""
+    """A candidate: the last ``n`` layers, a view's context, and the layers whose experts stay on the CPU."""
 
     n: int
     n_ctx: int
@@ -82,10 +82,13 @@ class _Choice:
 
 
 def plan_offload(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
-    """The largest part of a model that fits into the free bytes of the devices (in llama.cpp's order).
+    """Choose the largest part of a model that fits into the devices' free memory.
 
-    It leaves a margin (`Engine.gpu_margin`) on each, and counts the full caches of all views.  If memory is short, it
-    gives up, in this order: context above the default, experts, whole layers.
+    A margin (`Engine.gpu_margin`) stays free on each device, and the full caches of all views must fit.  If memory is
+    short, first the context is reduced, then experts stay on the CPU, then whole layers.
+
+    Args:
+        free: the free bytes of each device, in llama.cpp's order.
     """
     layers = _layers(header)
     usable = [max(0, n - engine.gpu_margin * _MIB) for n in free]
@@ -108,9 +111,9 @@ def needed_by_place(
 ) -> dict[tuple[str, ...], int]:
     """The bytes of a context's caches and compute buffers, by the devices that hold them; () is the host.
 
-    If llama.cpp assigns the layers itself, several devices count as one place.
+    If llama.cpp assigns the layers itself, all devices together are one place.
     """
-    each = [*(n_views * n for n in caches(header, engine, n_ctx)), 0]  # the output remembers nothing
+    each = [*(n_views * n for n in caches(header, engine, n_ctx)), 0]  # the output has no cache
     first = len(each) - offload.n_gpu_layers
     between = compute(header, engine, n_ctx)
     if not offload.n_gpu_layers:
@@ -135,7 +138,7 @@ def weights_on_host(header: Header, offload: Offload) -> int:
 
 
 def with_fewer_layers(offload: Offload) -> Offload:
-    """The next smaller choice, with a tenth fewer layers, after a failed allocation."""
+    """The choice to try after a failed allocation: a tenth fewer layers."""
     n = offload.n_gpu_layers - max(1, offload.n_gpu_layers // 10)
     counts = tuple(map(float, assign_layers(n, offload.shares)))
     experts = tuple(i for i in offload.experts if i >= offload.n_layers - n)
@@ -143,18 +146,18 @@ def with_fewer_layers(offload: Offload) -> Offload:
 
 
 def fixed_offload(header: Header, engine: Engine, n: int) -> Offload:
-    """The choice of ``n`` layers, or all (-1), whether they fit or not."""
+    """``n`` layers, or all of them (-1), without a check that they fit."""
     n_layers = len(_layers(header))
     return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_split_of(engine))
 
 
 def _split_of(engine: Engine) -> tuple[float, ...]:
-    """The shares of the settings; a single device has none."""
+    """The shares in the settings; empty for a single device."""
     return () if engine.split_mode == "none" else engine.split
 
 
 def assign_layers(n: int, shares: Sequence[float]) -> list[int]:
-    """The number of the last ``n`` layers for each device by its share, as in llama.cpp."""
+    """The number of layers for each device, from ``n`` layers in proportion to the shares, as in llama.cpp."""
     total = sum(shares)
     if not total:
         return [0] * len(shares)
@@ -164,7 +167,7 @@ def assign_layers(n: int, shares: Sequence[float]) -> list[int]:
 
 
 def _layers(header: Header) -> list[_Layer]:
-    """The weights of each layer, and of the output, which comes last; the embedding stays with the CPU."""
+    """The weights of each layer and, last, of the output.  The embedding stays on the CPU."""
     n = header.of_architecture("block_count") or 0
     experts, rest = [0] * (n + 1), [0] * (n + 1)
     names = {tensor.name for tensor in header.tensors}
@@ -173,7 +176,7 @@ def _layers(header: Header) -> list[_Layer]:
         if match and int(match[1]) < n:
             (experts if _EXPERTS.search(tensor.name) else rest)[int(match[1])] += tensor.n_bytes
         elif tensor.name.startswith("output") or (
-            tensor.name == "token_embd.weight" and "output.weight" not in names  # it serves as both: there are two then
+            tensor.name == "token_embd.weight" and "output.weight" not in names  # a copy of it is the output
         ):
             rest[n] += tensor.n_bytes
     return [_Layer(*pair) for pair in zip(experts, rest, strict=True)]
@@ -204,12 +207,12 @@ def _choices(header: Header, engine: Engine, layers: list[_Layer]) -> Iterator[_
 def _needed(
     header: Header, layers: list[_Layer], engine: Engine, n_views: int, choice: _Choice, counts: Sequence[int]
 ) -> list[int]:
-    """Bytes on each device that gets so many layers."""
+    """The bytes on each device, if it gets ``counts`` layers."""
     n_contexts = n_views if engine.layout == "contexts" else 1
     between = n_contexts * compute(header, engine, choice.n_ctx * n_views // n_contexts)
-    remembered = [*caches(header, engine, choice.n_ctx), 0][-len(layers) :]  # the output remembers nothing
+    cached = [*caches(header, engine, choice.n_ctx), 0][-len(layers) :]  # the output has no cache
     each = [
-        layer.rest + (0 if i in choice.experts else layer.experts) + n_views * remembered[i]
+        layer.rest + (0 if i in choice.experts else layer.experts) + n_views * cached[i]
         for i, layer in enumerate(layers)
     ]
     ends = [len(layers) - choice.n + n for n in accumulate(counts, initial=0)]

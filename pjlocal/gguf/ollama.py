@@ -1,6 +1,6 @@
-"""Ollama's store: a manifest for each name, and a blob, called after its checksum, for each layer of a model.
+"""Read Ollama's store: a manifest for each model name, and a blob, named by its checksum, for each layer of a model.
 
-A manifest is identified by its path: two names may share the weights and differ in other layers.
+Manifests are identified by their paths: two names may share the weights and differ in other layers.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import Any
 
-_MANIFEST_BYTES = 1 << 20  # they take about 1 kB
+_MANIFEST_BYTES = 1 << 20  # a limit; manifests have about 1 kB
 _PARAMETER_BYTES = 1 << 20
 _MEDIA_TYPE = re.compile(r"application/vnd\.ollama\.image\.(\w+)")
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
@@ -34,10 +34,10 @@ SAMPLING = {
 
 @dataclass(frozen=True)
 class Manifest:
-    """A name in Ollama's store.
+    """A model name in Ollama's store.
 
-    name: as Ollama spells it, as in ``llama3.2:3b``.
-    layers: their files by kind: model, system, params, adapter, template, ...
+    name: Ollama's spelling, such as ``llama3.2:3b``.
+    layers: the files of the layers by kind: model, system, params, adapter, template, ...
     """
 
     path: Path
@@ -50,12 +50,12 @@ class Manifest:
 
     @property
     def repo(self) -> str | None:
-        """The repository on Hugging Face, for a model that came from there."""
+        """The repository on Hugging Face that the model came from; None for other models."""
         host, _, rest = self.name.rpartition(":")[0].partition("/")
         return rest if host == "hf.co" else None
 
     def parameters(self) -> dict[str, Any]:
-        """The settings by Ollama's names; empty if they cannot be read."""
+        """The model's parameters by Ollama's names; empty if they cannot be read."""
         try:
             with self.layers["params"].open("rb") as file:
                 found = json.loads(file.read(_PARAMETER_BYTES))
@@ -64,10 +64,10 @@ class Manifest:
         return found if isinstance(found, dict) else {}
 
     def unused(self, needless: Collection[str] = ()) -> str:
-        """The unused layers and parameters in words, with the options for them; may be empty.
+        """A message about unused layers and parameters, with the options for them; may be empty.
 
         Args:
-            needless: parameters without an effect here.
+            needless: parameters that would have no effect.
         """
         names = [name for name in self.parameters() if name not in needless]
         others = [name for name in names if name not in SAMPLING]
@@ -76,12 +76,12 @@ class Manifest:
             "adapter": f"its adapter (--lora {self.layers.get('adapter')} applies it)",
             "messages": "its example messages",
         }
-        unused = [says for kind, says in layers.items() if kind in self.layers]
+        unused = [text for kind, text in layers.items() if kind in self.layers]
         unused += [f"its parameters {', '.join(others)}"] if others else []
-        says = [f"Ollama has more for this model, which is not used: {', '.join(unused)}"] if unused else []
+        parts = [f"parts of Ollama's model are not used: {', '.join(unused)}"] if unused else []
         if taken := ", ".join(name for name in names if name in SAMPLING):
-            says.append(f"--sampling model takes its {taken}")
-        return "; ".join(says)
+            parts.append(f"--sampling model uses its {taken}")
+        return "; ".join(parts)
 
 
 def manifests(store: Path) -> Iterator[Manifest]:
@@ -107,7 +107,7 @@ def manifests(store: Path) -> Iterator[Manifest]:
 
 
 def manifest_at(path: Path) -> Manifest | None:
-    """The manifest in a file; None for any other file."""
+    """Read a manifest; None for any other file."""
     path = path.absolute()
     at = len(path.parts) - 1 - path.parts[::-1].index("manifests") if "manifests" in path.parts else 0
     behind = path.parts[at + 1 :]
@@ -133,7 +133,7 @@ def _layers(document: Any, blobs: Path) -> dict[str, Path]:
 
 
 def _spelled(behind: tuple[str, ...]) -> str:
-    """A name as Ollama prints it, without the parts that are its defaults."""
+    """A name as Ollama prints it, without the default registry and library."""
     *above, name, tag = behind
     for default in ("registry.ollama.ai", "library"):
         if above[:1] == [default]:
@@ -142,13 +142,13 @@ def _spelled(behind: tuple[str, ...]) -> str:
 
 
 def model_file(path: Path) -> Path:
-    """The file of the weights: of a manifest the blob that it names, else the path itself."""
+    """The file with the weights: the blob that a manifest names, or the path itself."""
     manifest = manifest_at(path)
     return manifest.model if manifest else path
 
 
 def shown_name(path: Path) -> str:
-    """The display name of a model: Ollama's name, also for a blob that a manifest names; else its file's name."""
+    """The display name of a model: Ollama's name (also for a blob that a manifest names), or the file's name."""
     if manifest := manifest_at(path):
         return manifest.name
     if path.name.startswith("sha256-") and path.absolute().parent.name == "blobs":

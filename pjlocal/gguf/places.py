@@ -13,9 +13,9 @@ from ..folders import data_folder
 
 @dataclass(frozen=True)
 class Place:
-    """A folder that holds models.
+    """A folder with models.
 
-    owner: the common name of its program.
+    owner: the name of the program that it belongs to.
     """
 
     owner: str
@@ -27,12 +27,10 @@ LM_STUDIO, OLLAMA = "LM Studio", "Ollama"
 
 
 def model_folders() -> list[Path]:
-    """pjlocal's own: ``models/`` here, in a checkout, and in the user's data folder."""
+    """pjlocal's own folders: ``models/`` in the current folder, in a checkout, and in the user's data folder."""
     checkout = Path(__file__).resolve().parents[2] / "models"
     folders = [here := Path("models")]
-    is_here = (
-        here.exists() and checkout.exists() and here.samefile(checkout)
-    )  # asked so, since the folder we are in may be gone
+    is_here = here.exists() and checkout.exists() and here.samefile(checkout)  # the current folder may not exist
     if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and not is_here:
         folders.append(checkout)
     if data := data_folder():
@@ -55,11 +53,11 @@ def places() -> Iterator[Place]:
     if ollama := _named("OLLAMA_MODELS") or (home and home / ".ollama" / "models"):
         yield Place(OLLAMA, ollama)
     if "OLLAMA_MODELS" not in os.environ and sys.platform == "linux":
-        yield Place(OLLAMA, Path("/usr/share/ollama/.ollama/models"))  # of Ollama as a service
+        yield Place(OLLAMA, Path("/usr/share/ollama/.ollama/models"))  # if Ollama runs as a service
 
 
 def hugging_face_folder() -> Path | None:
-    """The download folder of huggingface_hub, from its own variables, without importing it."""
+    """The download folder of huggingface_hub, from its environment variables, without importing it."""
     if folder := _named("HF_HUB_CACHE") or _named("HUGGINGFACE_HUB_CACHE"):
         return folder
     if folder := _named("HF_HOME"):

@@ -1,8 +1,8 @@
 """Download a model from Hugging Face into the cache that its own programs, llama.cpp and others share.
 
-huggingface_hub makes the requests, retries them and places the files; importing it takes 0.2 s, so functions here do.
-Its `hf_hub_download` (2.4) deletes a partial file when a download breaks or is interrupted, and verifies no checksum:
-the content is fetched here, with its `http_get`, before `hf_hub_download` finds it in the cache.
+huggingface_hub makes the requests, retries them and places the files.  It is imported inside functions, because that
+takes 0.2 s.  Its `hf_hub_download` (2.4) deletes the partial file of a broken download, and verifies no checksum.  So
+the content is fetched here, with its `http_get`; afterwards `hf_hub_download` finds it in the cache.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from .locate import PREFERRED, Repository
 if TYPE_CHECKING:
     from huggingface_hub.hf_api import ModelInfo
 
-Progress = Callable[[str, int, int], None]  # what is done, bytes done, bytes in all
+Progress = Callable[[str, int, int], None]  # the current action, bytes done, bytes in all
 
-#: Quantizations chosen by default, in this order: first a 4-bit one that most repositories have, then the nearest ones.
+#: Quantizations chosen by default: first a 4-bit one that most repositories have, then the most similar ones.
 _CHOSEN = (PREFERRED, "Q4_K_S", "UD-Q4_K_XL", "Q4_K_L", "Q4_0", "MXFP4", "Q5_K_M", "IQ4_XS", "Q8_0")
 _PIECE = 1 << 20
 _CHECKSUM = re.compile(r"[0-9a-f]{64}")
@@ -50,8 +50,8 @@ class RemoteFile:
 class Choice:
     """The files to download.
 
-    revision: the commit that was looked at.
-    files: of a split model all parts, the first first.
+    revision: the commit that they belong to.
+    files: the file, or all parts of a split model in order.
     others: the repository's other quantizations.
     """
 
@@ -66,22 +66,22 @@ class Choice:
         return sum(file.size for file in self.files)
 
 
-def choose(wanted: Repository) -> Choice:
-    """Look at a repository, and choose the quantization wanted for, or else one of about four bits.
+def choose(repository: Repository) -> Choice:
+    """Choose the files of a repository in the given quantization; by default in one of about four bits.
 
     Raises:
         ModelError: the repository cannot be read or contains no GGUF file, or there is no folder for downloads.
         UsageError: it has no such quantization; the message lists those that it has.
     """
     _cache()  # fails before any request
-    with _explained(wanted.repo):
-        info = _described(wanted.repo)
+    with _explained(repository.repo):
+        info = _described(repository.repo)
     models = _models(info)
     if not models:
-        raise ModelError(f"{wanted.repo} contains no GGUF file: look for a repository whose name ends in -GGUF")
-    name = _chosen(wanted, models)
+        raise ModelError(f"{repository.repo} contains no GGUF file: look for a repository whose name ends in -GGUF")
+    name = _chosen(repository, models)
     others = tuple(sorted(spelled for spelled in models if spelled != name))
-    return Choice(wanted.repo, info.sha or "main", name, tuple(models[name]), others)
+    return Choice(repository.repo, info.sha or "main", name, tuple(models[name]), others)
 
 
 def _described(repo: str) -> ModelInfo:
@@ -94,14 +94,14 @@ def _described(repo: str) -> ModelInfo:
     except HFValidationError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise _nonsense(repo) from error
-    if not all(_makes_sense(sibling) for sibling in info.siblings or ()):
-        raise _nonsense(repo)
+        raise _invalid_reply(repo) from error
+    if not all(_is_valid(sibling) for sibling in info.siblings or ()):
+        raise _invalid_reply(repo)
     return info
 
 
-def _makes_sense(sibling: Any) -> bool:
-    """True if a file's name stays in its folder, and its size and checksum are valid."""
+def _is_valid(sibling: Any) -> bool:
+    """True if a file's name cannot leave its folder, and its size and checksum are valid."""
     name, size, sha256 = sibling.rfilename, sibling.size, sibling.lfs.sha256 if sibling.lfs else None
     return (
         isinstance(name, str)
@@ -112,16 +112,16 @@ def _makes_sense(sibling: Any) -> bool:
     )
 
 
-def _nonsense(repo: str) -> ModelError:
+def _invalid_reply(repo: str) -> ModelError:
     host = _hub().constants.ENDPOINT
     return ModelError(
         f"the reply of {host} for {repo} is not one of Hugging Face: check HF_ENDPOINT, and whether a proxy "
-        "answers in its place"
+        "answers instead"
     )
 
 
 def _models(info: ModelInfo) -> dict[str, list[RemoteFile]]:
-    """The models of a repository by quantization, or by file name if that names none or is not unique."""
+    """The models of a repository by quantization, or by file name if the quantization is unknown or not unique."""
     models: dict[str, list[RemoteFile]] = {}
     for sibling in info.siblings or ():
         name = sibling.rfilename
@@ -142,36 +142,35 @@ def _models(info: ModelInfo) -> dict[str, list[RemoteFile]]:
 
 
 def _quantization(name: str) -> str:
-    """The quantization in the file's name, or else in its folder's."""
     *folders, base = name.split("/")
     return quantization_of(base) or (quantization_of(f"-{folders[-1]}") if folders else None) or ""
 
 
-def _chosen(asked: Repository, models: dict[str, list[RemoteFile]]) -> str:
-    if asked.quantization:
-        wanted = asked.quantization.lower()
+def _chosen(repository: Repository, models: dict[str, list[RemoteFile]]) -> str:
+    if repository.quantization:
         for name in models:
-            if wanted in (name.lower(), f"{name.lower()}.gguf"):
+            if repository.quantization.lower() in (name.lower(), f"{name.lower()}.gguf"):
                 return name
-        raise UsageError(f"{asked.repo} has no {asked.quantization}: it has {', '.join(sorted(models))}")
+        raise UsageError(f"{repository.repo} has no {repository.quantization}: it has {', '.join(sorted(models))}")
     for name in _CHOSEN:
         if name in models:
             return name
     if len(models) == 1:
         return next(iter(models))
     raise UsageError(
-        f"name a quantization of {asked.repo}, as in {asked.repo}:{min(models)}: it has {', '.join(sorted(models))}"
+        f"name a quantization of {repository.repo}, as in {repository.repo}:{min(models)}: it has "
+        f"{', '.join(sorted(models))}"
     )
 
 
-# Room for it.
+# Disk and memory.
 
 
 def check_room(choice: Choice) -> None:
     """Refuse a download that does not fit on the disk.
 
     Raises:
-        ModelError: there is too little room; the message gives both sizes.
+        ModelError: there is too little space; the message gives both sizes.
     """
     needed = sum(file.size - _had(choice.repo, file) for file in choice.files)
     folder = _cache()
@@ -180,8 +179,8 @@ def check_room(choice: Choice) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise ModelError(
-            f"not enough room: the download takes {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB free. "
-            "HF_HUB_CACHE sets another folder"
+            f"not enough disk space: the download takes {needed / 1e9:.1f} GB and {folder} has {free / 1e9:.1f} GB "
+            "free. Set HF_HUB_CACHE to another folder, or free space"
         )
 
 
@@ -197,7 +196,7 @@ def memory_warning(choice: Choice) -> str | None:
 
 
 def _had(repo: str, file: RemoteFile) -> int:
-    """The number of bytes that are downloaded already."""
+    """The number of bytes that are already downloaded."""
     if file.sha256 is None:
         return 0
     blob = _blob(repo, file.sha256)
@@ -234,15 +233,15 @@ def _fetched(choice: Choice, file: RemoteFile, so_far: Callable[[str, int], None
         _check_headers(choice, file)
         if file.sha256 and file.size <= hub.constants.MAX_HTTP_DOWNLOAD_SIZE:
             _fetch_blob(choice, file, file.sha256, so_far)
-        return Path(hub.hf_hub_download(choice.repo, file.name))  # puts its name beside the blob, or fetches that
+        return Path(hub.hf_hub_download(choice.repo, file.name))  # links the blob to its name, or fetches it
 
 
 def _check_headers(choice: Choice, file: RemoteFile) -> None:
-    """Refuse invalid headers: huggingface_hub makes file and folder names from them."""
+    """Refuse invalid HTTP headers, because huggingface_hub makes file and folder names from them."""
     hub = _hub()
     headers = hub.get_hf_file_metadata(hub.hf_hub_url(choice.repo, file.name))
     if not (_COMMIT.fullmatch(headers.commit_hash or "") and _ETAG.fullmatch(headers.etag or "")):
-        raise _nonsense(choice.repo)
+        raise _invalid_reply(choice.repo)
 
 
 def _fetch_blob(choice: Choice, file: RemoteFile, sha256: str, so_far: Callable[[str, int], None]) -> None:
@@ -276,12 +275,15 @@ def _fetch_blob(choice: Choice, file: RemoteFile, sha256: str, so_far: Callable[
 
 
 def _broken(error: BaseException, choice: Choice, file: RemoteFile, n: int) -> BaseException:
-    """The error for a download that stopped after ``n`` bytes: the same, unless another run would continue."""
+    """The error to raise for a download that stopped after ``n`` bytes.
+
+    It is the original error, unless pjlocal can tell the user what to do.
+    """
     from huggingface_hub.errors import HfHubHTTPError
 
     wrong_size = isinstance(error, OSError) and not isinstance(error, HfHubHTTPError) and "Consistency" in str(error)
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
-    if wrong_size or status == 416:  # another file than was promised: nothing of it can be used
+    if wrong_size or status == 416:  # the file differs from the announced one, so no part of it can be used
         _partial(_blob(choice.repo, file.sha256 or "")).unlink(missing_ok=True)
         return ModelError(f"the size of {file.name} differs from that at {choice.repo}: pull it again")
     if isinstance(error, KeyboardInterrupt) or status is not None or not n or not _is_of_the_network(error):
@@ -330,7 +332,7 @@ def _partial(blob: Path) -> Path:
     return blob.with_name(f"{blob.name}.pjlocal.incomplete")
 
 
-# What goes wrong.
+# huggingface_hub and its errors.
 
 
 def _hub() -> Any:
@@ -339,7 +341,7 @@ def _hub() -> Any:
 
     disable_progress_bars()
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # pjlocal's messages replace its warnings
-    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = _PIECE  # a broken connection would lose its 10 MiB
+    huggingface_hub.constants.DOWNLOAD_CHUNK_SIZE = _PIECE  # a broken connection loses one piece; the default is 10 MiB
     return huggingface_hub
 
 
@@ -405,12 +407,12 @@ def _refused(response: Any, repo: str) -> str:
 
 
 def _is_timeout(error: BaseException) -> bool:
-    """True for a timeout.  huggingface_hub's HTTP library has its own class, which is not a TimeoutError."""
+    """True for a timeout.  The class of huggingface_hub's HTTP library is not a TimeoutError."""
     return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
 
 
 def _is_of_the_network(error: BaseException) -> bool:
-    """True for an error of the connection.  huggingface_hub passes on the errors of its HTTP library."""
+    """True for an error of the connection, which may come from huggingface_hub's HTTP library."""
     from huggingface_hub.errors import HfHubHTTPError
 
     return isinstance(error, (HfHubHTTPError.__bases__[0], ConnectionError, TimeoutError))

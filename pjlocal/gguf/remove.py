@@ -1,4 +1,4 @@
-"""Remove a model of pjlocal's own from the disk."""
+"""Remove a model in pjlocal's own folders from the disk."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .places import HUGGING_FACE, LLAMA_CPP, LM_STUDIO, OLLAMA
 
 
 def check_removable(model: ModelFile) -> None:
-    """Refuse to remove the file of another program.
+    """Refuse to remove a file outside pjlocal's own folders.
 
     Raises:
-        UsageError: the file belongs to another program; the message names the command that removes it.
+        UsageError: the file belongs to another program or the user; the message says how to remove it.
     """
     how = {
         HUGGING_FACE: f"hf cache rm model/{model.repo} removes the whole repository",
@@ -32,17 +32,17 @@ def check_removable(model: ModelFile) -> None:
 
 
 def links_to(model: ModelFile) -> list[Path]:
-    """Links among the models that would point to nothing without this one."""
+    """The links among the models that lead to this one's files."""
     files = {os.path.realpath(part) for part in model.parts if not part.is_symlink()}
     links = (part for other in every_name(all_models()) for part in other.parts if part.is_symlink())
     return [link for link in links if os.path.realpath(link) in files]
 
 
 def remove(model: ModelFile) -> None:
-    """Remove a model's files; of a link, the link.
+    """Remove a model's files.  A link is removed, not its target.
 
     Raises:
-        OutputError: one of them cannot be removed.
+        OutputError: a file cannot be removed.
     """
     for part in model.parts:
         try:

@@ -1,4 +1,4 @@
-"""The filters that a model's makers recommend: in its file (``general.sampling.*``), or in Ollama's parameters."""
+"""The sampling settings that a model's makers recommend, in its file (``general.sampling.*``) or for Ollama."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _KEYS = {
 
 
 def recommended(metadata: Callable[[str], Any], path: Path | None = None) -> dict[str, Any]:
-    """The settings that a model names, by field of `Sampling`; values outside their limits are left out.
+    """The recommended settings, by field of `Sampling`; values outside their limits are left out.
 
     Args:
-        metadata: returns a value of the file by key, as a number or text, or None.
-        path: the model.  The parameters of an Ollama manifest override the file's.
+        metadata: returns the file's value under a key (a number, a text, or None).
+        path: the model's path.  The parameters in an Ollama manifest override those in the file.
     """
     hints = get_type_hints(Sampling)
     found = {}
@@ -55,15 +55,15 @@ def _number(value: int | float | str, kind: type) -> int | float | None:
         return None
     if not math.isfinite(number):
         return None
-    number = float(f"{number:.7g}")  # GGUF holds 32 bits: 0.95 comes as 0.949999988079071
+    number = float(f"{number:.7g}")  # in 32 bits, 0.95 is 0.949999988079071
     return int(number) if kind is int else number
 
 
 def with_model_defaults(sampling: Sampling, values: Mapping[str, Any], own: Collection[str] | None = None) -> Sampling:
-    """The settings, with the model's values instead of pjlocal's defaults if ``--sampling model`` is set.
+    """With ``--sampling model``, replace pjlocal's defaults by the model's values.
 
     Args:
-        own: fields that the user has set; by default those that differ from pjlocal's defaults.
+        own: fields that the user has set, which stay; by default those that differ from pjlocal's defaults.
     """
     if sampling.defaults != "model":
         return sampling
@@ -73,20 +73,20 @@ def with_model_defaults(sampling: Sampling, values: Mapping[str, Any], own: Coll
 
 
 def without_model_defaults(sampling: Sampling, values: Mapping[str, Any]) -> Sampling:
-    """The settings, with pjlocal's defaults instead of a model's values."""
+    """Replace a model's values by pjlocal's defaults."""
     defaults = {f.name: f.default for f in dataclasses.fields(sampling)}
     same = {name: defaults[name] for name, value in values.items() if getattr(sampling, name) == value}
     return sampling.replace(**same)  # type: ignore[no-any-return]
 
 
 def model_defaults_in_words(sampling: Sampling, values: Mapping[str, Any]) -> str:
-    """The settings in force that come from the model's file, in words; empty without ``--sampling model``."""
+    """A list of the current settings that come from the model's file; empty without ``--sampling model``."""
     if sampling.defaults != "model":
         return ""
     return described({name: value for name, value in values.items() if getattr(sampling, name) == value}) or "none"
 
 
 def described(values: Mapping[str, Any]) -> str:
-    """The settings in words, as in ``temperature 0.6, top-k 40``; may be empty."""
+    """The settings as a list, as in ``temperature 0.6, top-k 40``; may be empty."""
     flags = {f.name: flag(f).removeprefix("--") for f in dataclasses.fields(Sampling)}
     return ", ".join(f"{flags[name]} {value}" for name, value in values.items())

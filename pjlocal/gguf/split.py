@@ -1,4 +1,4 @@
-"""Models in several files, with numbered names: NAME-00001-of-00003.gguf."""
+"""Split models: several files with numbered names, as in NAME-00001-of-00003.gguf."""
 
 from __future__ import annotations
 
@@ -8,16 +8,14 @@ from pathlib import Path
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
 
-#: Parts that a model may have: the largest that are shared have some dozens.
-MOST_PARTS = 1024
+MOST_PARTS = 1024  #: the largest models on Hugging Face have some dozens
 
 
 def beside_its_parts(path: Path) -> Path:
-    """The path under which llama.cpp finds a split model's other parts by their names.
+    """Follow links from a split model's first part to the folder that contains all parts.
 
-    That is the first along a chain of links beside which they all lie: a link to the first part may have a name of its
-    own, or lie elsewhere than the parts; and in a cache of Hugging Face's it is the links that have the names, and what
-    they lead to is called after a checksum.
+    llama.cpp finds the parts by their names.  A link may have another name, or be in another folder.  In Hugging Face's
+    cache the links have the names, and the files that they lead to are named by checksums.
     """
     hop = path
     while not all(os.path.isfile(part) for part in part_paths(hop)):
@@ -28,13 +26,16 @@ def beside_its_parts(path: Path) -> Path:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The files of a model, the first part first; the file alone if it is not split."""
+    """The files of a model: the parts in order, or the file alone if it is not split."""
     path = beside_its_parts(path)
     return [part for part in part_paths(path) if part.is_file()] or [path]
 
 
 def part_paths(path: Path) -> list[Path]:
-    """The paths of a part and all others beside it, in order; for another name, a path that is not a file."""
+    """The paths of all parts of the model that a part belongs to, in order.
+
+    If the path does not have the name of a part: a path that does not exist.
+    """
     part = _PART.search(path.name)
     n_parts = int(part[2]) if part else 0
     if part is None or not 0 < n_parts <= MOST_PARTS:

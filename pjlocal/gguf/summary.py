@@ -1,4 +1,4 @@
-"""A model in one line of a list."""
+"""The summary of a model for a list."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .library import ModelFile
 
 @dataclass(frozen=True)
 class Summary:
-    """A model with the facts of its header, or the reason why it cannot be used."""
+    """A model with facts from its header, or the reason why it cannot be used."""
 
     found: ModelFile
     architecture: str = ""
@@ -44,7 +44,7 @@ class Summary:
 
 
 def summary(found: ModelFile) -> Summary:
-    """The summary of a model; it raises no errors."""
+    """Summarize a model.  Errors become its ``trouble``."""
     if found.trouble:
         return Summary(found, trouble=found.trouble)
     try:

@@ -1,4 +1,1 @@
-"""The prompt of each view: preferences, and the model's chat template.
-
-This package knows the model's tokenizer, but not how tokens are chosen or shown.
-"""
+"""The prompt of each view: preferences, and the model's chat template."""

@@ -1,4 +1,4 @@
-"""The prompt of a Python program: a text, or messages in OpenAI's format."""
+"""Parse the prompt of a Python program: a text, or messages in OpenAI's format."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from .prompt import Message
 Prompt = str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]]
 
 _SYSTEM = ("system", "developer")
-_BYTES: tuple[type, ...] = (bytes, bytearray)  # whose items are numbers
+_BYTES: tuple[type, ...] = (bytes, bytearray)  # iterables of numbers, not of messages
 
 
 def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
-    """The joined system texts of a prompt, and the conversation, which ends with the user's message or the beginning of
-    the answer.
+    """Split a prompt into system text and conversation.
+
+    Returns:
+        The joined system texts, and the messages, of which the last one is the user's or the beginning of the answer.
 
     Raises:
         TypeError: the prompt has another type.
@@ -43,7 +45,7 @@ def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
 
 
 def _parse_message(given: Any) -> tuple[str, Message]:
-    """The message of a value, and its role as given."""
+    """Parse a message, and return its original role and the message."""
     role: Any
     if isinstance(given, Message):
         role, content = given.role, given.content

@@ -1,4 +1,4 @@
-"""Changes of a preference's strength by half a step, from avoided to preferred."""
+"""Change a preference's strength step by step, from avoided to preferred."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ _AUTO = 1.5  # the typical value of the strength auto: 1.3 plus the divergence o
 
 
 def adjust(request: Request, preference: str, step: float) -> Request:
-    """The request with a preference stronger or weaker by ``step``.
+    """Change the strength of a preference in a request by ``step``, and return the new request.
 
-    An absent preference is added at the default strength, or avoided by one step if ``step`` is negative.  A preference
-    whose strength becomes 0 is removed.  Where it shares a view with others, which would have the same strength, each
-    preference gets a view of its own (``panel``), if the mode has several views.
+    An absent preference is added at the default strength, or avoided at strength ``-step`` if ``step`` is negative.  A
+    preference whose strength becomes 0 is removed.  Where it shares a view with others, which would have the same
+    strength, each preference gets a view of its own (``panel``), if the mode has several views.
 
     Raises:
         UsageError: the preference does not exist, or the strength is outside its limits.
@@ -45,7 +45,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
 
 
 def add(request: Request, preferences: list[str]) -> list[list[str]]:
-    """The two views' preferences with more of them, dealt in turn."""
+    """Assign more preferences to the two views in turn, and return all preferences of each view."""
     views = request.views
     more = deal(preferences) if len(views[0]) <= len(views[1]) else deal(preferences)[::-1]
     return [[*old, *new] for old, new in zip(views, more, strict=True)]

@@ -1,4 +1,4 @@
-"""A model's Jinja template in a process of its own, which is killed if it takes too long."""
+"""Run a model's Jinja template in a process of its own, which is killed if it takes too long."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _LONGEST_ANSWER = 6 * jinja_process.MOST_ANSWER + 1024  # bytes: JSON takes at m
 
 
 class Refusal(Exception):
-    """The template refuses the conversation, or is broken; has the template's own message."""
+    """The template refuses the conversation, or is broken; the message is the template's own."""
 
 
 class TemplateProcess:
-    """Renders one template's prompts.
+    """Renders prompts with one template.
 
-    The process is started at once, and awaited at its first use, so that it starts while the model is loaded.  A start
-    takes 60 ms for a new Python, and 3 ms for a fork of this one.
+    The constructor starts the process and does not wait for it, so that it starts while the model is loaded: 60 ms for
+    a new Python, and 3 ms for a fork.
 
     Args:
         seconds: the time limit for one conversation.
@@ -54,16 +54,16 @@ class TemplateProcess:
         self.close = weakref.finalize(self, _end, self._process, os.getpid())
 
     def end(self) -> None:
-        """End the process, and start no other."""
+        """End the process for good."""
         self._broken = "this chat template is closed"
         self.close()
 
     def compile(self, template: str, **variables: str) -> None:
-        """Compile the template with the variables that all conversations share.
+        """Compile the template with variables for all conversations.
 
         Raises:
             Refusal: the template is broken.
-            ModelError: it takes too much time or memory.
+            ModelError: the template takes too much time or memory.
         """
         request = {"template": template, "variables": variables}
         self._ask(request)
@@ -85,7 +85,7 @@ class TemplateProcess:
                 raise ModelError(self._broken)
             try:
                 answer = self._answer(request)
-            except BaseException:  # Ctrl-C: the unread reply would be taken for that to the next request
+            except BaseException:  # Ctrl-C: the next request would read the reply to this one
                 self._restart()
                 raise
             if answer is None or "memory" in answer:
@@ -99,7 +99,7 @@ class TemplateProcess:
     def _restart(self) -> None:
         self.close()
         try:
-            self._launch(_started)  # not a fork: by now this process has a model in memory
+            self._launch(_started)  # not a fork, because this process has a model in memory by now
         except ModelError as error:
             self._broken = str(error)
 
@@ -122,7 +122,8 @@ class TemplateProcess:
         return answer if isinstance(answer, dict) else None
 
     def _line(self, request: bytes, seconds: float) -> bytes | None:
-        """Send a request, and return the next complete line; None if the process ended or was killed as too slow."""
+        """Send a request, and return the next complete line; None if the process ended, or was killed at the time
+        limit."""
         into, out = self._process.stdin, self._process.stdout
         assert into and out
         watch = threading.Timer(seconds, self._too_long, (seconds,))
@@ -166,8 +167,8 @@ def _started() -> _Process:
 
 
 def _may_fork() -> bool:
-    """True if a fork is safe: no other Python thread can hold a lock that the child would wait for, and the system's
-    libraries allow it (macOS's do not)."""
+    """True if a fork is safe: no other Python thread can hold a lock, and the system is Linux (macOS's libraries do not
+    work after a fork)."""
     return sys.platform == "linux" and threading.active_count() == 1
 
 

@@ -1,9 +1,9 @@
-"""The program of the isolated process in which chat templates run.  It imports nothing of pjlocal.
+"""The program of the isolated process in which chat templates run.  It imports no other module of pjlocal.
 
-A template is a program that came with a model file.  Jinja's sandbox protects Python's internals, but not time and
-memory: ``{{ 'a' * 10**10 }}`` is one expression, twenty nested loops are twenty lines, and a list that contains another
-twice, forty levels deep, has any size when it is written out.  This process has little memory, no files and no network.
-The parent process limits its time (`jinja.py`).
+A template is a program that came with a model file.  Jinja's sandbox protects Python's internals, but does not limit
+time and memory: ``{{ 'a' * 10**10 }}`` is one expression, twenty nested loops are twenty lines, and a list that
+contains another list twice, forty levels deep, is huge as text.  This process has little memory, no files and no
+network.  The parent process limits its time (`jinja.py`).
 
 The protocol is one line of JSON for each request and reply: first the template and its variables, then conversations.
 """
@@ -87,7 +87,7 @@ def main(requests: TextIO, replies: TextIO) -> None:
     try:
         env.from_string("{{ strftime_now('%d %b %Y') }}{{ raise_exception('') }}").render()
     except ValueError:
-        pass  # load now what is loaded at first use
+        pass  # loads modules that could not be loaded under the limits
     _limit()
     template: Any = None
 

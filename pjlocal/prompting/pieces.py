@@ -1,4 +1,4 @@
-"""The tokens of a prompt in pieces: text, plain text without control tokens, and given tokens."""
+"""Tokenize a prompt that consists of text, plain text without control tokens, and given tokens."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ _WHITE = " \t\n\v\f\r"  # white space in C
 
 @dataclass(frozen=True)
 class Hidden:
-    """The text that a mark stands for, and its tokens; None for plain text, in which no control token is recognized."""
+    """The text that a mark stands for, and its tokens; None for plain text, whose control tokens are not recognized."""
 
     text: str
     tokens: tuple[int, ...] | None = None
 
 
 class Marks:
-    """Short private texts that replace text in messages that the template and the tokenizer must not change."""
+    """Placeholders for parts of messages that the template and the tokenizer must not change."""
 
     def __init__(self, contents: str) -> None:
-        """``contents``: all texts that marks will be put into."""
+        """Choose marks that do not occur in ``contents``, the texts that they will be put into."""
         self._hidden: dict[str, Hidden] = {}
         self._open = "\ue000"
         while self._open in contents:
@@ -44,10 +44,10 @@ class Marks:
 
 
 def tokens_of(model: Model, pieces: Sequence[str | Hidden]) -> list[int]:
-    """The tokens of a text in pieces: the same as those of the whole text, except for the hidden pieces.
+    """Tokenize a text in pieces, with the same result as for the whole text except for the hidden pieces.
 
-    llama.cpp first cuts a text at all control tokens.  Then it tokenizes each stretch between them by itself, with a
-    space in front if the vocabulary requires one.  So pieces are joined to whole stretches first.
+    llama.cpp first cuts a text at all control tokens.  Then it tokenizes each part between them by itself, with a space
+    before it if the vocabulary requires one.  So pieces are first joined to such parts.
     """
     joint = _Joint(model)
     for piece in pieces:
@@ -62,7 +62,7 @@ def tokens_of(model: Model, pieces: Sequence[str | Hidden]) -> list[int]:
 
 
 class _Joint:
-    """tokens: the tokens so far; plain: the text after them, up to the next control token or given token."""
+    """The tokens so far, and the plain text after them up to the next control token or given token."""
 
     def __init__(self, model: Model) -> None:
         self._model = model
@@ -70,7 +70,7 @@ class _Joint:
         self.plain = ""
 
     def add_text(self, text: str) -> None:
-        """Add text in which control tokens are recognized.  The tokens from the first to the last one are final."""
+        """Add text in which control tokens are recognized."""
         model = self._model
         tokens = model.tokenize(text, special=True)
         end, controls = 0, []  # each control token: index, and its begin and end in the text
@@ -79,7 +79,7 @@ class _Joint:
                 continue
             spelling = model.special_text(token)
             begin = text.find(spelling, end)
-            if begin >= 0:  # else it replaces a character that the vocabulary lacks
+            if begin >= 0:  # otherwise it replaces a character that the vocabulary lacks
                 end = begin + len(spelling)
                 if model.is_control(token):
                     controls.append((number, begin, end))
@@ -92,35 +92,35 @@ class _Joint:
         self.plain = text[end:]
 
     def add_tokens(self, tokens: Sequence[int]) -> None:
-        """Tokenize the plain text, and add tokens after it."""
+        """Tokenize the plain text so far, and add tokens after it."""
         model, before = self._model, self.tokens[-1:]
         if before and model.strips_right(before[0]):
             self.plain = self.plain.lstrip(_WHITE)
         if tokens and model.strips_left(tokens[0]):
             self.plain = self.plain.rstrip(_WHITE)
         if self.plain:
-            self.tokens += self._split(self.plain, goes_on=bool(before) and not model.is_cut_out(before[0]))
+            self.tokens += self._split(self.plain, continues=bool(before) and not model.is_cut_out(before[0]))
             self.plain = ""
         self.tokens += tokens
 
-    def _split(self, text: str, goes_on: bool) -> list[int]:
+    def _split(self, text: str, continues: bool) -> list[int]:
         model = self._model
-        tokens = model.tokenize(text, special=False, goes_on=goes_on)
+        tokens = model.tokenize(text, special=False, continues=continues)
         control = next(filter(model.is_control, tokens), None)
         spelling = "" if control is None else model.special_text(control)
         if len(spelling) < 2 or spelling not in text:
             return tokens
-        # SentencePiece merges "</" and "s>" into the control token, if it has both, but not across a cut.
+        # SentencePiece merges "</" and "s>" into a control token, if both are tokens, but not across a cut.
         first, rest = spelling[0], spelling[1:]
         head, *others = text.split(spelling)
-        tokens = self._split(head + first, goes_on)
+        tokens = self._split(head + first, continues)
         for other in others[:-1]:
             tokens += self._split(rest + other + first, True)
         return tokens + self._split(rest + others[-1], True)
 
 
 def tokens_after(model: Model, before: Sequence[int], text: str) -> list[int]:
-    """The tokens of a plain text that continues given tokens, as an answer continues its prompt."""
+    """Tokenize plain text that continues given tokens, as an answer continues its prompt."""
     joint = _Joint(model)
     joint.tokens = list(before)
     joint.plain = text

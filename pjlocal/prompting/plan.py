@@ -34,12 +34,12 @@ _MOST_PER_TOKEN = 256  # characters; no tokenizer is expected to have longer tok
 class Roles:
     """The views of an answer, numbered from 0.  The first ones draft and judge in turn.
 
-    preferences: by the name of their view.
+    preferences: the preferences by view name.
     n_speakers: the number of views that draft and judge.
-    prefixes: of every view.
-    weights: by name: of each preference, then of each avoided one.  A view without a preference has none.
+    prefixes: the preference text of every view.
+    weights: the weight of each view with a preference, and then of each avoided one, by name.
     neutral: the number of the view without a preference; None if no strength needs one.
-    adapters: of every view.
+    adapters: the adapters of every view.
     """
 
     mode: Mode
@@ -60,7 +60,7 @@ class Roles:
 
     @property
     def view_names(self) -> list[str]:
-        """The names of all views: those that speak, those that are avoided, and the neutral one."""
+        """The names of all views: those that draft and judge, the avoided ones, and the neutral one."""
         speaking = list(self.preferences) if self.n_speakers > 1 else [self.mode]
         avoided = [name for name, weight in self.weights.items() if weight.view >= self.n_speakers]
         return [*speaking, *avoided, "neutral"][: len(self.prefixes)]
@@ -70,10 +70,10 @@ class Roles:
 class Plan:
     """A request with everything needed to write its answer.
 
-    prompts: each view's tokens.
+    prompts: the prompt tokens of each view.
     stops: the stop strings of the chat template.
-    shares_prefix: the common prefix of all prompts, up to the question's end, may be decoded once for all.
-    may_think: an opening mark at the answer's beginning opens a thought.  In a continued text, only the prompt can.
+    shares_prefix: whether the common prefix of all prompts, up to the end of the question, is read once for all.
+    may_think: whether an opening mark at the beginning of the answer opens the thinking.  Not in a continued text.
     n_beginning: the number of tokens at the end of each prompt that begin the answer.
     """
 
@@ -93,12 +93,12 @@ class Plan:
 
     @property
     def given(self) -> list[int]:
-        """The tokens of `beginning` that come from the request's ``begin``, which are part of the answer."""
+        """The tokens of the request's ``begin``, which are part of the answer."""
         return [] if self.conversation[-1].role == "assistant" else self.beginning
 
 
 def resolve_mode(request: Request) -> Mode:
-    """The mode of the request.  The default is judge with preferences, and plain without.
+    """The mode of the request.  The default is judge with preferences, and plain without them.
 
     Raises:
         UsageError: the mode or a setting needs a preference, and there is none.
@@ -136,7 +136,7 @@ _IDLE |= dict.fromkeys((name for view in VIEW_NAMES for name in ADAPTERS[view]),
 
 
 def in_mode(generation: Generation, mode: Mode) -> Generation:
-    """The settings in another mode, with defaults for those that have no effect there."""
+    """Change the mode, and reset the settings that have no effect in it to their defaults."""
     idle = {f.name: f.default for f in fields(generation) if mode in _IDLE.get(f.name, ())}
     return generation.replace(mode=mode, **idle)  # type: ignore[no-any-return]
 
@@ -148,7 +148,7 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     """Messages about settings that have no effect.
 
     Args:
-        given: the keys to check, of preferences and of `Generation`.
+        given: the fields of `Request` views and `Generation` to check.
     """
     lines = []
     sets_views = not set(PREFERENCES).isdisjoint(given)
@@ -164,9 +164,9 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
 
 
 def _idle(generation: Generation, mode: Mode) -> list[Field[Any]]:
-    """The settings that differ from their defaults and have no effect in that mode.
+    """The settings that differ from their defaults and have no effect in the mode.
 
-    λ and the floor are often set once for all answers, so they are reported only if the request names a mode.
+    λ and the floor are often set for all answers, so they are reported only if the request names a mode.
     """
     usual = () if generation.mode else ("lam", "floor")
     return [
@@ -200,9 +200,7 @@ def make_roles(request: Request) -> Roles:
     named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
     if mode in ("plain", "rewrite"):
         _check_best(generation, mode, None)
-        prefix(
-            [*chain.from_iterable(preferences), *generation.avoid]
-        )  # raises for unknown ones before anything is written
+        prefix([*chain.from_iterable(preferences), *generation.avoid])  # raises an error for unknown ones
         if mode == "rewrite" and not any(preferences):
             raise UsageError("mode rewrite needs a preference in words, as in: -p vivid")
         return Roles(mode, named, 1, [""], {}, None, [_adapters(generation)])
@@ -251,13 +249,12 @@ def make_roles(request: Request) -> Roles:
 
 
 def _adapters(generation: Generation, *views: str) -> Adapters:
-    """The adapters of all views, and those of these views alone."""
     kinds = zip(*(ADAPTERS.get(view, ()) for view in ("", *views) if view in ADAPTERS), strict=True)
     return make_adapters(*([*chain.from_iterable(getattr(generation, name) for name in names)] for names in kinds))
 
 
 def _panel(preferences: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """A view for every preference, in the order before they were dealt to two views."""
+    """Give every preference a view of its own, in the order in which the user gave them."""
     wishes = in_turn(preferences)
     if not 2 <= len(wishes) <= len(PANEL_NAMES):
         raise UsageError(f"--panel takes 2 to {len(PANEL_NAMES)} preferences, as in: -p vivid -p creative -p concise")
@@ -295,15 +292,16 @@ def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
 
 
 def strength_in_force(generation: Generation, mode: Mode) -> str:
-    """The strength of preferences without one of their own."""
+    """The strength of preferences that have none of their own."""
     return generation.strength or _default_strength(generation, mode)
 
 
 def _default_strength(generation: Generation, mode: Mode) -> str:
     """The default strength: 1, as in the paper, except in modes both and args.
 
-    In mode both, a 1.5B model that was asked for short pirate answers met both preferences in 62 % of 60 answers with
-    auto, and in 43 % with 1.5; smaller models showed no difference.  Rules without a neutral view cannot use auto.
+    In mode both, with preferences for short answers and for a pirate's words, a 1.5B model followed both in 62 % of 60
+    answers with auto and in 43 % with 1.5; smaller models showed no difference.  Rules without a neutral view cannot
+    use auto.
     """
     if mode == "both" and generation.rule == "push":
         return "auto"
@@ -326,7 +324,7 @@ def _weight(view: int, strength: str) -> Weight:
 
 
 def _needs_neutral(generation: Generation, mode: Mode, weights: Sequence[Weight]) -> bool:
-    """True if a view is pushed away from neutral."""
+    """True if the mode and the strengths need a neutral view."""
     if generation.rule != "push":
         return False
     if mode == "args":  # the neutral view proposes the candidates
@@ -345,10 +343,10 @@ def write_prompts(
     interrupt: Interrupt,
     tools: Tools = Tools(),
 ) -> list[list[int]]:
-    """Each view's prompt tokens, even if they do not fit into a context of ``limit`` tokens.
+    """The prompt tokens of each view, even if they do not fit into a context of ``limit`` tokens.
 
     Raises:
-        UsageError: the prompt is empty, or so long that it cannot fit and even tokenizing it would take long.
+        UsageError: the prompt is empty, or so long that tokenizing it would take too long.
         ModelError: the template refuses the conversation.
     """
     question = next((message for message in reversed(conversation) if message.role != "assistant"), None)
@@ -382,7 +380,7 @@ def make_plan(
     template: ChatTemplate,
     limit: int,
 ) -> Plan:
-    """The plan for the result of `write_prompts`.  Warns about settings that have no effect.
+    """Make the plan for the result of `write_prompts`, and warn about settings that have no effect.
 
     Raises:
         UsageError: the prompts leave no room for an answer in a context of ``limit`` tokens.

@@ -9,9 +9,9 @@ from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
 from ..textfile import read_text
 
-#: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.  The names are the paper's and
-#: the words our own: its authors' program asks for a "richly descriptive" answer "with clarity and detail" where this
-#: says vivid, and for an "imaginative" one with "innovative ideas" where this says creative.
+#: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.  The names are the paper's;
+#: the texts are pjlocal's own.  In the authors' program, vivid is a "richly descriptive" answer "with clarity and
+#: detail", and creative is an "imaginative" one with "innovative ideas".
 PRESETS: dict[str, str] = {
     "helpful": "Be helpful: give a useful answer to what is really asked.",
     "harmless": "Be harmless: nothing dangerous, unethical or offensive.",
@@ -28,7 +28,7 @@ PRESETS: dict[str, str] = {
     "friendly": "Be friendly: talk like a kind friend.",
 }
 
-#: Synonyms of the presets: by spelling alone, "warm" would suggest "harmless".
+#: Synonyms of the presets.  By spelling alone, "harmless" would be suggested for "warm".
 _MEANINGS = {
     "helpful": "useful practical",
     "harmless": "safe ethical careful cautious",
@@ -58,14 +58,15 @@ def use_own(presets: Mapping[str, str]) -> None:
 
 
 def presets() -> dict[str, str]:
-    """The text of every preset by its name: the built-in ones and the user's own."""
+    """The text of every preset by name: the built-in ones and the user's own."""
     return PRESETS | _own
 
 
 def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
-    """The prefix text of one preference: a preset's name, free text of several words, or ``@file``.
+    """The text of a preference, which is a preset's name, several words of free text, or ``@file``.
 
-    ``known`` are the presets by name, by default all of `presets`.
+    Args:
+        known: the presets by name, by default all of `presets`.
 
     Raises:
         UsageError: the preference is empty, an unknown preset, or a file that cannot be read as UTF-8.
@@ -88,7 +89,7 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
 
 
 def _hint(word: str, known: Mapping[str, str]) -> str:
-    """A hint to the intended preset, by meaning or by spelling; else the names of all."""
+    """A suggestion of a preset with a similar meaning or spelling; else the names of all presets."""
     like = _LIKE.get(word)
     if like in known:
         return f"did you mean {like}?"
@@ -121,7 +122,7 @@ def _check_strength(spec: str, strength: str) -> None:
 
 
 def prefix(preferences: Sequence[str]) -> str:
-    """The preference prefix of one view: its preferences' texts joined, or the empty string for none."""
+    """The preference prefix of one view: the texts of its preferences, one to a line; empty for none."""
     return "\n".join(resolve(preference) for preference in preferences)
 
 

@@ -1,4 +1,4 @@
-"""The prompt tokens of one view, from a conversation and a preference, by the model's chat template."""
+"""Make the prompt tokens of one view from a conversation and a preference, with the model's chat template."""
 
 from __future__ import annotations
 
@@ -30,10 +30,10 @@ log = logging.getLogger("pjlocal")
 class Message:
     """A message of a conversation.
 
-    tokens: the tokens with which the model wrote an answer.  Later prompts contain them unchanged: tokenizing the text
-        again may give others, and then the KV cache that contains these could not be reused.
-    others: fields of OpenAI's messages: ``tool_calls`` of an answer, ``tool_call_id`` and ``name`` of a function's
-        result, whose role is ``tool``.
+    tokens: the tokens with which the model wrote an answer.  Later prompts contain them unchanged, so that the KV cache
+        can be reused: tokenizing the text again may give other tokens.
+    others: other fields of OpenAI's messages: ``tool_calls`` of an answer; ``tool_call_id`` and ``name`` of a
+        function's result, whose role is ``tool``.
     thinking: the thinking before an answer, if a client sends it separately.
     """
 
@@ -44,25 +44,24 @@ class Message:
     thinking: str = ""
 
 
-#: Stops a model without a chat template before it writes the user's next turn.
+#: Stops a model without a chat template, which would write the user's next turn too.
 DIALOGUE_STOPS = ("\nUser:",)
 
 #: The names of the switch for thinking in templates: the first in Qwen3, SmolLM3 and others, the second in Granite and
 #: DeepSeek V3.1.
 _THINK_NAMES = ("enable_thinking", "thinking")
 
-_TAIL = 32  # tokens at a prompt's end that are searched for an opening mark of thinking
+_TAIL = 32  # tokens at the end of a prompt that are searched for an opening mark of thinking
 
-#: The warning for templates without such a switch.
 NO_THINK_SWITCH = "this model's chat template has no switch for thinking"
 
 
 class ChatTemplate:
-    """The model's chat template, completed where it lacks something.
+    """The model's chat template, with replacements for features that it lacks.
 
-    Text that spells a control token stays text.  BOS occurs once.  A template without system messages gets their text
-    at the start of the first user message.  A model without a template gets a plain dialogue.  Empty answers are left
-    out of the prompt.
+    Text that spells a control token stays text.  BOS occurs once.  If the template has no system role, the system text
+    is put at the start of the first user message.  A model without a template gets a plain dialogue.  Empty answers are
+    left out of the prompt.
 
     Args:
         process: the process that runs the template, closed with this object; by default a new one.
@@ -78,19 +77,19 @@ class ChatTemplate:
         self._render = jinja(model, self._process) or dialogue
         #: Stop strings that the format needs.
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
-        #: The warnings that were shown: each is shown once.
+        #: The warnings that were shown, which are not shown again.
         self.warned: set[str] = set()
-        #: Receives every warning instead: a server sends them to the client.
+        #: Receives every warning, instead of the log; a server sends them to the client.
         self.listener: Callable[[str], None] | None = None
 
     def close(self) -> None:
-        """Release the process, which ends when nobody else uses it."""
+        """Release the process, which ends after its last user."""
         self._let_go()
 
     @cached_property
     def has_think_switch(self) -> bool:
         """True if the template has a switch for thinking."""
-        on, off = ([attempt(self._render, said, _think(asked)) for said in _GREETINGS] for asked in (True, False))
+        on, off = ([attempt(self._render, each, _think(think)) for each in _GREETINGS] for think in (True, False))
         return on != off
 
     @cached_property
@@ -109,7 +108,7 @@ class ChatTemplate:
 
     @cached_property
     def call_support(self) -> CallSupport:
-        """The template's support of functions and calls."""
+        """The template's support for functions and calls."""
         return CallSupport() if self._render is dialogue else find_support(self._render, self._spelled)
 
     def _spelled(self, text: str) -> Spelled:
@@ -121,21 +120,22 @@ class ChatTemplate:
         return Spelled(tuple(Control(controls[p], p) if p in controls else p for p in pieces if p))
 
     def _takes_answer(self, answer: str) -> bool:
-        said: list[tuple[Role, str]] = [("user", "hello"), ("assistant", answer), ("user", "hello")]
-        return attempt(self._render, said) is not None
+        messages: list[tuple[Role, str]] = [("user", "hello"), ("assistant", answer), ("user", "hello")]
+        return attempt(self._render, messages) is not None
 
     def messages(self, conversation: Sequence[Message], preference: str, prompting: Prompting) -> list[Message]:
         """The messages of one view: system text, preference prefix and conversation.
 
-        In ``system`` placement the preference follows the shared system text.  In ``user-turn`` placement it is a user
-        turn of its own with an empty answer (the layout of the paper's authors).  If the template refuses an empty
-        answer, the preference is put at the start of the first user message, with a warning.
+        The placement of the preference is
 
-        In ``question`` placement it follows the last question, after an empty line.  The last words have the most
-        effect, and all text before them is the same for every view.  Earlier questions do not get the preference.
+        - ``system``: after the shared system text.
+        - ``user-turn``: a user turn of its own with an empty answer, as in the program of the paper's authors.  If the
+          template refuses empty answers, the start of the first user message, with a warning.
+        - ``question``: after the last question and an empty line.  The last words have the most effect, and all text
+          before them is the same for every view.
 
         A question without an answer is put before the next question, in the same message.  So the model sees it, the
-        roles alternate as some templates require, and no empty answer suggests another empty answer.
+        roles alternate, as some templates require, and there is no empty answer that the model could imitate.
         """
         turns = self._answered(conversation)
         system = prompting.system
@@ -158,7 +158,7 @@ class ChatTemplate:
         return [Message("system", system), *turns] if self.has_system_role else _headed(turns, system)
 
     def _answered(self, conversation: Sequence[Message]) -> list[Message]:
-        """The conversation without empty answers; a question without an answer is joined to the next question."""
+        """Remove empty answers, and join questions without an answer to the next question."""
         turns: list[Message] = []
         unanswered = False
         for message in map(self._without_refused_thoughts, map(self._with_thinking, conversation)):
@@ -173,8 +173,10 @@ class ChatTemplate:
         return turns
 
     def _with_thinking(self, message: Message) -> Message:
-        """The answer with its thinking in its content, as the model writes it; the template keeps it or leaves it out.
-        Without the thinking if the template has no marks of thinking."""
+        """Put a message's thinking into its content, as the model writes it, if the template has marks for it.
+
+        The template keeps it or leaves it out.
+        """
         marks = self._thinking_marks
         says_something = message.role == "assistant" and (message.content.strip() or message.others)
         if not message.thinking or marks is None or not says_something:
@@ -184,13 +186,12 @@ class ChatTemplate:
 
     @cached_property
     def _thinking_marks(self) -> ThinkingMarks | None:
-        """The marks of thinking in the template; None for gpt-oss, whose template leaves thoughts out."""
+        """The marks of thinking in the template; None for gpt-oss, whose template leaves the thinking out."""
         template = self._model.chat_template or ""
         return next((marks for marks in MARKS if marks.open in template and marks is not HARMONY), None)
 
     def _without_refused_thoughts(self, message: Message) -> Message:
-        """The answer without its thoughts, if the template refuses them in an answer's text, as that of gpt-oss does.
-        Other templates leave them out or keep them."""
+        """Remove an answer's thinking if the template refuses it, as that of gpt-oss does."""
         start = answer_start(message.content) if message.role == "assistant" else 0
         if not start or self._takes_answer(message.content):
             return message
@@ -200,7 +201,7 @@ class ChatTemplate:
         return replace(message, content=message.content[start:], tokens=tokens)
 
     def _says_nothing(self, message: Message) -> bool:
-        """True for an empty answer, and for one of white space if the template refuses that as empty."""
+        """True for an empty answer, and for white space if the template refuses it as empty."""
         if message.role != "assistant" or message.content.strip() or message.others:
             return False
         return not message.content or not self._takes_white_answers
@@ -208,18 +209,18 @@ class ChatTemplate:
     def tokens(
         self, conversation: Sequence[Message], preference: str, prompting: Prompting, tools: Tools = Tools()
     ) -> list[int]:
-        """The prompt tokens of one view, up to the assistant's answer, or to its rest if the conversation ends with the
-        assistant's message.
+        """The prompt tokens of one view, up to the beginning of the answer.
 
-        That message follows the prompt of its question without passing through the template.  Templates strip, close or
-        refuse such a message, and the KV caches contain it in this form.
+        If the conversation ends with a message of the assistant, its tokens follow the prompt: it begins the answer.
+        It does not pass through the template, because templates strip, close or refuse such a message, and the KV
+        caches contain it unchanged.
 
         Raises:
             RefusedError: the template refuses the conversation, or leaves out the question.
         """
-        *asked, last = conversation
+        *before, last = conversation
         if last.role == "assistant":
-            prompt = self.tokens(asked, preference, prompting, tools)
+            prompt = self.tokens(before, preference, prompting, tools)
             return [*prompt, *self._beginning(prompt, last, prompting)]
         if tools.offered and not self.call_support.shows_tools:
             system = "\n\n".join(filter(None, (prompting.system, describe_tools(tools.offered))))
@@ -237,17 +238,17 @@ class ChatTemplate:
         marks = Marks("".join(f"{message.content}{message.others}" for message in messages) + str(tools.offered))
         try:
             written = self._render_messages(messages, prompting, tools)
-        except RefusedError:  # an answer's wording is the cause: plain words were accepted above
+        except RefusedError:  # the text of an answer is the cause, because plain words were accepted above
             messages = [self._hidden(message, marks) for message in messages]
             written = marks.reveal(self._render_messages(messages, prompting, tools))
         keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
         harmless_tools = replace(tools, offered=map_texts(tools.offered, partial(self._harmless, marks=marks)))
         for mark in (keep, keep_trimmed, self._protect):
             text = self._render_messages([mark(message, marks) for message in messages], prompting, harmless_tools)
-            if marks.reveal(text) == written:  # the template treats the marks as it treats the text
+            if marks.reveal(text) == written:  # the template treats the marks like the text
                 break
         else:
-            if self._controls(written) == self._controls(harmless):  # it escaped or changed the spelled control tokens
+            if self._controls(written) == self._controls(harmless):  # the template escapes spelled control tokens
                 text = written
         tokens = tokens_of(self._model, marks.split(f"{text}{self._opening(text, tools)}"))
         bos = self._model.bos
@@ -263,10 +264,10 @@ class ChatTemplate:
         return len(self._beginning(self.tokens([Message("user", "hello")], "", prompting), last, prompting))
 
     def _beginning(self, prompt: Sequence[int], message: Message, prompting: Prompting) -> list[int]:
-        """The tokens of an answer's beginning after a prompt.  Tokens that the model wrote stay unchanged.
+        """The tokens of the message that begins an answer, after a prompt.  Tokens that the model wrote stay unchanged.
 
-        A beginning without tokens belongs to the answer, not to the thinking.  If the prompt opens the thinking, it is
-        closed first.  The template's text between prompt and answer, such as the final channel of gpt-oss, is added.
+        A text begins the answer, not the thinking.  If the prompt opens the thinking, it is closed first.  The
+        template's text between prompt and answer, such as the final channel of gpt-oss, is added.
         """
         model, text = self._model, message.content
         ends = self._ends(message)
@@ -279,32 +280,32 @@ class ChatTemplate:
                 head = ""
             if text[0].isspace():
                 head = head.rstrip(" ")
-            tokens += model.tokenize(head, special=True, goes_on=True) if head.strip() else []
+            tokens += model.tokenize(head, special=True, continues=True) if head.strip() else []
             text = text if head.strip() else f"{head}{text}"
         return tokens + tokens_after(model, [*prompt, *tokens], text)
 
     def _answer_head(self, prompting: Prompting) -> str:
         """The text of the template between a prompt and its answer."""
-        said = [Message("user", "hello"), Message("assistant", PROBE)]
+        messages = [Message("user", "hello"), Message("assistant", PROBE)]
         try:
-            asked, answered = (self._render_messages(said[:n], prompting, Tools()) for n in (1, 2))
+            question, whole = (self._render_messages(messages[:n], prompting, Tools()) for n in (1, 2))
         except RefusedError:
             return ""
-        end = answered.find(PROBE)
-        return answered[len(asked) : end] if end >= 0 and answered.startswith(asked) else ""
+        end = whole.find(PROBE)
+        return whole[len(question) : end] if end >= 0 and whole.startswith(question) else ""
 
     def _opening(self, prompt: str, tools: Tools) -> str:
-        """The beginning of a call after a prompt.  Closes the thinking if the prompt opens it."""
+        """The text that begins a call after a prompt.  It closes the thinking first if the prompt opens it."""
         thought = opened_by(prompt) if tools.opening else None
         return f"{thought.before}{thought.close}{thought.after}{tools.opening}" if thought else tools.opening
 
     def _render_probes(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
-        """Render the messages with plain words instead of their texts, to check that the prompt contains all of them.
+        """Render the messages with probe words instead of their texts, and check that the prompt contains all of them.
 
-        The texts themselves could not be searched for: a template may escape them, or leave out earlier thinking.
+        The texts themselves cannot be searched for, because a template may escape them or leave out earlier thinking.
 
         Raises:
-            RefusedError: the prompt lacks a question.
+            RefusedError: the template leaves out a question.
         """
         words = [f"{PROBE}{number}x" for number, _ in enumerate(messages)]
         plain = [_in_plain_words(message, word) for message, word in zip(messages, words, strict=True)]
@@ -343,7 +344,7 @@ class ChatTemplate:
         return [token for token in self._model.tokenize(text, special=True) if self._model.is_control(token)]
 
     def warn_once(self, what: str, before: str = "") -> None:
-        """Show a warning about this model once, or send it to the listener each time."""
+        """Log a warning about this model once, or send it to the listener each time."""
         if self.listener:
             self.listener(f"{before}{what}")
         elif what not in self.warned:
@@ -351,12 +352,11 @@ class ChatTemplate:
             log.warning("%s%s", before, what)
 
     def _protect(self, message: Message, marks: Marks) -> Message:
-        """Replace each control token that a message spells by a mark."""
+        """Replace the control tokens that a message spells by marks."""
         others = map_texts(message.others, partial(self._harmless, marks=marks)) if message.others else message.others
         return replace(message, content=self._harmless(message.content, marks), others=others)
 
     def _harmless(self, text: str, marks: Marks) -> str:
-        """The text with a mark for each control token that it spells."""
         if self._controls(text):
             for spelling in self._control_spellings:
                 if spelling in text:
@@ -364,15 +364,16 @@ class ChatTemplate:
         return text
 
     def _hidden(self, message: Message, marks: Marks) -> Message:
-        """The answer with a mark instead of its text."""
         if message.role != "assistant" or not message.content:
             return message
         return replace(message, content=marks.hide(message.content), tokens=())
 
     def _keep_tokens(self, message: Message, marks: Marks, trimmed: bool) -> Message:
-        """Replace the part of an answer that its tokens spell by a mark: all of it, unless a stop string cut it.
+        """Replace the part of an answer that its tokens spell by a mark.  That is all of it, unless a stop string cut
+        it.
 
-        ``trimmed`` leaves out thinking and the white space around the answer, which many templates drop.
+        Args:
+            trimmed: whether to leave out the thinking, and white space around the answer, which many templates drop.
         """
         content, ends = message.content, self._ends(message)
         begin, end = 0, len(content)
@@ -382,7 +383,7 @@ class ChatTemplate:
             begin = len(content) - len(content[begin:].lstrip())
             end = len(content.rstrip())
         first = bisect_left(ends, begin)
-        last = bisect_left(ends, ends[bisect_right(ends, end) - 1])  # after it at most an incomplete character
+        last = bisect_left(ends, ends[bisect_right(ends, end) - 1])  # without an incomplete character at the end
         if first >= last:
             return self._protect(message, marks)
         mark = marks.hide(content[ends[first] : ends[last]], message.tokens[first:last])
@@ -390,10 +391,10 @@ class ChatTemplate:
         return replace(message, content=f"{content[: ends[first]]}{mark}{rest}")
 
     def _ends(self, message: Message) -> list[int]:
-        """The end of each token's text in the message, after a leading zero, up to the first token that does not match.
+        """A zero, and the index in the message at which each token's text ends, up to the first token that differs.
 
-        A control token matches only if it is a mark of thinking: others in an answer must not reach the prompt.  A
-        token of another model, with which the conversation began, matches only if it spells the same in this model.
+        A control token differs unless it is a mark of thinking, so that no other reaches the prompt.  The tokens may be
+        those of another model, with which the conversation began.
         """
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         ends = [0]
@@ -413,14 +414,14 @@ class ChatTemplate:
 
     @cached_property
     def _control_spellings(self) -> list[str]:
-        """The texts of all control tokens, longest first.  Takes one pass over the vocabulary, on first use."""
+        """The texts of all control tokens, longest first."""
         model = self._model
         spellings = {model.special_text(token) for token in range(model.n_vocab) if model.is_control(token)}
         return sorted(spellings - {""}, key=lambda text: (-len(text), text))
 
 
 def _in_plain_words(message: Message, word: str) -> Message:
-    """The message with a word instead of its text, or instead of the names of its calls."""
+    """Replace the text of a message, or the names of its calls, by a word."""
     if "tool_calls" not in message.others:
         return replace(message, content=word, tokens=())
     calls = [{**call, "function": {**call["function"], "name": word}} for call in message.others["tool_calls"]]
@@ -434,7 +435,7 @@ def _with_arguments_in_text(call: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
-    """The conversation with calls as text, and their results as user messages."""
+    """Write calls as text, and their results as user messages."""
     turns: list[Message] = []
     for message in conversation:
         if "tool_calls" in message.others:
@@ -452,12 +453,10 @@ def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
 _GREETINGS: list[list[tuple[Role, str]]] = [[("user", "hello")], [("system", "hello"), ("user", "hello")]]
 
 
-def _think(aloud: bool) -> dict[str, bool]:
-    """The template's variables that switch thinking on or off."""
-    return dict.fromkeys(_THINK_NAMES, aloud)
+def _think(is_on: bool) -> dict[str, bool]:
+    return dict.fromkeys(_THINK_NAMES, is_on)
 
 
 def _headed(turns: Sequence[Message], text: str) -> list[Message]:
-    """The conversation with a text at the start of its first message."""
     first, *rest = turns
     return [replace(first, content=f"{text}\n\n{first.content}"), *rest]

@@ -1,4 +1,4 @@
-"""A conversation as prompt text: by the model's Jinja template, or as a plain dialogue without one."""
+"""Render a conversation as prompt text, with the model's Jinja template or as a plain dialogue."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ TemplateMessage = tuple[Role, str] | tuple[Role, str, Mapping[str, Any]]
 #: Renders a conversation with the template's variables; raises `Refusal` if the template refuses it.
 Render = Callable[[Sequence[TemplateMessage], Mapping[str, Any]], str]
 
-#: A text that templates leave unchanged except for upper and lower case.
+#: A word that templates leave unchanged except for its case.
 PROBE = "pjlocalprobe"
 
-#: Conversations with the probe as a message of that role.  The user's comes first because the others need it.
+#: A conversation with the probe as a message of each role.  The user's comes first, because the others contain a user's
+#: message.
 PROBES: dict[Role, list[TemplateMessage]] = {
     "user": [("user", PROBE)],
     "system": [("system", PROBE), ("user", "hello")],
@@ -31,16 +32,16 @@ PROBES: dict[Role, list[TemplateMessage]] = {
 }
 
 
-def attempt(render: Render, said: Sequence[TemplateMessage], variables: Mapping[str, Any] = {}) -> str | None:
-    """The output of a template; None if it refuses."""
+def attempt(render: Render, messages: Sequence[TemplateMessage], variables: Mapping[str, Any] = {}) -> str | None:
+    """Render messages; None if the template refuses them."""
     try:
-        return render(said, variables)
+        return render(messages, variables)
     except Refusal:
         return None
 
 
 def reaches(render: Render, role: Role) -> bool:
-    """True if a role's text is in the prompt."""
+    """True if the template puts the messages of a role into the prompt."""
     return PROBE in (attempt(render, PROBES[role]) or "").casefold()
 
 
@@ -60,15 +61,15 @@ def jinja(model: Model, process: TemplateProcess) -> Render | None:
         process.close()
         return None
 
-    def render(in_parts: frozenset[Role], said: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
-        messages = [{"role": s[0], "content": _content(s[1], s[0] in in_parts), **_others(s)} for s in said]
-        return process.render(messages, variables)
+    def render(in_parts: frozenset[Role], messages: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
+        dicts = [{"role": m[0], "content": _content(m[1], m[0] in in_parts), **_others(m)} for m in messages]
+        return process.render(dicts, variables)
 
     return _with_parts_where_needed(render)
 
 
-def _others(said: TemplateMessage) -> Mapping[str, Any]:
-    return said[2] if len(said) == 3 else {}
+def _others(message: TemplateMessage) -> Mapping[str, Any]:
+    return message[2] if len(message) == 3 else {}
 
 
 def _content(text: str, in_parts: bool) -> str | list[dict[str, str]]:
@@ -78,7 +79,7 @@ def _content(text: str, in_parts: bool) -> str | list[dict[str, str]]:
 def _with_parts_where_needed(
     render: Callable[[frozenset[Role], Sequence[TemplateMessage], Mapping[str, Any]], str],
 ) -> Render:
-    """Pass each role's content as a text, or as a list of parts if the template needs it.
+    """Wrap a function so that it passes each role's content as a text, or as a list of parts if the template needs one.
 
     Templates of models that also read images (SmolVLM, Idefics) may accept only lists, and ignore texts.
     """
@@ -93,11 +94,11 @@ def _with_parts_where_needed(
 _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 
 
-def dialogue(said: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
-    """A plain dialogue as text, for models without a chat template."""
-    if any(_others(each) for each in said):
+def dialogue(messages: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
+    """Render a plain dialogue, for models without a chat template."""
+    if any(_others(message) for message in messages):
         raise Refusal("it cannot show calls")
-    return "\n\n".join([*(_speech(each[0], each[1]) for each in said), "Assistant:"])
+    return "\n\n".join([*(_speech(message[0], message[1]) for message in messages), "Assistant:"])
 
 
 def _speech(role: Role, text: str) -> str:

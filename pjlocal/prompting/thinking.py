@@ -1,4 +1,4 @@
-"""The thinking of a reasoning model, separated from its answer in the same way for all models."""
+"""Separate the thinking of a reasoning model from its answer."""
 
 from __future__ import annotations
 
@@ -53,16 +53,16 @@ def opened_by(prompt: str) -> Marks | None:
 class Thinking:
     """The state of an answer's thinking, token by token.
 
-    If the answer begins with an opening mark, or the prompt opened the thinking, all tokens up to the closing mark are
-    thought, and also tokens of white space after it.
+    The thinking begins with an opening mark at the beginning of the answer, or in the prompt.  It ends with the closing
+    mark and the white space after it.
 
     Args:
         opened: the marks of the thinking that the prompt opens.
-        may_begin: let an opening mark at the beginning open the thinking.
+        may_begin: whether an opening mark at the beginning of the answer opens the thinking.
     """
 
     def __init__(self, opened: Marks | None = None, may_begin: bool = True) -> None:
-        #: True if the last token is thought; None while the tokens so far may become an opening mark.
+        #: Whether the last token is part of the thinking; None while the tokens so far may become an opening mark.
         self.is_thought: bool | None = None if opened or may_begin else False
         self.marks = opened
         self.n_tokens = 0  # of the thinking, including its marks
@@ -72,7 +72,7 @@ class Thinking:
     def accept(self, spelled: bytes) -> None:
         """Add the next token by its bytes; for a control token, its spelling."""
         if self.is_closed:
-            if self.is_thought:  # the closing mark came last
+            if self.is_thought:  # the last token ended the thinking, or was white space after it
                 self.is_thought = bool(spelled) and not spelled.strip()
                 self.n_tokens += self.is_thought
             return
@@ -95,12 +95,12 @@ class Thinking:
 
     @property
     def is_open(self) -> bool:
-        """True if the next token is thought as well."""
+        """True if the next token is part of the thinking."""
         return self.marks is not None and not self.is_closed
 
     @property
     def ending(self) -> str:
-        """The text that ends an open thought: its closing mark, with the usual text around it."""
+        """The text that ends open thinking: its closing mark, with the usual text around it."""
         if self.marks is None:
             return ""
         before = "" if self.marks.before.isspace() and self._text.endswith(b"\n") else self.marks.before
@@ -123,17 +123,17 @@ V = TypeVar("V", bound=Policy)
 
 @dataclass
 class ThinkingPhase(Generic[V]):
-    """The decisions during the thinking: a `decoding.schedule.Phase` and an `engine.constraint.Gate`.
+    """The part of an answer that a model thinks: a `decoding.schedule.Phase` and an `engine.constraint.Gate`.
 
     thinking: the state of the answer's thinking.
     spell: returns the bytes of a token; for a control token, its spelling.
-    split: returns the tokens of a text with spelled control tokens, within an answer.
+    split: tokenizes a text with spelled control tokens, within an answer.
     force: makes a policy that gives one token the probability 1.
     most: the most tokens of the thinking; None if only the limit of the whole answer applies.
-    most_answer: the most tokens of the answer after it.
+    most_answer: the most tokens of the answer after the thinking.
     openings: tokens with which a constrained answer may begin to think.
-    is_constrained: the answer has a constraint.  The constraint begins after the white space that follows the closing
-        mark.  If it allows the opening mark itself, it begins with the first token and covers the thinking too.
+    is_constrained: whether the answer has a constraint.  The constraint applies after the white space that follows the
+        closing mark.  If it allows the opening mark itself, it applies from the first token on, also to the thinking.
     """
 
     thinking: Thinking
@@ -198,7 +198,7 @@ class ThinkingPhase(Generic[V]):
 
 
 class Token(Protocol):
-    """A token that is known to be thought or not, such as `events.TokenEvent`."""
+    """A token with its text, and whether it is part of the thinking; `events.TokenEvent` is one."""
 
     @property
     def text(self) -> str: ...
@@ -207,9 +207,9 @@ class Token(Protocol):
 
 
 class ThinkingText:
-    """A stream of events to the texts of thinking and answer, without the marks.
+    """Splits a stream of events into the texts of thinking and answer, without the marks.
 
-    Text that may belong to the closing mark, and white space before it, is held back until that is known.
+    Text that may belong to the closing mark, and white space before it, is held back until more is known.
     """
 
     def __init__(self) -> None:
@@ -220,7 +220,7 @@ class ThinkingText:
         self._has_thought = self._has_answered = False  # some text was returned
 
     def push(self, event: Token) -> tuple[str, str]:
-        """The texts that an event adds to the thinking and to the answer."""
+        """Add an event, and return the texts that it adds to the thinking and to the answer."""
         if event.thought:
             self._held += event.text
             self._n_last = len(event.text)
@@ -236,7 +236,7 @@ class ThinkingText:
         return thinking, text
 
     def finish(self) -> tuple[str, str]:
-        """The rest of the thinking, and the text that its last token adds to the answer."""
+        """Return the rest of the thinking, and the text that its last token adds to the answer."""
         held = self._held
         end, after = max(self._ends(), default=(len(held), len(held)))
         thinking = self._take(len(_LAST.sub("", held[:end]).rstrip()))
@@ -248,10 +248,10 @@ class ThinkingText:
         return [marks.close for marks in ([self._marks] if self._marks else MARKS)]
 
     def _ends(self) -> list[tuple[int, int]]:
-        """The begin and end of each closing mark that may end the thinking.
+        """The start and end of each closing mark in the held text that may end the thinking.
 
-        If the prompt opened the thinking, all marks are searched.  A mark that is followed by more thoughts is a
-        quotation.
+        If the prompt opened the thinking, its marks are not known, and all are searched.  A mark with more thinking
+        after it is a quotation.
         """
         held, n_before = self._held, len(self._held) - self._n_last
         find = held.find if self._marks else held.rfind
@@ -288,14 +288,14 @@ class ThinkingText:
 
 
 def split(events: Iterable[Token]) -> tuple[str, str]:
-    """The texts of the thinking and of the answer of all events."""
+    """Split all events of an answer into the texts of thinking and answer."""
     texts = ThinkingText()
     thoughts, answers = zip(*map(texts.push, events), texts.finish(), strict=True)
     return "".join(thoughts), "".join(answers)
 
 
 def answer_start(text: str) -> int:
-    """The index at which the answer begins in a whole text; the text's length if its thought is not closed."""
+    """The index at which the answer begins in a text with thinking; the text's length if the thinking is not closed."""
     thinking = Thinking()
     thinking.accept(text.encode())
     if thinking.marks is None:
@@ -306,7 +306,7 @@ def answer_start(text: str) -> int:
 
 
 def find_thoughts(texts: Sequence[str]) -> list[bool]:
-    """For each token, True if it is thought, judged by the texts.  Used for answers saved without that information."""
+    """Find the tokens of the thinking in an answer that was saved without this information: True for each of them."""
     text = "".join(texts)
     opened = next((marks for marks in MARKS if marks.close in text and marks.open not in text), None)
     thinking, flags = Thinking(opened), []

@@ -1,4 +1,4 @@
-"""Functions that a model may call: how its chat template writes calls, and calls as text if it writes none."""
+"""Functions that a model may call: the syntax of calls in its chat template, or calls as text if it has none."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Control:
 
 @dataclass(frozen=True)
 class Spelled:
-    """A text in which control tokens are spelled, in pieces."""
+    """A text with control tokens, split into texts and control tokens."""
 
     pieces: tuple[str | Control, ...]
 
@@ -40,11 +40,11 @@ class Spelled:
 
     @property
     def lark(self) -> str:
-        """The text as a part of a Lark rule."""
+        """The text in the syntax of a Lark rule."""
         return " ".join(json.dumps(p, ensure_ascii=False) if isinstance(p, str) else f"<[{p.id}]>" for p in self.pieces)
 
     def without(self, beginning: str) -> Spelled:
-        """The text without its given beginning."""
+        """Remove a beginning from the text."""
         first, *others = self.pieces
         rest = str(first).removeprefix(beginning)
         return Spelled((*([rest] if rest else []), *others))
@@ -52,9 +52,9 @@ class Spelled:
 
 @dataclass(frozen=True)
 class CallSyntax:
-    """The text of a call: ``opening``, the function's name, ``between``, and the arguments as JSON.
+    """The syntax of a call: ``opening``, the function's name, ``between``, and the arguments as JSON.
 
-    The text of a template after the arguments is left out, because the answer ends there.
+    The template's text after the arguments is not needed, because the answer ends there.
     """
 
     opening: Spelled
@@ -75,17 +75,17 @@ class CallSyntax:
         return self.mark is not None or self.opening.whole.startswith("{")
 
 
-#: The syntax for templates without one of their own.
+#: The syntax for templates that have none of their own.
 IN_JSON = CallSyntax(Spelled(('{"name": "',)), Spelled(('", "arguments": ',)))
 
 
 @dataclass(frozen=True)
 class CallSupport:
-    """The chat template's support of functions.
+    """The chat template's support for functions.
 
-    shows_tools: it shows functions to the model.
-    syntax: its syntax of a call; None if it writes none, or one whose arguments are not JSON.
-    in_text: it takes the arguments of earlier calls as a text; else as an object.
+    shows_tools: whether it shows functions to the model.
+    syntax: its syntax of calls; None if it has none, or if the arguments are not JSON.
+    in_text: whether the arguments of earlier calls must be a text instead of an object.
     """
 
     shows_tools: bool = False
@@ -97,7 +97,7 @@ class CallSupport:
 class Tools:
     """The functions that one answer may call.
 
-    opening: text at the end of the prompt, with spelled control tokens: the beginning of a call.
+    opening: the beginning of a call, put at the end of the prompt; may spell control tokens.
     """
 
     offered: Sequence[Tool] = ()
@@ -117,12 +117,12 @@ _ARGUMENTS = re.compile(rf'\{{\s*"{_KEY}"\s*:\s*"{_VALUE}"\s*\}}')
 
 
 def find_support(render: Render, spelled: Callable[[str], Spelled]) -> CallSupport:
-    """Find how a template shows functions and writes calls, by rendering a test call."""
+    """Render a test call to find out how a template shows functions and writes calls."""
     variables = {"tools": [_TOOL]}
     head = attempt(render, [("user", PROBE)], variables) or ""
     shows_tools = _NAME in head
     opened = [at for marks in MARKS if (at := head.find(marks.open, head.rfind(PROBE))) >= 0]
-    head = head[: min(opened, default=len(head))]  # without an opened or empty thought
+    head = head[: min(opened, default=len(head))]  # without thinking that the prompt opens
     for in_text in (False, True):
         arguments: Any = {_KEY: _VALUE}
         call = make_call("pjlocal00", _NAME, json.dumps(arguments) if in_text else arguments)
@@ -142,7 +142,7 @@ def find_support(render: Render, spelled: Callable[[str], Spelled]) -> CallSuppo
 
 
 def make_call(number: str, name: str, arguments: Any) -> dict[str, Any]:
-    """A call in the format of OpenAI's messages.  Templates take the arguments as an object or as a text."""
+    """A call in the format of OpenAI's messages.  The arguments are an object or a text."""
     return {"id": number, "type": "function", "function": {"name": name, "arguments": arguments}}
 
 
@@ -169,7 +169,7 @@ def describe_calls(calls: Sequence[Mapping[str, Any]]) -> str:
 
 
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
-    """A JSON value with all its texts changed, except for the keys of objects."""
+    """Change all texts in a JSON value, except for the keys of objects."""
     if isinstance(value, str):
         return change(value)
     if isinstance(value, Mapping):

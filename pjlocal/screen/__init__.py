@@ -1,1 +1,1 @@
-"""Rich and the terminal: display of token events.  Never imports llama.cpp; control codes in texts have no effect."""
+"""Show token events with Rich on a terminal.  Nothing here imports llama.cpp, or writes control codes from texts."""

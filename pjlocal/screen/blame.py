@@ -1,4 +1,4 @@
-"""Tokens in the colour of the view that wrote them."""
+"""Colour tokens by the view that wrote them."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ _KIND_STYLES = {"resampled": "underline", "bonus": "bold", "given": "dim", "acce
 
 
 def blame_style(event: TokenEvent, no_color: bool = False) -> str:
-    """Rich style of a token: the writer's colour, or none if all wrote it; underlined: resampled; bold: bonus."""
+    """Rich style of a token: the writer's colour (none if all views wrote it), underlined if resampled, bold if a
+    bonus."""
     return written_style(event.writer, event.kind, no_color)
 
 
 def written_style(writer: str | None, kind: str, no_color: bool = False) -> str:
-    """Rich style of a text, by its writer and kind."""
+    """Rich style of a text with this writer and kind."""
     return f"{_view_style(writer, no_color)} {_KIND_STYLES.get(kind, '')}".strip()
 
 
@@ -34,7 +35,7 @@ def _view_style(name: str | None, no_color: bool) -> str:
 
 
 def blame(preferences: Mapping[str, Sequence[str]], mode: str | None, no_color: bool = False) -> Tint:
-    """The colours of the views, with their preferences; in mode ``both`` the judge stands for all."""
+    """The colours of the views with their preferences.  In mode ``both``, the judge's colour means all views."""
     from rich.text import Text
 
     line = Text()

@@ -1,4 +1,4 @@
-"""The choice of a display for an output, and of the colours for a view."""
+"""Choose a display for an output, and the colours for a view of an answer."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .tint import Tint, TintedDisplay
 
 
 class ColouredAnswer(Protocol):
-    """The properties of an answer that colours depend on: mode, preferences, and which of them push."""
+    """The properties of an answer on which colours depend: mode, preferences, and the ones that push."""
 
     @property
     def mode(self) -> str: ...

@@ -1,4 +1,4 @@
-"""The terminal: Rich's console, the spinner, and keys that are typed while an answer is written."""
+"""The terminal: Rich's console, the spinner, and the keys typed while an answer is written."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def make_console(file: IO[str]) -> Console:
 
 
 class Spinner:
-    """A spinner on standard error with the current work, if that is a terminal.  It disappears when text comes."""
+    """A spinner with a text on standard error, if that is a terminal."""
 
     def __init__(self) -> None:
         self._status: Status | None = None
@@ -61,21 +61,22 @@ class Spinner:
 
     def resume(self) -> None:
         if self._status:
-            self._status = make_console(sys.stderr).status(self._status.status)  # a new one, which has drawn no rows
+            # A new status has drawn no rows, so it erases none.
+            self._status = make_console(sys.stderr).status(self._status.status)
             self._status.start()
 
 
 class KeysUnseen:
-    """Terminal modes in which keys are not echoed, and wait unchanged.
+    """Terminal modes in which keys are not echoed, and wait unchanged until they are read.
 
     Args:
-        keeps_all: whether keys before Ctrl-C are kept; `take` puts them into `taken`.
+        keeps_typed: whether Ctrl-C keeps the keys typed before it.
 
     Raises:
         OSError, ValueError, AttributeError: standard input is not a terminal.
     """
 
-    def __init__(self, keeps_all: bool) -> None:
+    def __init__(self, keeps_typed: bool) -> None:
         import termios
 
         self.taken: list[bytes] = []
@@ -84,9 +85,9 @@ class KeysUnseen:
         self._descriptor = sys.stdin.fileno()
         self._before = termios.tcgetattr(self._descriptor)
         self._now = [*self._before]
-        self._now[0] &= ~termios.ICRNL  # or Enter would come as Ctrl-J
+        self._now[0] &= ~termios.ICRNL  # keeps Enter from becoming Ctrl-J
         self._now[3] &= ~(termios.ECHO | termios.ICANON)
-        self._now[3] |= termios.NOFLSH if keeps_all else 0
+        self._now[3] |= termios.NOFLSH if keeps_typed else 0
         self._set(self._now)
 
     def _set(self, modes: list[Any]) -> None:
@@ -94,8 +95,11 @@ class KeysUnseen:
             self._termios.tcsetattr(self._descriptor, self._termios.TCSANOW, modes)
 
     def take(self) -> None:
-        """Read the keys typed so far.  If 4 KiB wait, as after a paste, the terminal does not even see Ctrl-C."""
-        if self._is_taking or not suspend.has_changes():  # an editor has the terminal
+        """Read the keys typed so far into ``taken``.
+
+        It must be called often: while 4 KiB of keys wait, as after a paste, the terminal does not see Ctrl-C.
+        """
+        if self._is_taking or not suspend.has_changes():  # without changes, an editor uses the terminal
             return
         self._is_taking = True
         with contextlib.suppress(OSError):
@@ -115,20 +119,20 @@ class KeysUnseen:
         self._set(self._now)
 
 
-_keeper: KeysUnseen | None = None  # of a chat
+_keeper: KeysUnseen | None = None  # the modes of a chat
 
 
 def take_keys() -> None:
-    """Keep the keys typed so far for the next prompt of a chat, if there is one."""
+    """Keep the keys typed so far for the chat's next prompt; does nothing outside a chat."""
     if _keeper:
         _keeper.take()
 
 
 @contextlib.contextmanager
 def keys_unseen() -> Iterator[None]:
-    """Do not echo keys typed within; they wait unchanged for the next prompt."""
+    """Do not echo keys typed in the body; they wait unchanged for the next prompt."""
     try:
-        modes = KeysUnseen(keeps_all=False)
+        modes = KeysUnseen(keeps_typed=False)
     except (ImportError, OSError, ValueError, AttributeError):  # no terminal, or Windows
         yield
         return
@@ -141,10 +145,10 @@ def keys_unseen() -> Iterator[None]:
 
 @contextlib.contextmanager
 def keys_kept() -> Iterator[list[bytes]]:
-    """Do as `keys_unseen` for a whole chat, and keep keys before Ctrl-C: `take_keys` puts them into the list."""
+    """Do not echo keys typed in the body, a whole chat.  `take_keys` appends them to the list; Ctrl-C drops none."""
     global _keeper
     try:
-        _keeper = KeysUnseen(keeps_all=True)
+        _keeper = KeysUnseen(keeps_typed=True)
     except (ImportError, OSError, ValueError, AttributeError):
         yield []
         return

@@ -1,4 +1,4 @@
-"""Bare text, as a pipe gets it.  Consumes token events; knows nothing of models."""
+"""Show an answer as plain text, as for a pipe."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ def local_time(seconds: float) -> str:
 
 
 def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
-    """The same events; return when the first one is available."""
+    """Wait for the first event, and return all of them."""
     rest = iter(events)
     return itertools.chain(list(itertools.islice(rest, 1)), rest)
 
 
 def cut_off(n_tokens: int, n_limited: int, most: int, allows: str, while_thinking: str = "") -> str:
-    """A message that an answer was cut off, and how to get a longer one.
+    """A message that an answer was cut off, with advice on how to get a longer one.
 
     Args:
         n_limited, most: the number of tokens that count towards the limit, and the limit.  If fewer were written, the
-            context is full.
+            context was full.
         allows: how to raise the limit.
-        while_thinking: the words for an answer that was cut off in its thinking.
+        while_thinking: the words for an answer that was cut off while thinking.
     """
     n = n_limited or n_tokens
     cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
@@ -45,10 +45,10 @@ def cut_off(n_tokens: int, n_limited: int, most: int, allows: str, while_thinkin
 
 
 def in_columns(head: str, text: str, file: IO[str]) -> str:
-    """A head and a text; on a terminal the text is wrapped between words and indented.
+    """Format a head and a text.  On a terminal the text is indented and wrapped between words.
 
-    Pipes get one line.  A word longer than a row, such as a path, is not split: the terminal wraps it, and copying it
-    gives the whole word.
+    Pipes get one line.  A word that is longer than a row, such as a path, is left to the terminal to wrap, so that it
+    can be copied whole.
     """
     if not file.isatty():
         return head + text
@@ -95,7 +95,7 @@ class Display:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *exc: object) -> None:
-        """End the last line, also of an interrupted answer, unless the output is closed."""
+        """End the last line, even of an interrupted answer, unless the output is closed."""
         if kind and issubclass(kind, OSError):
             return
         self._add(*self._texts.finish(), "")
@@ -117,7 +117,7 @@ class Display:
             self._at_line_start = answer.endswith("\n")
 
     def _end_thoughts(self, gap: str = "") -> None:
-        """End the last line of the thoughts, with a gap below it where the answer follows."""
+        """End the last line of the thoughts, with a gap below it if the answer follows."""
         if self._is_thinking:
             self._write(f"\n{gap}", file=self._thoughts)
         self._is_thinking = False
@@ -138,7 +138,7 @@ class Silent(Display):
         pass
 
 
-#: Where several views live.
+#: Descriptions of the layouts.
 LIVING = {"contexts": "in contexts side by side", "batched": "in one batch"}
 
 
@@ -154,8 +154,8 @@ def statistics_line(
 
     Args:
         draft: the statistics of the first answer in mode ``rewrite``.
-        of_model: the filters taken from the model's file, in words.
-        placed: the devices of the model's layers, in words.
+        of_model: the sampling settings from the model's file, as text.
+        placed: the devices of the model's layers, as text.
         layout: the layout of several views.
         best: the answers among which this one was chosen, in words.
     """

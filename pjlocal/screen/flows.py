@@ -1,4 +1,4 @@
-"""Texts under way: finished parts can be printed permanently; the rest may still change."""
+"""Growing texts, whose finished parts can be printed permanently while the rest may still change."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .markdown import finished_blocks, markdown
 
 
 class Flow(Protocol):
-    """A text under way: finished parts can be taken; the rest may still change."""
+    """A growing text, from which finished parts can be taken while the rest may still change."""
 
     def add(self, text: str, style: str) -> None: ...
 
@@ -22,7 +22,7 @@ class Flow(Protocol):
 
 
 class LineFlow:
-    """Plain text with a style for each token; a line is finished at its end, and the terminal wraps it."""
+    """Plain text with a style for each token.  A line is finished at its line break; the terminal wraps it."""
 
     def __init__(self) -> None:
         self._lines: list[Text] = []
@@ -48,7 +48,7 @@ class LineFlow:
 
 
 def _unwrapped(line: Text) -> Text:
-    """The line as it is: the terminal itself wraps it, so that a selection of it is one line."""
+    """The line without wrapping: the terminal wraps it, so that it can be selected as one line."""
     line.no_wrap, line.overflow = True, "ignore"
     return line
 
@@ -72,7 +72,7 @@ class MarkdownFlow:
 
 
 class ThoughtsFlow:
-    """Thoughts: their text, or, where that is not shown, one line that counts their tokens."""
+    """The thoughts, or one line that counts their tokens."""
 
     def __init__(self, *, shown: bool) -> None:
         self._lines = LineFlow() if shown else None

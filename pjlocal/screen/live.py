@@ -1,4 +1,4 @@
-"""An answer on a terminal while it is written: finished parts are printed permanently, the rest is redrawn below."""
+"""Show an answer on a terminal while it is written: finished parts are printed permanently, the rest is redrawn."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from .region import LiveRegion
 if TYPE_CHECKING:
     from ..events import TokenEvent
 
-_REDRAW_S = 1 / 15  # at least, from one drawing to the next
-_REDRAW_SHARE = 1 / 25  # of the time, at most, is spent on drawing
-_SETTLE_S = 0.3  # without a drawing after each resize: tmux has folded its rows up to 0.25 s before it tells the size
+_REDRAW_S = 1 / 15  # least time from one drawing to the next
+_REDRAW_SHARE = 1 / 25  # the largest share of the time that is spent on drawing
+_SETTLE_S = 0.3  # pause after a resize: tmux wraps its rows up to 0.25 s before it reports the size
 
 
 class LiveDisplay(Display):
-    """An answer as it is written, with a status line below it until it is done.
+    """An answer while it is written, with a status line below it until it is done.
 
     Args:
-        flow: of the answer.
-        thoughts: whether the thoughts before it are shown; else one line counts their tokens.
-        style: a token's, as Rich writes it.
-        status: asked for the status line whenever it is drawn; None for none.
+        flow: the flow of the answer's text.
+        thoughts: whether the thoughts are shown above it.  If not, one line counts their tokens.
+        style: returns the Rich style of a token.
+        status: returns the status line when it is drawn; None for no status line.
     """
 
     def __init__(

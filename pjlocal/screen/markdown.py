@@ -1,4 +1,4 @@
-"""Untrusted Markdown on a terminal, with every character that has a meaning, in the order of the text."""
+"""Show untrusted Markdown on a terminal, without losing or reordering any of its text."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
     from markdown_it.rules_inline import StateInline
     from markdown_it.token import Token
 
-_DEEPEST = 40  # so deep may lists and quotes stand in each other
-_NARROW = 8  # columns: what is set in does not get narrower
-_CELL = 6  # columns of a table's narrowest cell
+_DEEPEST = 40  # levels of nested lists and quotes
+_NARROW = 8  # least width in columns of indented text
+_CELL = 6  # least width in columns of a table's cell
 
 
 def markdown(text: str) -> RenderableType:
-    """Untrusted Markdown as a renderable: line breaks stay, links show their address, and HTML is plain text.
+    """A renderable of untrusted Markdown.  Line breaks stay, links show their address, and HTML is plain text.
 
-    Printed with ``overflow="ignore"``, it leaves long words and lines of code to the terminal, which wraps them so
-    that they are copied whole.
+    Print it with ``overflow="ignore"`` to let the terminal wrap long words and lines of code, so that they can be
+    copied whole.
     """
     tokens = _parsed(text)
-    if any(token.level >= _DEEPEST - 1 for token in tokens):  # the parser leaves out what stands deeper
+    if any(token.level >= _DEEPEST - 1 for token in tokens):  # the parser drops deeper parts
         return Text(text)
     renderable = _Markdown("", code_theme="ansi_dark", hyperlinks=False)
     renderable.parsed = tokens
@@ -47,17 +47,19 @@ def _parser() -> MarkdownIt:
     from markdown_it import MarkdownIt
 
     parser = MarkdownIt("commonmark", {"html": False, "maxNesting": _DEEPEST}).enable("strikethrough").enable("table")
-    # Without titles by a line below them, which a text above "---" need not be; definitions of links, which would
-    # vanish; and names of characters, which a text about HTML shows.
+    # Disabled: headings by a line below them, because a text above "---" may not be one; definitions of links, which
+    # would disappear; and entities, which a text about HTML should show.
     parser.disable(["lheading", "reference", "entity"])
     parser.inline.ruler.at("escape", _escape)
-    parser.normalizeLink = lambda url: url  # type: ignore[method-assign]  # an address as it was written
+    parser.normalizeLink = lambda url: url  # type: ignore[method-assign]  # show addresses unchanged
     return parser
 
 
 def _escape(state: StateInline, silent: bool) -> bool:
-    """Remove a backslash only before a character that Markdown would take as a mark; backslashes of LaTeX, paths and
-    regular expressions stay."""
+    """Remove a backslash only where it keeps a character from being Markdown.
+
+    Backslashes in LaTeX, paths and regular expressions stay.
+    """
     text, at = state.src, state.pos
     if text[at] != "\\" or not (mark := text[at + 1 : at + 2]) or not re.match(r"[!-/:-@\[-`{-~]", mark):
         return False
@@ -83,7 +85,7 @@ def _parsed(text: str) -> list[Token]:
 
 
 def _add_surplus_cells(tokens: list[Token], lines: list[str]) -> None:
-    """Append cells beyond the columns of a table's head, which the parser drops, to the row's last cell."""
+    """Append the cells that a row has beyond the table's header to its last cell, because the parser drops them."""
     from markdown_it.rules_block.table import escapedSplit
 
     n_cells = 0
@@ -101,8 +103,7 @@ def _add_surplus_cells(tokens: list[Token], lines: list[str]) -> None:
 
 
 def _spelled_out(tokens: list[Token]) -> list[Token]:
-    """The tokens of a line of text, with the parts that a parser loses: line breaks, addresses, and marks without a
-    meaning."""
+    """Turn line breaks, addresses, and marks that are not emphasis into text, so that Rich shows them."""
     made: list[list[Token]] = [[token] for token in tokens]
     opened: list[int] = []
     for i, token in enumerate(tokens):
@@ -125,7 +126,7 @@ def _spelled_out(tokens: list[Token]) -> list[Token]:
 
 
 def _is_emphasis(mark: str, before: str, inner: Iterator[str], after: str) -> bool:
-    """True if marks around a text are emphasis, unlike those in 2*3*4, *.txt, __init__ or _name."""
+    """True if marks around a text mean emphasis, unlike those in 2*3*4, *.txt, __init__ or _name."""
     if mark[0] == "_":
         return any(re.search(r"\s", part) for part in inner)
     if mark == "*" and (next(inner).startswith((".", "/", ")")) or re.match(r"[A-Za-z0-9_(]", after)):
@@ -134,8 +135,10 @@ def _is_emphasis(mark: str, before: str, inner: Iterator[str], after: str) -> bo
 
 
 def _around_link(opening: Token, inner: str, before: str) -> tuple[list[Token], list[Token]]:
-    """The texts around the text of a link: its address, or the original brackets if it may not be a link, as in
-    f[i](x)."""
+    """The tokens before and after the text of a link.
+
+    They show its address, or the original brackets if it may not be a link, as in f[i](x).
+    """
     address, title = str(opening.attrs["href"]), opening.attrs.get("title")
     if opening.info == "auto":
         usual = re.match(r"(https?|ftp|mailto):", address) is not None
@@ -190,7 +193,7 @@ class _Heading(Heading):
 
 
 def _wrapped_at_words(text: Text, options: ConsoleOptions) -> Text:
-    """The text wrapped at words; longer words stay whole if the terminal wraps them."""
+    """Wrap a text at words if the terminal wraps longer words itself; otherwise return it unchanged."""
     if options.overflow != "ignore":
         return text
     lines: list[Text] = []
@@ -209,7 +212,7 @@ def _wrapped_at_words(text: Text, options: ConsoleOptions) -> Text:
 
 
 class _CodeBlock(CodeBlock):
-    """Code that can be copied, without a frame.  The text of its fence beyond the language is shown above it."""
+    """Code without a frame, so that it can be copied.  Text after the language of its fence is shown above it."""
 
     @classmethod
     def create(cls, markdown: Markdown, token: Token) -> _CodeBlock:
@@ -235,7 +238,7 @@ class _CodeBlock(CodeBlock):
 
 @cache
 def _language(info: str) -> str:
-    """The language that the fence names first; empty if it is unknown."""
+    """The language in the first word after a fence; empty if it is unknown."""
     name = info.partition(" ")[0]
     return name if name and Syntax("", name).lexer else ""
 
@@ -258,7 +261,7 @@ class _ListItem(ListItem):
     number = mark = ""
 
     def render_bullet(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
-        # A plus sign may be one, as in an addition or a list of changes.
+        # A plus sign may be meant, as in an addition or a list of changes.
         bullet = "•" if self.mark != "+" and list(self.elements) else self.mark  # type: ignore[call-overload]
         mark = Segment(f" {bullet} ", console.get_style("markdown.item.bullet"))
         return _set_in(console, options, self.elements, self.style, mark, Segment("   "))
@@ -271,7 +274,7 @@ class _ListItem(ListItem):
 def _set_in(
     console: Console, options: ConsoleOptions, elements: Any, style: Style, first: Segment, others: Segment
 ) -> Iterator[Segment]:
-    """The elements after a mark, or below it on a narrow screen."""
+    """Render elements to the right of a mark, or below it on a narrow screen."""
     room = options.max_width - first.cell_length
     narrow = room < _NARROW
     inside = options if narrow else options.update(width=room)
@@ -302,7 +305,7 @@ class _Table(TableElement):
 
 
 def _as_records(header: list[Text], rows: list[list[Text]]) -> Iterable[Text]:
-    """A table that is too wide for the screen, with one line for each cell."""
+    """The cells of a table that is too wide for the screen, one to a line."""
     if not rows:
         yield Text(" | ").join(header)
     for i, row in enumerate(rows):
@@ -315,8 +318,10 @@ def _as_records(header: list[Text], rows: list[list[Text]]) -> Iterable[Text]:
 
 
 class _Markdown(Markdown):
-    """Rich's, but without empty rows at its ends, and its rows end where their text ends: spaces up to the edge of the
-    screen would become rows of their own once that gets narrower."""
+    """Rich's Markdown without empty rows at its ends and without spaces at the ends of rows.
+
+    Rich fills rows with spaces, which would wrap into rows of their own when the screen gets narrower.
+    """
 
     elements: ClassVar[Any] = {
         **Markdown.elements,
@@ -332,7 +337,7 @@ class _Markdown(Markdown):
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Any]:
         segments: Any = super().__rich_console__(console, options)
-        begun, empty = False, 0  # rows since the last that is not
+        begun, empty = False, 0  # empty rows since the last row with text
         for line in Segment.split_lines(segments):
             while line and not line[-1].text.strip():
                 line.pop()
@@ -346,17 +351,20 @@ class _Markdown(Markdown):
 
 
 def finished_blocks(text: str) -> tuple[str, int, str]:
-    """The beginning of a Markdown text that later text cannot change, the blank rows to show below it, and the rest.
+    """Split a growing Markdown text after the last block that later text cannot change.
 
-    The rest begins with a block, with an item of a list, or with what stands in code behind a blank line; then the
-    fence stands before it again.
+    It is split before a block, before an item of a list, or after a blank line in code.
+
+    Returns:
+        The beginning, the number of blank rows to show below it, and the rest, which repeats the fence if the split is
+        in code.
     """
     fence = opening = again = ""
     done = gap = at = blanks = 0
     in_list = in_code = False
     for line in text.splitlines(keepends=True):
         if not line.endswith("\n") and not re.search(r"\S\s", line):
-            break  # it may become anything
+            break  # an unfinished line may still change its meaning
         stripped, flush = line.strip(), not line[0].isspace()
         if fence:
             if stripped.startswith(fence) and not stripped.strip(fence[0]):

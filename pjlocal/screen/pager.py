@@ -1,4 +1,4 @@
-"""Pages that fill the terminal: they scroll, and the caller defines other keys."""
+"""Show pages that fill the terminal and scroll.  The caller may define more keys."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Pager:
 
     page: the content, for a width in columns and with or without colours.
     notice: the beginning of the status line.
-    hint: the keys in words, at the end of the status line, where it may be cut off.
+    hint: a description of the keys, at the end of the status line, where it may be cut off.
     keys: actions by key; after an action the page is shown from its top.
     search: called with the words typed after a slash; None scrolls to the next row that contains them, and the key n to
         the one after it.
@@ -46,12 +46,12 @@ class Pager:
     widest: int | None = None
     _found: str = ""  # the words of the last search
     _hit: int = -1  # the row that contains them
-    _top: int = 0  # row of the page that stands in the first row of the screen
+    _top: int = 0  # row of the page in the first row of the screen
     _rows: list[str] = field(default_factory=list)
     _drawn_for: int | None = None  # columns
 
     def run(self) -> None:
-        """Until q, Ctrl-C, Ctrl-D or `leave`."""
+        """Run until q, Ctrl-C, Ctrl-D or `leave`."""
         self._words = Buffer(multiline=False, accept_handler=self._search)
         self._body = FormattedTextControl(self._window, focusable=True, show_cursor=False)
         status = Window(FormattedTextControl(self._status_line), height=_STATUS_ROWS, wrap_lines=False)
@@ -72,7 +72,7 @@ class Pager:
             full_screen=True,
             color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
         )
-        self._app.run(handle_sigint=False)  # whoever handles SIGINT goes on doing so
+        self._app.run(handle_sigint=False)  # keeps the current handler of SIGINT
 
     def leave(self) -> None:
         self._app.exit()

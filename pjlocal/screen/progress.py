@@ -35,7 +35,7 @@ class Bars:
 
 @contextmanager
 def progress_bars(*columns: ProgressColumn) -> Iterator[Bars]:
-    """Show progress bars within, each with a text and these columns; by default the count and the time left."""
+    """Show progress bars in the body.  Each has a text and these columns, by default the count and the time left."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = make_console(sys.stderr)

@@ -1,4 +1,4 @@
-"""Colours of tokens by the preference that pushed them most."""
+"""Colour tokens by the preference that pushed them most."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .tint import Tint, color_of, number_of
 if TYPE_CHECKING:
     from ..events import TokenEvent
 
-#: Styles by how many times more probable a preference made the token.
+#: Styles by the factor by which a preference made the token more probable.
 _STEPS = {1.1: "", 2: "bold", 10: "bold reverse"}
 _STEPS_NO_COLOR = {1.1: "dim", 2: "", 10: "bold"}
 _NO_COLOR = ("underline", "reverse", "italic", "underline italic", "reverse italic", "reverse underline")

@@ -1,4 +1,4 @@
-"""Rows at the end of the screen that are redrawn."""
+"""Redraw rows at the end of the screen."""
 
 from __future__ import annotations
 
@@ -13,28 +13,30 @@ from . import suspend
 
 
 def reflows() -> bool:
-    """True if the terminal rewraps its rows when it gets narrower.  Most do; xterm, GNU screen and the Linux console
-    cut them off."""
+    """True if the terminal wraps its rows again when it gets narrower.
+
+    Most terminals do; xterm, GNU screen and the Linux console cut rows off."""
     term = os.environ.get("TERM", "")
     cuts = term == "linux" or term.startswith("screen") or "XTERM_VERSION" in os.environ
     return "TMUX" in os.environ or not cuts
 
 
 def print_permanently(console: Console, renderable: RenderableType) -> None:
-    """Print text that stays on the screen.  The terminal wraps long rows, so that a selection has only the text's line
-    ends."""
+    """Print text that stays on the screen.
+
+    The terminal wraps long rows, so that a selection has no line breaks except those of the text."""
     console.print(renderable, crop=False, overflow="ignore")
 
 
 def _rows(console: Console, live: RenderableType) -> list[list[Segment]]:
-    """The rows in which `print_permanently` would appear on the screen."""
+    """The rows in which the result of `print_permanently` would appear on the screen."""
     options = console.options.update(overflow="ignore")
     width = options.max_width
     return [row for line in Segment.split_lines(console.render(live, options)) for row in _wrapped(line, width)]
 
 
 def _wrapped(line: list[Segment], width: int) -> Iterator[list[Segment]]:
-    """A line cut at the width of the screen, as by a terminal."""
+    """Split a line at the width of the screen, as a terminal does."""
     row: list[Segment] = []
     filled = 0
     for segment in line:
@@ -55,7 +57,7 @@ def _wrapped(line: list[Segment], width: int) -> Iterator[list[Segment]]:
 class LiveRegion:
     """Rows at the end of the screen that are erased and drawn again, each time in one write.
 
-    Between two drawings the terminal may have been resized: rows that have become too long for it then take several.
+    If the terminal got narrower between two drawings, a row may take several rows of the screen.
     """
 
     def __init__(self, console: Console) -> None:
@@ -64,14 +66,14 @@ class LiveRegion:
 
     @suspend.busy()
     def draw(self, live: RenderableType, above: Sequence[RenderableType] = ()) -> None:
-        """Print ``above`` for good, and show the end of ``live`` below it, as much as fits on the screen."""
+        """Print ``above`` permanently, and below it the end of ``live`` that fits on the screen."""
         console = self._console
         lines = _rows(console, live)[-max(1, console.height - 1) :] or [[]]
         with console.capture() as capture:
             for renderable in above:
                 print_permanently(console, renderable)
             console.print(SegmentLines(lines, new_lines=True), end="", crop=False)
-        # A synchronized update (mode 2026), where the terminal knows it, shows nothing half drawn.
+        # Terminals that support synchronized updates (mode 2026) show no half-drawn rows.
         text = capture.get().removesuffix("\n")
         self._write(f"\x1b[?2026h\x1b[?25l{self._erase()}{text}\x1b[?2026l")
         self._widths = [Segment.get_line_length(line) for line in lines]
@@ -86,13 +88,13 @@ class LiveRegion:
         self._widths = []
 
     def _erase(self) -> str:
-        """The codes that go from the end of the last row to the start of the first, and clear from there on."""
+        """The escape codes that move from the end of the last row to the start of the first, and clear the rest."""
         if not self._widths:
             return ""
         columns = self._console.width
         rows = sum(max(1, -(-width // columns)) for width in self._widths) if reflows() else len(self._widths)
         up = min(rows, self._console.height) - 1
-        # The first row by itself: tmux takes clearing from the top left corner on for a new page and keeps the old one.
+        # Clear the first row by itself: if all is cleared from the top left corner, tmux keeps the old page.
         return f"\r\x1b[{up}A\x1b[K\x1b[B\x1b[J\x1b[A" if up else "\r\x1b[K"
 
     def _write(self, text: str) -> None:

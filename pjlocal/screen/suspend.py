@@ -1,4 +1,4 @@
-"""Ctrl-Z: changes to the terminal are undone before the process stops, and made again afterwards."""
+"""Handle Ctrl-Z: undo changes to the terminal before the process is suspended, and make them again afterwards."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ class Change(Protocol):
     """A change to the terminal, such as a hidden cursor, other modes, or rows that are redrawn."""
 
     def suspend(self) -> None:
-        """Undo the change, before the process stops."""
+        """Undo the change, before the process is suspended."""
 
     def resume(self) -> None:
         """Make the change again when the process continues; other programs may have written to the screen."""
 
 
-_changes: list[Change] = []  # in force, the oldest first
-_previous: Any = None  # what SIGTSTP does when there are none
+_changes: list[Change] = []  # the registered changes, the oldest first
+_previous: Any = None  # the handler of SIGTSTP while there are no changes
 _n_busy = 0
-_is_wanted = False
-#: What suspends a prompt, which restores the terminal by itself; None while there is no prompt.
+_is_requested = False
+#: Suspends the current prompt, which restores the terminal by itself; None without a prompt.
 _prompt: Callable[[], None] | None = None
 
 
@@ -55,7 +55,7 @@ def remove(change: Change) -> None:
 
 @contextmanager
 def in_force(change: Change) -> Iterator[None]:
-    """Register a change within."""
+    """Register a change in the body."""
     add(change)
     try:
         yield
@@ -70,7 +70,7 @@ def has_changes() -> bool:
 
 @contextmanager
 def undone() -> Iterator[None]:
-    """Undo the changes within, for another program."""
+    """Undo all changes in the body, for another program."""
     changes = _changes[:]
     _changes.clear()
     for change in reversed(changes):
@@ -85,21 +85,21 @@ def undone() -> Iterator[None]:
 
 @contextmanager
 def busy() -> Iterator[None]:
-    """Delay a stop of the process until the end, while changes are made."""
-    global _n_busy, _is_wanted
+    """Delay a Ctrl-Z until the end of the body, which changes the terminal."""
+    global _n_busy, _is_requested
     _n_busy += 1
     try:
         yield
     finally:
         _n_busy -= 1
-        if _is_wanted and not _n_busy:
-            _is_wanted = False
+        if _is_requested and not _n_busy:
+            _is_requested = False
             stop()
 
 
 @contextmanager
 def at_prompt(suspend: Callable[[], None]) -> Iterator[None]:
-    """Register a prompt within, with the function that suspends it."""
+    """Register a function that suspends the prompt in the body."""
     global _prompt
     _prompt = suspend
     try:
@@ -109,14 +109,14 @@ def at_prompt(suspend: Callable[[], None]) -> Iterator[None]:
 
 
 def stop() -> None:
-    """Undo all changes, stop, and make them again after SIGCONT."""
+    """Undo all changes, suspend the process, and make them again after SIGCONT."""
     assert _SIGTSTP is not None
     for change in reversed(_changes):
         with suppress(OSError):
             change.suspend()
     before = signal.signal(_SIGTSTP, signal.SIG_DFL)
     stopped = time.monotonic()
-    signal.raise_signal(_SIGTSTP)  # returns when the process goes on
+    signal.raise_signal(_SIGTSTP)  # returns when the process continues
     add_pause(time.monotonic() - stopped)
     signal.signal(_SIGTSTP, before)
     for change in _changes:
@@ -125,7 +125,7 @@ def stop() -> None:
 
 
 def stop_all() -> None:
-    """Do as `stop` with all processes of the group, like Ctrl-Z on a terminal in its usual modes."""
+    """Suspend all processes of the group, like Ctrl-Z on a terminal in its usual modes; see `stop`."""
     assert _SIGTSTP is not None
     before = signal.signal(_SIGTSTP, signal.SIG_IGN)
     os.kill(0, _SIGTSTP)
@@ -134,10 +134,10 @@ def stop_all() -> None:
 
 
 def _handle(signum: int, frame: object) -> None:
-    global _is_wanted
+    global _is_requested
     if _prompt:
         _prompt()
     elif _n_busy:
-        _is_wanted = True
+        _is_requested = True
     else:
         stop()

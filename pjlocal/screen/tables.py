@@ -1,4 +1,4 @@
-"""Tables for Rich to draw."""
+"""Make tables for Rich to draw."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def settings(groups: Iterable[Settings], in_force: Mapping[str, str], named: str
 
 
 def _plain(value: Any, unset: str) -> str:
-    """A setting's value as a user would type it."""
+    """A setting's value in the form that a user types."""
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, tuple):

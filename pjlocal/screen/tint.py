@@ -1,4 +1,4 @@
-"""Tokens in colours, with a legend in a line above."""
+"""Show tokens in colours, with a legend in a line above."""
 
 from __future__ import annotations
 
@@ -18,18 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Tint:
-    """legend: the meaning of the styles; style: a token's Rich style."""
+    """The colours of an answer.
+
+    legend: explains the styles.
+    style: returns a token's Rich style.
+    """
 
     legend: Text
     style: Callable[[TokenEvent], str]
 
 
 class TintedDisplay(Display):
-    """Text on a terminal, every token in its style, below the legend.  One line counts the tokens of thoughts that are
-    not shown.
+    """Text on a terminal, every token in its style, below the legend.
+
+    If thoughts are not shown, one line counts their tokens.
 
     Args:
-        tint: None for text without colours.
+        tint: the colours; None for text without colours.
     """
 
     def __init__(self, console: Console, tint: Tint | None, thoughts: Thoughts = "show") -> None:

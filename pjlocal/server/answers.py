@@ -36,7 +36,7 @@ from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
 ALIVE_S = 2.0  # the most seconds between two lines of a stream
 _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
-_REJOIN_S = 10.0  # seconds for a page to follow an answer again, as after a reload
+_REJOIN_S = 10.0  # seconds that an answer continues without a client, for example while its page is reloaded
 _MOST_ALTERNATIVES = 100
 _MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answers
 MOST_FILE = 8 << 20  # bytes of an attached file
@@ -49,7 +49,7 @@ class _Message(Exact):
 
 
 class _Taken(Exact):
-    """A token, or a text, in the place of an answer's token."""
+    """A token, or a text, that replaces a token of an answer."""
 
     position: Annotated[Whole, Field(ge=0)]
     text: Annotated[str, Field(min_length=1)]
@@ -59,13 +59,13 @@ class _Taken(Exact):
 class _InChat(Exact):
     """The next turn of a saved chat.
 
-    id: None begins a chat.
+    id: the chat's number; None for a new chat.
     after: the last turn that the client has seen, 0 for none.  A chat with a newer turn is refused.
     replacing: the turn that is asked again or replaced.
-    keep: put the turn in the place of that one; else save it as a draft of it, to compare with.
-    continues: continue the answer of the replaced turn.
-    lasts: continue writing for a while after the client disconnects, since it comes back.
-    takes: instead of ``continues``, continue that answer from a token, with another one in its place.
+    keep: whether the new turn replaces that one.  If not, it is saved as a draft of it.
+    continues: whether to continue the answer of the replaced turn.
+    lasts: whether to continue writing for a while after the client disconnects, because it will come back.
+    takes: instead of ``continues``, continue that answer from a token, which another one replaces.
     """
 
     question: Annotated[str, Field(min_length=1)]
@@ -81,9 +81,9 @@ class _InChat(Exact):
 class _Body(Exact):
     """A request for an answer.
 
-    request: all settings, as `Request.as_dict` writes them.
+    request: all settings, as the result of `Request.as_dict`.
     settings: instead of ``request``, the settings that differ from those of the server or the chat.
-    unset: settings to take from neither the server nor the chat, as if nobody had set them.
+    unset: settings to reset to their defaults, whatever the server or the chat has.
     messages: the conversation.
     chat: instead of ``messages``, a saved chat.
     first: the number of exchanges already left out of the conversation.
@@ -131,7 +131,7 @@ class _Accepted:
         return self.turn.finish_reason is not None
 
     def described(self) -> dict[str, Any]:
-        """The question, for a client that has not asked it."""
+        """The question as JSON, for other clients of the chat."""
         preferences = dict(zip(VIEW_NAMES, self.request.views, strict=True))
         return {
             **asked(self.turn.question),
@@ -142,14 +142,14 @@ class _Accepted:
 
 
 class _BeingWritten:
-    """An answer under way, with its events so far: clients can follow it from its beginning at any time.
+    """An answer being written, with its events so far.  Clients can follow it from its beginning at any time.
 
     Without a client it is cancelled.
 
     Args:
-        question: of a saved chat; None of an answer that is not saved.
-        patience: seconds for which it is written on without a client, once its chat is saved.
-        end: is called when it is over, however it went.
+        question: the question in a saved chat; None for an answer that is not saved.
+        patience: seconds for which it continues without a client, once its chat is saved.
+        end: called at its end, whatever the outcome.
     """
 
     def __init__(
@@ -167,10 +167,10 @@ class _BeingWritten:
         self._end = end
         self._in_flags = in_flags
         self._events: list[bytes] = []
-        self._more = asyncio.Event()  # set, and replaced, when there are more
+        self._more = asyncio.Event()  # set and replaced when there are more events
         self._n_clients = 0
         self._writing = asyncio.create_task(self._write())
-        self._writing.add_done_callback(self._finish)  # also where it is cancelled before it has begun
+        self._writing.add_done_callback(self._finish)  # also called if it is cancelled before it starts
 
     async def _write(self) -> None:
         try:
@@ -192,7 +192,7 @@ class _BeingWritten:
         self._more = asyncio.Event()
 
     def response(self, number: str, first: Sequence[Mapping[str, Any]] = ()) -> Response:
-        """The stream of its events for one more client, with others before them."""
+        """A stream of its events for one more client, after the events in ``first``."""
         self._n_clients += 1
 
         async def make() -> Response:
@@ -201,7 +201,7 @@ class _BeingWritten:
         return AnswerResponse(self._leave, make)
 
     async def _follow(self, first: Sequence[Mapping[str, Any]]) -> AsyncIterator[bytes]:
-        """All its events; comments while there are none."""
+        """Yield all its events, and comments while there are none."""
         for event in first:
             yield as_event(event, is_ascii=True)
         n = 0
@@ -218,7 +218,6 @@ class _BeingWritten:
                 yield f": {self.answers.progress}\n\n".encode()
 
     def _leave(self) -> None:
-        """A client follows no longer."""
         self._n_clients -= 1
         if self._patience and self.question and self.question.session.id is not None:
             asyncio.get_running_loop().call_later(self._patience, self._check_followed)
@@ -240,7 +239,7 @@ def answer_routes(
     """
     numbers = count(1)
     being_written: dict[str, _BeingWritten] = {}
-    accepting = asyncio.Lock()  # held from checking a chat's last turn until the new turn is in `being_written`
+    accepting = asyncio.Lock()  # held from the check of a chat's last turn until the new turn is in `being_written`
 
     async def about(request: Request) -> Response:
         named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
@@ -290,7 +289,7 @@ def answer_routes(
         return Response(status_code=204)
 
     def _outside(body: _Body) -> Answers:
-        """The answer to messages outside a saved chat."""
+        """Answer messages outside a saved chat."""
         assert body.messages is not None
         request = _request(body, defaults)
         system, messages = parse_conversation([_as_message(message) for message in body.messages])
@@ -301,12 +300,12 @@ def answer_routes(
             shortens=body.shortens,
             first=body.first,
             reports_warnings=body.request is not None,
-            reuses=body.request is None or len(messages) > 1,  # no reuse: the same bytes as `pjlocal run` writes
+            reuses=body.request is None or len(messages) > 1,  # without reuse, the same bytes as from `pjlocal run`
         )
         return Answers(service, [job])
 
     async def _in_chat(body: _Body, chat: _InChat) -> tuple[Answers, _Accepted | None]:
-        """The answer to the next question of a saved chat."""
+        """Answer the next question of a saved chat."""
         _check_rests(chat, [question for written in being_written.values() if (question := written.question)])
         session = Session() if chat.id is None else await open_chat(chat.id)
         replaced = _replaced(session, chat)
@@ -335,7 +334,7 @@ def answer_routes(
         return base.unset(body.unset).override(check_overrides(body.settings or {}, model["context_limit"]))
 
     async def alternatives(request: Request) -> Response:
-        """The tokens that may come in the place of one of a saved answer."""
+        """The alternatives to a token of a saved answer."""
         number, turn_id, position = (number_of(request, name) for name in ("id", "turn", "position"))
         if not position and request.path_params["position"] != "0":
             raise NotFound("a token's number is a whole number")
@@ -434,8 +433,9 @@ def _as_message(message: _Message) -> Message:
 
 
 def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
-    """The settings of a chat without mode and strength.  The page sends these with every question; if it sends none,
-    they follow from the preferences."""
+    """The settings of a chat without mode and strength.
+
+    The page sends these two with every question; if it sends none, they follow from the preferences."""
     return defaults.restore(session.settings).replace(mode=None, strength=None)
 
 
@@ -456,7 +456,7 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
 
 
 def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
-    """The turn to answer, with the tokens that begin its answer."""
+    """Make the turn to answer, with the tokens that begin its answer."""
     if not chat.continues and not chat.takes:
         return Turn(chat.question)
     if replaced is None or not replaced.answer:
@@ -467,7 +467,7 @@ def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
 
 
 def _check_rests(chat: _InChat, accepted: Collection[_Accepted]) -> None:
-    """Refuse a question in a chat in which another answer is not finished.
+    """Refuse a question in a chat in which another answer is being written.
 
     Raises:
         GoneOn: the client has not seen the other question.

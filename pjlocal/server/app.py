@@ -1,4 +1,4 @@
-"""The application: the routes of OpenAI's API, the page, the saved chats and pjlocal's own clients."""
+"""The ASGI application: the routes of OpenAI's API, the page, the saved chats and pjlocal's own clients."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def create_app(
     local: bool = True,
     origins: Sequence[str] = (),
 ) -> Starlette:
-    """The application.
+    """Make the application.
 
     Args:
         defaults: the settings of answers, unless a request sets them.
@@ -131,7 +131,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         return AnswerResponse(answers.cancel, partial(whole, answers, reply))
 
     async def _ask(body: Body) -> tuple[Answers, Calling | None]:
-        """The answers to a request, and how they may call functions."""
+        """Make the answers to a request, and the description of how they may call functions."""
         named = names.find(body.model)
         if named is None:
             raise NotFound(names.unknown(str(body.model)))

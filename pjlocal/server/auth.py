@@ -1,4 +1,4 @@
-"""The access to the server by key, token, host and origin, and the responses for errors."""
+"""Check access to the server by key, token, host and origin, and make the responses for errors."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .page import FILES
 log = logging.getLogger("pjlocal")
 
 _OPEN = ("/health", *FILES)  # paths that need no key
-_OWN = "/api/"  # only for the server's own page: it has the user's chats
+_OWN = "/api/"  # only for the server's own page, because it has the user's chats
 _RETRY_AFTER_S = 1
 #: Messages for paths of other APIs.
 _NOT_SERVED = {
@@ -49,7 +49,7 @@ _NOT_SERVED = {
 }
 _OLLAMA = "chat generate tags show version ps pull push create copy delete blobs embed embeddings"
 _NOT_SERVED |= {f"/api/{name}": "Ollama's API is not served" for name in _OLLAMA.split()}
-_MOST_SAID = 1000  # characters of an error
+_MOST_MESSAGE = 1000  # characters of an error message
 _HUNG_UP = 499  # the status by which web servers count disconnected clients
 
 
@@ -91,17 +91,17 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
 
 
 def error_body(message: str, kind: str, code: str | None = None, field: str | None = None) -> dict[str, Any]:
-    """An error in OpenAI's format.  Its length is limited, because a message may quote the request."""
-    if len(message) > _MOST_SAID:
-        message = f"{message[:_MOST_SAID]} …"
+    """An error in OpenAI's format.  Its message is shortened, because it may quote the request."""
+    if len(message) > _MOST_MESSAGE:
+        message = f"{message[:_MOST_MESSAGE]} …"
     return {"error": {"message": message, "type": kind, "param": field, "code": code}}
 
 
 def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[str, Any]]:
-    """The status and the body of an error.  Errors of the server are also logged.
+    """The status and the body for an error.  Errors of the server are also logged.
 
     Args:
-        in_flags: name settings by their command-line flags; else by their fields.
+        in_flags: whether the message names settings by command-line flags instead of fields.
     """
     status, kind, code = next(known[1:] for known in _STATUS if isinstance(error, known[0]))
     message = "the server is stopping" if isinstance(error, Interrupted) else explain(error)[0]
@@ -110,7 +110,7 @@ def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[st
         if not isinstance(error, PjlocalError):
             message = "internal server error: the server's log has the details"
     if not in_flags:
-        message = in_fields(message[: _MOST_SAID + 1])  # the rest would be cut off anyway
+        message = in_fields(message[: _MOST_MESSAGE + 1])  # the rest is cut off anyway
     return status, error_body(message, kind, code, getattr(error, "field", None))
 
 
@@ -137,7 +137,7 @@ def check_key(key: str) -> None:
 
 
 def not_served(path: str) -> str | None:
-    """The message for a path of an API that is not served; None for other paths."""
+    """The message for a path of an API that this server does not have; None for other paths."""
     return next((_NOT_SERVED[known] for known in _NOT_SERVED if f"{path}/".startswith(f"{known}/")), None)
 
 
@@ -146,7 +146,7 @@ class Guard:
 
     Args:
         key: the key that clients must send; None opens all paths except `/api`.
-        token: opens `/api`, as the key does.
+        token: opens `/api` too, like the key.
         local: accept only loopback addresses in the Host header.  A web page can resolve its own host name to this
             server (DNS rebinding).
         origins: the origins whose web pages may use the server, besides its own; ``*`` for all.
@@ -214,7 +214,6 @@ class Guard:
         return None
 
     def _may_ask(self, origin: str, host: str) -> bool:
-        """True if web pages of the origin may use the server."""
         return "*" in self._origins or origin in self._origins or _is_own(origin, host)
 
 
@@ -229,7 +228,6 @@ def _is_own(origin: str, host: str) -> bool:
 
 
 def _host(header: str) -> str:
-    """The host in a header, without the port."""
     try:
         return urlsplit(f"//{header}").hostname or ""
     except ValueError:

@@ -1,6 +1,6 @@
-"""The JSON bodies of requests: parsing, validation, conversion to settings, and errors that name their fields.
+"""Parse and validate the JSON bodies of requests, convert them to settings, and name their fields in errors.
 
-Error messages are written once, with the flags of the command line; `in_fields` replaces these by fields.
+Error messages are written with the flags of the command line; `in_fields` replaces these by fields.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..service import check_servable
 from ..settings import Engine, Generation, Settings, flag, flag_names, rename_flags, without_none
 
 MOST_STOPS = 16
-_MOST_ITEMS = 1000  # of other lists: each logit bias, for example, is looked up for every view
+_MOST_ITEMS = 1000  # of other lists, for example of logit biases, which are looked up for every view
 _MOST_VALUES = 20_000  # of a body, over all its lists and objects
 
 
@@ -37,16 +37,15 @@ class Wrong(UsageError):
         self.field = field
 
 
-# Its JSON.
+# JSON.
 
 
 def without_nulls(values: Any) -> Any:
-    """The object without its null fields: null means that a field is not set."""
+    """Remove null fields from an object, because null means that a field is not set."""
     return {name: value for name, value in values.items() if value is not None} if isinstance(values, dict) else values
 
 
 def _whole(number: Any) -> Any:
-    """The number, as an integer if it is written as 1.0."""
     return int(number) if isinstance(number, float) and number.is_integer() else number
 
 
@@ -61,7 +60,7 @@ class Strict(BaseModel):
 
 
 class Exact(Strict):
-    """A body of pjlocal's own clients, without unknown fields."""
+    """A body from pjlocal's own clients, which must not have unknown fields."""
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
@@ -95,7 +94,8 @@ def checked(kind: type[_Model], values: Any) -> _Model:
 
 
 def _check_values(body: Any, most: int) -> None:
-    """Refuse a body of more values than a request needs, and numbers such as 1e400, which JSON responses cannot repeat.
+    """Refuse a body with more values than a request needs, or with numbers such as 1e400, which JSON responses cannot
+    contain.
 
     Validation blocks all other clients: 2,000,000 numbers instead of messages took 12 seconds.
     """
@@ -105,15 +105,15 @@ def _check_values(body: Any, most: int) -> None:
         container = containers.pop()
         left -= len(container)
         if left < 0:
-            raise Wrong(f"the body holds more than {most:,} values: send fewer messages or a smaller schema")
+            raise Wrong(f"the body has more than {most:,} values: send fewer messages or a smaller schema")
         for name, value in container.items() if isinstance(container, dict) else enumerate(container):
             if isinstance(value, dict | list):
                 containers.append(value)
             elif isinstance(value, float) and not math.isfinite(value):
-                raise Wrong(f"{name if isinstance(name, str) else 'the body'} holds a number that is too large")
+                raise Wrong(f"{name if isinstance(name, str) else 'the body'} contains a number that is too large")
 
 
-_BRANCHES = ("str", "list[int]")  # of unions; pydantic reports them like fields
+_BRANCHES = ("str", "list[int]")  # members of unions, which pydantic reports like fields
 
 #: The expected value of a field, by pydantic's type of the error.
 _MUST_BE = {
@@ -146,18 +146,18 @@ def _in_words(field: str, error: ErrorDetails) -> str:
 
 
 def same(value: Any, other: Any) -> bool:
-    """True if two values are equal as JSON: true differs from 1, but 1.0 equals 1."""
+    """True if two values are equal in JSON, where true differs from 1, and 1.0 equals 1."""
     return isinstance(value, bool) == isinstance(other, bool) and bool(value == other)
 
 
-# Its settings.
+# Settings.
 
 #: The settings that name files.
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
 
 
 def _parse_overrides(values: Mapping[str, Any]) -> Overrides:
-    """The settings of a body, checked against the types and limits of `pjlocal.settings`.
+    """Parse the settings in a body, and check them against the types and limits of `pjlocal.settings`.
 
     Raises:
         UsageError: a key is unknown, or a value is not valid.
@@ -186,7 +186,7 @@ def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, A
 
 
 def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
-    """The settings of a body.  A context of ``n_ctx`` tokens limits ``max_tokens``; -1 stands for that limit.
+    """Parse and check the settings in a body.  ``n_ctx`` limits ``max_tokens``, and -1 means this limit.
 
     Raises:
         UsageError: a setting is unknown or not valid.
@@ -202,10 +202,10 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
 
 
 def in_sent_fields(error: UsageError, fields: Mapping[str, str]) -> Wrong:
-    """The error of `check_overrides`, with the fields in which the settings were sent.
+    """Name the client's fields in an error of `check_overrides`.
 
     Args:
-        fields: the field of each setting.
+        fields: the client's field by setting.
     """
     message = error.in_flags or str(error)
     names = {_flag_of(setting): field for setting, field in fields.items()}
@@ -245,7 +245,7 @@ def split_persona(system: str) -> tuple[dict[str, Any], str]:
 
 
 def parse_request(values: Mapping[str, Any]) -> Request:
-    """The request of a `Request.as_dict`.
+    """Make the request from the result of `Request.as_dict`.
 
     Raises:
         UsageError: the values are not a request, or have settings that a server cannot use.
@@ -263,7 +263,7 @@ def parse_request(values: Mapping[str, Any]) -> Request:
     return request
 
 
-# Errors with its fields.
+# Errors.
 
 _FIELDS = {f"--{name.replace('_', '-')}": name for name in PREFERENCES}
 _VALUES: dict[str, tuple[str, ...]] = {}  # the choices of settings, by flag
@@ -282,7 +282,7 @@ _TERMINALS = re.compile(r"[,:](?: as in)? pjlocal [a-z].*|, or @FILE")
 
 
 def in_fields(message: str) -> str:
-    """The message for a client: with fields instead of flags, and hints to the server's options for engine settings."""
+    """Change a message for a client: name fields instead of flags, and say which settings are options of the server."""
     message = _TERMINALS.sub("", message)
     message = _EXAMPLE.sub(_as_json, message)
     message = _OPERATORS.sub(r"start the server with \1 \2", message)

@@ -165,7 +165,7 @@ def chat_routes() -> list[Route]:
 
 
 def number_of(request: Request, name: str) -> int:
-    """A number in the path; 0, which no chat or turn has, for other texts.
+    """The number in the path, or 0, which no chat or turn has, if it is not a number.
 
     Starlette's convertor for numbers fails above 4,300 digits, which Python does not parse.
     """

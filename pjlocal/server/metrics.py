@@ -1,4 +1,4 @@
-"""The server's metrics, in the format of Prometheus."""
+"""The server's metrics in the format of Prometheus."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class _CountErrors(logging.Handler):
 
 
 class Metrics(Monitor):
-    """The metrics of one server, separate from others in the process."""
+    """The metrics of one server, separate from those of other servers in the process."""
 
     def __init__(self) -> None:
         self._registry = of = CollectorRegistry()

@@ -1,4 +1,4 @@
-"""OpenAI's protocol: the models that a request may name, its body, and the JSON of its answers.
+"""OpenAI's protocol: the models that a request may name, the body of a request, and the JSON of the replies.
 
 Compare with the reference: https://platform.openai.com/docs/api-reference: chat completions, and completions.
 """
@@ -53,7 +53,7 @@ _MOST_NAME = 1000  # characters of a model's name, including presets
 _Output = Sequence[Token] | Done
 
 
-# The models.
+# Models.
 
 
 class Names:
@@ -73,7 +73,7 @@ class Names:
         return [self.model, *self._personas, *(f"{self.model}:{name}" for name in self._personas)]
 
     def find(self, name: str | None) -> Overrides | None:
-        """The settings of a name; None for an unknown name.  No name and the model's own name set nothing."""
+        """The settings of a model's name; None for an unknown name.  An empty name and the model's own have none."""
         if name and len(name) > _MOST_NAME:
             return None
         if not name or name.lower() in self._names:
@@ -110,7 +110,6 @@ class _Text(Strict):
 
 
 def _parts(content: Any) -> Any:
-    """The parts of a message; a text is one part."""
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
@@ -136,7 +135,7 @@ class _Schema(Strict):
     schema_: dict[str, Any] = Field(default={}, alias="schema")
 
     def check_others(self) -> None:
-        """Refuse other fields.  A schema's own keywords outside ``schema`` would be ignored, and any JSON accepted."""
+        """Refuse other fields.  Keywords of a schema that are outside ``schema`` would have no effect."""
         for name in self.model_extra or {}:
             field = f"response_format.json_schema.{name}"
             raise Wrong(f"unknown field {field}: the schema goes under response_format.json_schema.schema", field)
@@ -158,7 +157,7 @@ class _Form(Strict):
     pattern: str | None = None
 
     def settings(self) -> dict[str, Any]:
-        """The setting of this format."""
+        """The setting for this format."""
         takes = {"json_object": "schema", "json_schema": "json_schema", "grammar": "grammar", "regex": "pattern"}
         own = takes.get(self.type, "")
         given: dict[str, Any] = {name: getattr(self, name) for name in ("json_schema", "grammar", "pattern")}
@@ -189,14 +188,14 @@ def _listed(text: Any) -> Any:
 
 
 def _biases(biases: Any) -> Any:
-    """Biases by token.  As in llama.cpp, a list of pairs is accepted too; false forbids the token."""
+    """Convert biases to a dict by token.  As in llama.cpp, it may be a list of pairs; false forbids a token."""
     if isinstance(biases, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in biases):
         biases = {str(token): -math.inf if bias is False else bias for token, bias in biases}
     return without_nulls(biases)
 
 
 class Body(Strict):
-    """The fields of both kinds of request.  For others see `synonyms` and `unsupported`."""
+    """The fields of both kinds of request.  For fields of other servers, see `synonyms` and `unsupported`."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -243,7 +242,7 @@ class Body(Strict):
         raise NotImplementedError
 
     def persona(self, n_ctx: int) -> Overrides:
-        """The settings at the start of the system message.  Raises the errors of `overrides`."""
+        """The settings in the table at the start of the system message.  Raises the errors of `overrides`."""
         return Overrides()
 
     def overrides(self, n_ctx: int) -> Overrides:
@@ -266,7 +265,6 @@ class Body(Strict):
             raise in_sent_fields(error, fields) from None
 
     def _fields(self) -> dict[str, Any]:
-        """The given fields, with their values."""
         known = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
         return flat(known | (self.model_extra or {}))
 
@@ -302,7 +300,7 @@ class Chat(Offering, Body):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message]]]:
-        """The system texts and the other messages.  An answer at their end is continued."""
+        """The system texts, and the other messages.  If the last one is an answer, it is continued."""
         turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
         if all(turn.role == "assistant" for turn in turns) or turns[-1].others.get("tool_calls"):
             raise Wrong(
@@ -333,7 +331,6 @@ class Chat(Offering, Body):
 
 
 def _prompts(prompt: Any) -> Any:
-    """The prompts of a request; a text or a list of tokens is one prompt."""
     is_one = isinstance(prompt, str) or (isinstance(prompt, list) and prompt and type(prompt[0]) is int)
     return [prompt] if is_one else prompt
 
@@ -378,14 +375,14 @@ def parse(kind: type[_Body], body: bytes) -> _Body:
     return parsed
 
 
-# The answers.
+# Replies.
 
 
 @dataclass(frozen=True)
 class Reply:
     """The replies to one request.
 
-    chat: the request is a chat completion; else a completion.
+    chat: whether the request is a chat completion; if not, it is a completion.
     with_logprobs, with_events, with_thinking: additional parts of the reply.
     n: the number of answers to each prompt.
     echoes: the prompts to repeat before the answers; may be empty.
@@ -445,7 +442,7 @@ class Reply:
         return self.readers.setdefault(index, Reader(self.calling))
 
     def _added(self, reader: Reader, part: Part) -> dict[str, Any]:
-        """The fields of a chunk for a part of an answer."""
+        """The fields of a chunk with a part of an answer."""
         if not self.chat:
             return {"text": part.text}
         delta: dict[str, Any] = self._thinking(part) | ({"content": part.text} if part.text else {})
@@ -558,7 +555,7 @@ def warning_header(answers: Answers) -> dict[str, str]:
 async def chunks(
     answers: Answers, news: AsyncIterator[tuple[int, _Output]], reply: Reply, with_usage: bool
 ) -> AsyncIterator[bytes]:
-    """The events of a stream, from the first news on."""
+    """Yield the events of a stream, from the first news on."""
     try:
         for chunk in reply.begin(len(answers.choices)):
             yield as_event(chunk)

@@ -1,4 +1,4 @@
-"""OpenAI's Responses API without state: its body, converted to a chat completion, and its replies.
+"""OpenAI's Responses API without stored responses.  A body is converted to a chat completion.
 
 Compare with the reference: https://platform.openai.com/docs/api-reference/responses.
 """
@@ -34,7 +34,7 @@ _NAMES = {
 }
 
 
-# The body.
+# Body.
 
 
 class _Text(Strict):
@@ -43,12 +43,11 @@ class _Text(Strict):
 
 
 def _items(text: Any) -> Any:
-    """The items of an input; a text is a message."""
     return [{"role": "user", "content": text}] if isinstance(text, str) else text
 
 
 class Responses(Strict):
-    """A request.  Its other fields are those of chat completions."""
+    """The body of a request, with the fields that differ from those of chat completions."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -146,7 +145,7 @@ def _text(content: Any, path: str) -> str:
     return "".join(texts)
 
 
-# The answer.
+# Reply.
 
 
 @dataclass(frozen=True)

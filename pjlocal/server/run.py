@@ -1,4 +1,4 @@
-"""The server's sockets, its run loop, and its orderly end."""
+"""Open the server's sockets, run it, and end it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _LAST_S = 1  # time limit for open connections at the end
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket, opened before the server can answer.
+    """Open a listening socket.
 
     Raises:
         PjlocalError: the address is in use, or not one of this machine.
@@ -49,7 +49,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 @contextmanager
 def listen_locally(model: Path, engine: Engine) -> Iterator[socket.socket | None]:
-    """A socket for this user's `pjlocal run` and `chat`; None if it cannot be made, or another server has it."""
+    """Open a socket for this user's `pjlocal run` and `chat`; None if that fails, or another server has it."""
     path = socket_path(model, engine)
     bound = _bound(path) if path else None
     try:
@@ -61,7 +61,7 @@ def listen_locally(model: Path, engine: Engine) -> Iterator[socket.socket | None
 
 
 def _bound(path: Path) -> socket.socket | None:
-    """Bind the socket.  The file of a killed server is replaced."""
+    """Bind the Unix socket.  The socket of a killed server is replaced."""
     listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         for folder in (path.parent.parent, path.parent):  # `mkdir` does not set the mode of missing parents
@@ -73,7 +73,7 @@ def _bound(path: Path) -> socket.socket | None:
                 raise OSError(f"another server listens at {path}")
             path.unlink()
         listening.bind(str(path))
-        path.chmod(0o600)  # nobody can connect before it listens
+        path.chmod(0o600)  # connections are not possible before it listens
         listening.listen()
     except OSError as error:  # for example a path too long for a socket; the server works without
         log.debug("pjlocal run will not find this server: %s", error)
@@ -95,7 +95,7 @@ def _is_listened_at(path: Path) -> bool:
 
 
 class Connection(H11Protocol):
-    """uvicorn's connection, closed if the head of a request is not complete in time."""
+    """uvicorn's connection, which is closed if the head of a request is not complete in time."""
 
     _cutting: asyncio.TimerHandle | None = None
 
@@ -125,7 +125,8 @@ class Connection(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """A uvicorn server that passes signals to the service: the first lets answers end, the second interrupts them."""
+    """A uvicorn server that passes signals to the service.  The first lets answers finish, the second interrupts
+    them."""
 
     def __init__(self, config: uvicorn.Config, service: Service) -> None:
         super().__init__(config)

@@ -1,4 +1,4 @@
-"""The transfer of answers from the service to a client, until they end or the client disconnects."""
+"""Send answers from the service to a client, until they end or the client disconnects."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _PATIENCE_S = 30  # time limit for a body
 
 
 async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
-    """Read the body, of at most ``most`` bytes.
+    """Read a body of at most ``most`` bytes.
 
     Raises:
         TooLarge, TooSlow: the body is too large, or does not arrive in time.
@@ -31,7 +31,7 @@ async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
     try:
         return await asyncio.wait_for(_read_all(request, most), _PATIENCE_S)
     except asyncio.TimeoutError:
-        raise TooSlow(f"the body did not come within {_PATIENCE_S} seconds") from None
+        raise TooSlow(f"the body did not arrive within {_PATIENCE_S} seconds") from None
 
 
 async def _read_all(request: Request, most: int) -> bytes:
@@ -45,7 +45,7 @@ async def _read_all(request: Request, most: int) -> bytes:
 
 @dataclass
 class Choice:
-    """One of the answers to a request, as far as it was written."""
+    """One of the answers to a request, as far as it is written."""
 
     tokens: list[Token] = field(default_factory=list)
     done: Done | None = None
@@ -85,7 +85,7 @@ class Answers:
         return all(choice.done for choice in self.choices)
 
     async def next(self) -> tuple[int, News]:
-        """The next news of an answer, with its number.
+        """Wait for the next news of an answer, and return it with the answer's number.
 
         Raises:
             Exception: the service cannot write the answer.
@@ -105,7 +105,7 @@ class Answers:
         return index, news
 
     async def news(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
-        """The tokens and ends of all answers.  Raises the errors of `next`."""
+        """Yield the tokens and ends of all answers.  Raises the errors of `next`."""
         while not self.are_done:
             index, news = await self.next()
             if not isinstance(news, Started | Checked | Exception):
@@ -118,8 +118,9 @@ class Answers:
             pass
 
     async def begin(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
-        """Submit the jobs, wait for the first token, and return all `news`.  Errors before the first token are raised
-        here, so that the response can have an error status."""
+        """Submit the jobs, wait for the first token, and return all `news`.
+
+        Errors before the first token are raised here, so that the response can have an error status."""
         self.submit()
         news = self.news()
         first = await anext(news)
@@ -147,7 +148,7 @@ class Answers:
         self._service.cancel(jobs)
 
     def stop(self) -> None:
-        """End the answers as they are."""
+        """End the answers as interrupted."""
         self.was_stopped = True
         self._service.stop(self._jobs)
 
@@ -156,7 +157,7 @@ class AnswerResponse(Response):
     """The response to a request.  It ends when the client disconnects.
 
     Args:
-        leave: called when the response is over, however it ended.
+        leave: called at the end of the response, whatever the outcome.
     """
 
     def __init__(self, leave: Callable[[], None], make: Callable[[], Awaitable[Response]]) -> None:
@@ -189,7 +190,7 @@ async def _hung_up(receive: Receive) -> None:
 
 
 async def _never() -> Any:
-    """Wait for ever: a ``receive`` for a response that need not watch the connection."""
+    """Wait for ever, as the ``receive`` of a response that need not watch the connection."""
     await asyncio.Event().wait()
 
 
@@ -203,6 +204,6 @@ def as_event(data: Mapping[str, Any], *, is_ascii: bool = False) -> bytes:
     """An event of a stream.
 
     Args:
-        is_ascii: escape non-ASCII characters, because settings may contain halves of surrogate pairs.
+        is_ascii: whether to escape non-ASCII characters, for settings that may contain halves of surrogate pairs.
     """
     return f"data: {json.dumps(data, ensure_ascii=is_ascii)}\n\n".encode()

@@ -1,4 +1,4 @@
-"""Fields of other servers' protocols that mean a setting of pjlocal, and the conversion of their values.
+"""Convert fields of other servers' protocols to settings of pjlocal.
 
 Covers llama.cpp's server, vLLM, Ollama, Hugging Face's TGI, SGLang, text-generation-webui, KoboldCpp and OpenRouter.
 """
@@ -17,22 +17,22 @@ from .bodies import Wrong, same
 #: Converts a field's value to settings.
 Meaning = Callable[[Any], Mapping[str, Any]]
 
-#: Values with which most fields have no effect; null is removed earlier.
+#: Values with which most fields have no effect.  Null is removed earlier.
 NOTHING: tuple[Any, ...] = (False, [], {}, "")
 
-_MANY = 2**31 - 1  # tokens to look back on: all
+_MANY = 2**31 - 1  # tokens to look back, which stands for all
 ANY_OBJECT = json.dumps({"type": "object", "additionalProperties": True})
 
 
 def is_one_of(value: Any, values: Iterable[Any] = NOTHING) -> bool:
-    """True if a field's value is one of these; by default, one without effect."""
+    """True if a field's value is one of these, by default those without effect."""
     return any(same(value, each) for each in values)
 
 
 def _setting(
     name: str, as_setting: Callable[[Any], Any] = lambda value: value, nothing: tuple[Any, ...] = ()
 ) -> Meaning:
-    """The meaning of a field that sets one setting.
+    """A conversion for a field that corresponds to one setting.
 
     Args:
         as_setting: converts the value.
@@ -62,7 +62,7 @@ def _biases(value: Any) -> Any:
 
 
 def as_schema(value: Any) -> str:
-    """A JSON schema as text.  ``json`` and true stand for any object."""
+    """A JSON schema as text.  ``json`` and true mean any object."""
     if is_one_of(value, ("json", True)):
         return ANY_OBJECT
     return value if isinstance(value, str) else json.dumps(value)
@@ -75,7 +75,7 @@ def _choice(value: Any) -> Any:
 
 
 def _grammar(value: Any) -> Mapping[str, Any]:
-    """A grammar: GBNF, whose rules contain ``::=``, or Lark; or an object as in TGI."""
+    """The settings for a grammar: GBNF if it contains ``::=``, else Lark; or an object as in TGI."""
     if isinstance(value, dict):
         name = {"json": "json_schema", "regex": "regex"}.get(str(value.get("type")))
         return {name: as_schema(value.get("value"))} if name else {"grammar": value}
@@ -88,7 +88,7 @@ _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", 
 
 
 def _effort(value: Any) -> Mapping[str, Any]:
-    """The settings of a reasoning effort."""
+    """The settings for a reasoning effort."""
     if value == "none":
         return {"think": "off"}
     if value in ("default", "auto"):
@@ -97,7 +97,7 @@ def _effort(value: Any) -> Mapping[str, Any]:
 
 
 def _think(value: Any) -> Mapping[str, Any]:
-    """The settings of a switch for thinking, or of a reasoning effort."""
+    """The settings for a switch of thinking, or for a reasoning effort."""
     if isinstance(value, bool):
         return {"think": "on" if value else "off"}
     if isinstance(value, str) and value in _EFFORTS:
@@ -147,7 +147,7 @@ _OBJECTS = {name.partition(".")[0] for name in SYNONYMS if "." in name}
 
 
 def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields with nested ones as ``outer.inner``, as in ``reasoning.effort``."""
+    """Flatten nested fields to ``outer.inner``, as in ``reasoning.effort``."""
     flattened: dict[str, Any] = {}
     for name, value in fields.items():
         if name in _OBJECTS and isinstance(value, dict):
@@ -158,7 +158,7 @@ def flat(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Field, setting and value for each field that sets one."""
+    """Yield field, setting and value for each field that sets a setting."""
     for field, value in fields.items():
         if field in SYNONYMS:
             yield from ((field, setting, each) for setting, each in SYNONYMS[field](value).items())
@@ -167,7 +167,7 @@ def settings_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def merged(given: Iterable[tuple[str, str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """The settings of fields, and the field of each.
+    """Merge settings, and return them with the field of each.
 
     Args:
         given: field, setting and value.

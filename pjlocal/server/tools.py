@@ -1,5 +1,4 @@
-"""Functions in requests: the fields that offer them, the constraint by which the model writes a call, and the call in
-its answer."""
+"""Functions in requests: the fields that offer them, the constraint for a call, and the call in an answer."""
 
 from __future__ import annotations
 
@@ -166,8 +165,9 @@ def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
 
 @dataclass(frozen=True)
 class Part:
-    """The text that tokens add to the answer, the thinking, and the arguments of a call.  ``begins`` marks the first
-    part of the arguments."""
+    """The text that tokens add to the answer, to the thinking, and to the arguments of a call.
+
+    begins: whether the arguments begin with this part."""
 
     thinking: str = ""
     text: str = ""
@@ -179,10 +179,10 @@ class Part:
 class Calling:
     """The functions that an answer may call, and their syntax.
 
-    tools: for the prompt.
-    settings: the constraint.
-    heads: the functions' names, by the text before the arguments.
-    mark: the beginning of a call anywhere in the answer; None if a call must be the whole answer.
+    tools: the functions for the prompt.
+    settings: the settings for the constraint.
+    heads: the names of the functions, by the text of a call before its arguments.
+    mark: the text that begins a call anywhere in the answer; None if a call must be the whole answer.
     """
 
     tools: Tools
@@ -196,7 +196,7 @@ class Reader:
     """Separates the thinking, the text and the call of an answer, token by token."""
 
     calling: Calling | None
-    name: str = ""  # of the function that is called
+    name: str = ""  # of the called function
     #: Nine letters and digits, as Mistral's templates require.
     id: str = field(default_factory=lambda: uuid4().hex[:9])
     _texts: ThinkingText = field(default_factory=ThinkingText)
@@ -208,11 +208,11 @@ class Reader:
         return _joined([self._push(event.id, *self._texts.push(event)) for event in events])
 
     def read(self, events: Sequence[TokenEvent]) -> Part:
-        """Return the parts of a whole answer."""
+        """Split a whole answer into its parts."""
         return _joined([self.push(events), self.finish()])
 
     def finish(self) -> Part:
-        """The text that was held back."""
+        """Return the text that was held back."""
         last = self._push(None, *self._texts.finish())
         held, self._held = self._held, ""
         return _joined([last, Part(text=held)])
@@ -282,7 +282,6 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
 
 
 def _rules(functions: Sequence[Function], between: str) -> Iterator[str]:
-    """The Lark rules of a call after its opening."""
     yield f"call: {' | '.join(f'call_{n}' for n, _ in enumerate(functions))}"
     for n, function in enumerate(functions):
         yield f'call_{n}: "{function.name}" {between} arguments_{n}'

@@ -1,5 +1,4 @@
-"""Fields of other servers' protocols without a setting: those that would change the answer are refused, and harmless
-ones are ignored."""
+"""Fields of other servers' protocols without a setting: refuse those that change the answer, ignore the others."""
 
 from __future__ import annotations
 
@@ -87,7 +86,7 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
 #: The unsupported fields of requests, by name.
 UNSUPPORTED = {name: field for field, names in _GROUPS for name in names}
 
-#: Fields that have no effect.  Other unknown fields are ignored too, unless they look like a misspelt field.
+#: Fields without effect.  Other unknown fields are ignored too, unless they look like misspelt ones.
 HARMLESS = frozenset(
     [
         "user", "metadata", "store", "service_tier", "parallel_tool_calls",
@@ -127,7 +126,7 @@ def check_fields(others: Mapping[str, Any], known: Collection[str]) -> None:
         known: the names of the other fields.
 
     Raises:
-        Wrong: names a field and the remedy.
+        Wrong: a field would change the answer; the message says what to do.
     """
     unknown = []
     for name, value in others.items():

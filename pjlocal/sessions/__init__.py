@@ -1,1 +1,1 @@
-"""Saved chats: their turns, tokens and KV caches.  Independent of terminals and of the engine."""
+"""Saved chats: their turns, tokens and KV caches."""

@@ -1,4 +1,4 @@
-"""The prompt of a chat's next answer: the turns that fit into the context, the seed, and the saved settings."""
+"""Prepare a chat's next answer: the turns that fit into the context, the seed, and the settings to save."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from ..prompting.plan import Plan, Roles
 
 _ROOM_SHARE = 4  # at most a quarter of the context is reserved for the answer
-_KEEP = 3 / 4  # of the prompt's room is used after turns are left out, so that this happens rarely
+_KEEP = 3 / 4  # of the room for the prompt: turns are left out until so much is used, so that this happens rarely
 
 
 def as_messages(turns: Sequence[Turn], turn: Turn) -> list[Message]:
-    """The messages of the turns and of the turn to answer.  Tokens that this one has already begin its answer.
+    """The messages of earlier turns and of the turn to answer.
 
-    Answers include their thinking, which the template keeps or leaves out.  A thought without an answer is left out.
+    If that turn has tokens already, they begin its answer.  Answers include their thinking, which the template keeps or
+    leaves out.  Thinking without an answer is left out.
     """
     messages = []
     for each in (*turns, turn):
@@ -39,15 +40,17 @@ def n_exchanges(conversation: Sequence[Message]) -> int:
 def fitted(
     judge: PersonaJudge, roles: Roles, conversation: Sequence[Message], request: Request, first: int = 0
 ) -> tuple[Plan, int]:
-    """The plan for the result of `as_messages`, without the oldest turns if not all fit, and the first turn of its
-    prompt.
+    """Plan an answer to the result of `as_messages`, without the oldest turns if not all fit.
 
     Args:
-        roles: of the request.
+        roles: the views of the request.
         first: the number of turns that are left out already.
 
+    Returns:
+        The plan, and the index of the first turn in its prompt.
+
     Raises:
-        UsageError: not even the question fits.
+        UsageError: the question alone does not fit.
     """
     last, limit = n_exchanges(conversation), judge.context_limit
     room = judge.room(request, min(request.generation.most_tokens, limit // _ROOM_SHARE))
@@ -66,11 +69,11 @@ def fitted(
 def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) -> int | None:
     """The seed of a turn's answer; None for a random one.
 
-    A repeated question with a seed gets the next seed, because the same one would give the same answer.
+    A question that is asked again gets the next seed, because the same one would give the same answer.
 
     Args:
-        replacing: the turn that is asked again or replaced.
-        keep: the answer replaces that turn; else it is compared with it, and has the same seed.
+        replacing: the turn that is asked again.
+        keep: whether the answer replaces that turn.  If not, it is compared with it, and gets the same seed.
     """
     given = request.generation.seed
     if replacing is None or (keep and given is None):
@@ -83,20 +86,20 @@ def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) ->
 
 
 def written_under(request: Request, turn: Turn) -> Request:
-    """The request under which a turn was answered; what its settings lack is as in ``request``.
+    """The request under which a turn was answered.  ``request`` has the values that the turn's settings lack.
 
     Raises:
-        UsageError: settings beyond their limits.
+        UsageError: a setting is outside its limits.
     """
     settings = dict(turn.settings)
     views = list(settings.get("preferences", {}).values())
-    if len(views) > len(VIEW_NAMES):  # of a panel
+    if len(views) > len(VIEW_NAMES):  # a panel
         settings["preferences"] = dict(zip(VIEW_NAMES, deal(in_turn(views)), strict=True))
     return request.restore(settings)
 
 
 def turn_settings(settings: Mapping[str, Any], request: Request, roles: Roles, model: str, seed: int) -> dict[str, Any]:
-    """The settings that a turn is saved with.
+    """The settings to save with a turn.
 
     Args:
         settings: the settings of its session.

@@ -1,4 +1,4 @@
-"""A session's KV caches on disk, so that it continues without decoding everything again."""
+"""Save a session's KV caches to disk, so that it continues without reading its prompt again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _ROOM = 256  # the least number of free tokens after loading a cache
 
 
 def save_cache(engine: Engine, session: Session) -> int:
-    """Write the KV caches of the last answer's views.  Returns their size in bytes; 0 if there is nothing to write.
+    """Write the KV caches of the last answer's views.  Returns their size in bytes, 0 if there are none.
 
     Raises:
-        OutputError: they cannot be written.
+        OutputError: a file cannot be written.
     """
     read = _read_tokens(session)
     adapters = engine.lanes.adapters(len(read))
@@ -47,7 +47,7 @@ def save_cache(engine: Engine, session: Session) -> int:
 
 
 def load_cache(engine: Engine, session: Session, adapters: Sequence[Adapters]) -> None:
-    """Load a session's caches into the views, if there are any for this model and these adapters."""
+    """Load a session's caches into the views, if they were saved with this model and these adapters."""
     read = _read_tokens(session)
     if len(read) != len(adapters) or session.id is None:
         return
@@ -69,7 +69,7 @@ def remove_cache(session_id: int) -> None:
 
 
 def _read_tokens(session: Session) -> list[int]:
-    """The number of tokens in each view at the end of the last answer."""
+    """The number of tokens in each view's cache at the end of the last answer."""
     usage = session.turns[-1].statistics.get("usage") if session.turns else None
     return [prompt + usage["completion_tokens"] for prompt in usage["prompt_tokens"]] if usage else []
 
@@ -79,7 +79,10 @@ def _folder() -> Path:
 
 
 def _files(engine: Engine, session_id: int, adapters: Sequence[Adapters]) -> list[Path]:
-    """The file of each view.  Its name is a hash of all that its content depends on, so no other model uses it."""
+    """The cache file of each view.
+
+    Its name has a hash of the model, the adapters and the cache types, on which its content depends.
+    """
     first, *parts = files_of(engine.model.file)
     of = (*_state(first), engine.settings.cache_type_k, engine.settings.cache_type_v, *map(_state, parts))
     files = []
@@ -91,6 +94,6 @@ def _files(engine: Engine, session_id: int, adapters: Sequence[Adapters]) -> lis
 
 
 def _state(path: Path) -> tuple[str, int, int]:
-    """The identity of a file's current content."""
+    """A key that identifies a file's current content: path, size, and time of modification."""
     stat = path.stat()
     return str(path.resolve()), stat.st_size, stat.st_mtime_ns

@@ -1,7 +1,4 @@
-"""The SQLite database of chats: opening, also read-only, and transactions.
-
-Schema versions are in `schema`, and the check whether the file was replaced is in `opened`.
-"""
+"""Open the SQLite database of chats, also read-only, and run transactions."""
 
 from __future__ import annotations
 
@@ -28,7 +25,7 @@ def store_path() -> Path:
     """The path of the database: PJLOCAL_DATABASE, or ``chats.db`` in the user's data folder.
 
     Raises:
-        StoreError: the user has no such folder.
+        StoreError: no home folder is known.
     """
     if named := os.environ.get("PJLOCAL_DATABASE"):
         return user_path(named)
@@ -41,20 +38,20 @@ def store_path() -> Path:
 class Database:
     """The database of chats, created if missing, for its owner only (0600).  Close it, or use it in ``with``.
 
-    Written data survives a kill of the process as soon as the method returns.  For use in one thread.
+    When a method returns, its data survives a kill of the process.  Use it in one thread.
 
     Args:
         path: the file; by default `store_path`.
         timeout: seconds to wait for another process that is writing.
-        reading: nothing will be written, so a read-only file is accepted.
+        reading: whether only to read, so that a read-only file is accepted.
 
     Raises:
-        StoreError: here and from every method, an error of SQLite or the file system.
+        StoreError: from the constructor and every method: an error of SQLite or the file system.
     """
 
     def __init__(self, path: Path | None = None, timeout: float = 1.0, *, reading: bool = False) -> None:
         self.path = path or store_path()
-        #: A message about data that cannot be read, with the remedy; empty if all can.
+        #: A message about data that cannot be read, with the remedy; empty if all data can be read.
         self.unread = ""
         self._timeout = timeout
         self._files: OpenFiles | None = None
@@ -70,7 +67,7 @@ class Database:
             file = os.path.realpath(self.path)
             _create(file)
             with self._connected(file, timeout=self._timeout):
-                schema.version_of(self._db, self.path)  # refuses a file that is not ours before anything is written
+                schema.version_of(self._db, self.path)  # refuses another program's file before anything is written
                 self._use_wal(self._timeout)
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute("PRAGMA foreign_keys = ON")
@@ -78,7 +75,7 @@ class Database:
             self._files = OpenFiles(file)
 
     def _open_read_only(self) -> None:
-        """Open the file where SQLite cannot create its -shm file: with the -wal file if possible, else without."""
+        """Open the file without creating SQLite's -shm file; with the -wal file if possible, else without it."""
         with self._named_errors():
             file = os.path.realpath(self.path)
             uri = f"file:{quote(os.fsencode(file))}"
@@ -104,7 +101,7 @@ class Database:
 
     @contextmanager
     def _connected(self, database: str, **options: Any) -> Iterator[None]:
-        """Connect, and close the connection if the body fails."""
+        """Connect.  If the body fails, close the connection."""
         self._db = sqlite3.connect(database, isolation_level=None, **options)
         self._db.row_factory = sqlite3.Row
         self._db.create_function("apart", 1, words.apart, deterministic=True)
@@ -121,7 +118,7 @@ class Database:
 
     def reopen(self) -> None:
         """Close the open file, and open the one that is now at the path, or create one."""
-        with suppress(sqlite3.Error):  # for example a full disk, or closed by an earlier attempt
+        with suppress(sqlite3.Error):  # such as a full disk, or a connection that an earlier attempt closed
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.close()
         if self._files:
@@ -141,7 +138,8 @@ class Database:
 
     @contextmanager
     def _transaction(self, kind: str = "IMMEDIATE") -> Iterator[sqlite3.Connection]:
-        """A transaction.  IMMEDIATE takes the write lock first, because SQLite waits for a lock only there."""
+        """Run the body in a transaction.  IMMEDIATE acquires the write lock at BEGIN, the only place where SQLite waits
+        for it."""
         with self._named_errors():
             self._db.execute(f"BEGIN {kind}")
             try:
@@ -160,7 +158,7 @@ class Database:
             raise fault(self.path, getattr(error, "strerror", None) or str(error)) from None
 
     def _use_wal(self, timeout: float) -> None:
-        """Use WAL mode: readers and a writer at once, and commits without fsync that survive a killed process."""
+        """Use WAL mode: readers do not block a writer, and commits survive a kill of the process without fsync."""
         until = time.monotonic() + timeout
         while True:
             try:
@@ -174,7 +172,7 @@ class Database:
 
 
 def _create(path: str) -> None:
-    """Create an empty file for SQLite, whose -wal and -shm files then get the same mode."""
+    """Create an empty file for SQLite.  Its -wal and -shm files get the same mode."""
     os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     try:
         # Only a new file may be opened here: closing it would drop the locks of another connection in this process.

@@ -1,6 +1,6 @@
-"""Export of a session: Markdown, JSON, or HTML with the numbers of every token.
+"""Export a session as Markdown, JSON, or HTML with the numbers of every token.
 
-Text of a model, a user or a file is written through `visible.visible`; in JSON it stays unchanged, but escaped.
+Texts of models, users and files pass through `visible.visible`; in JSON they are escaped instead.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ _ENDINGS = {"length": "cut at the length limit", "interrupted": "interrupted", N
 
 
 def write_export(session: Session, target: Path, force: bool = False, drafts: bool = False) -> None:
-    """Write the session in the format of the file's ending, in one step.  Only the owner can read a new file.
+    """Write a session atomically, in the format of the file's ending.  Only the owner can read a new file.
 
     Args:
-        drafts: whether the drafts that are not in force are in it too; JSON always has them.
+        drafts: whether to include drafts that are not in force; JSON always has them.
 
     Raises:
-        UsageError: the ending is not that of a format, or the file exists and ``force`` is not set.
-        OutputError: it cannot be written.
+        UsageError: no format has this ending, or the file exists and ``force`` is not set.
+        OutputError: the file cannot be written.
     """
     path, form = output_file(target, FORMATS, force)
     write_text(path, form(session, drafts))
 
 
 def as_markdown(session: Session, drafts: bool = False) -> str:
-    """The session as Markdown: quoted questions, and thoughts and answers unchanged, since they are Markdown."""
+    """The session as Markdown.  Questions are quoted; thoughts and answers, which are Markdown, stay unchanged."""
     parts = [f"# {markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
     for number, turn in enumerate(session.turns, 1):
         quoted = "\n".join(f"> {line}".rstrip() for line in shown(turn.question).split("\n"))
@@ -51,7 +51,7 @@ def as_markdown(session: Session, drafts: bool = False) -> str:
 
 
 def _answer_parts(turn: Turn, number: str, note: str = "") -> list[str]:
-    """The thoughts and the answer, under headings with this number."""
+    """The thinking and the answer, under headings with this number."""
     preferences = [f"{name}: {', '.join(wishes)}" for name, wishes in _preferences(turn).items() if wishes]
     facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, ""), note]
     answer, thinking = shown(turn.answer), shown(turn.thinking)
@@ -73,9 +73,9 @@ def as_json(session: Session, drafts: bool = True) -> str:
     ``drafts`` are the turn's other answers, as turns without drafts, each with its ``number`` among all drafts.
 
     ``created`` is ISO 8601 in UTC.  ``settings`` of the chat are those of its next answer.  ``settings``,
-    ``finish_reason`` and ``statistics`` of a turn are those of `session.Turn`; a token is what `TokenEvent.as_dict`
-    gives, as in a trace.  Characters that `visible.visible` would mark, and halves of surrogate pairs, are written as
-    escapes.  `importing.parse_export` reads it.
+    ``finish_reason`` and ``statistics`` of a turn are those of `session.Turn`; a token is the result of
+    `TokenEvent.as_dict`, as in a trace.  Characters that `visible.visible` would mark, and halves of surrogate pairs,
+    are escaped.  `importing.parse_export` reads it.
     """
     whole = {
         "pjlocal": __version__,
@@ -169,12 +169,12 @@ def _other_drafts(turn: Turn) -> list[tuple[int, Turn]]:
 
 
 def _asked(draft: Turn, turn: Turn) -> str:
-    """The question of a draft that answers another one than the draft in force; else empty."""
+    """The question of a draft, if it differs from that of the draft in force; else empty."""
     return "" if draft.question == turn.question else f"question: {shown(draft.question)}"
 
 
 def _hidden(turn: Turn) -> str:
-    """Why a turn is hidden; empty of one that is not."""
+    """The reason why a turn is hidden; empty if it is not."""
     if not turn.undone:
         return ""
     return "undone" if all(draft.undone for draft in turn.drafts) else "a draft that is not in force"
@@ -185,7 +185,7 @@ def _preferences(turn: Turn) -> dict[str, list[str]]:
 
 
 def _facts(turn: Turn) -> list[str]:
-    """The settings and statistics of an answer, as texts."""
+    """The settings and statistics of an answer as texts."""
     mode = _at(turn.settings, "mode")
     judged = mode in JUDGED
     generation = _at(turn.settings, "generation")
@@ -211,7 +211,7 @@ def _facts(turn: Turn) -> list[str]:
 
 
 def _closing_fence(text: str) -> str:
-    """The fence that closes a code block left open by the answer, which would continue into the next turn."""
+    """The fence that closes a code block that the answer left open; empty if it left none open."""
     fence = ""
     for line in text.split("\n"):
         mark = re.match(r" {0,3}(`{3,}(?=[^`]*$)|~{3,})(.*)", line)
@@ -229,7 +229,7 @@ _ALL = "all"
 
 
 def _legend(turn: Turn) -> tuple[dict[str, list[str]], bool]:
-    """The preferences of the views that had one or wrote a token, and True if all views chose a token together."""
+    """The preferences of each view that has one or wrote a token, and whether all views chose a token together."""
     preferences = _preferences(turn)
     wrote = {_writer(event) for event in turn.events}
     names = [name for name in dict.fromkeys(["a", "b", *preferences]) if preferences.get(name) or name in wrote]
@@ -237,12 +237,12 @@ def _legend(turn: Turn) -> tuple[dict[str, list[str]], bool]:
 
 
 def _writer(event: TokenEvent) -> str | None:
-    """The view that chose a token, or all; None if there was only one view."""
+    """The view that chose a token, or "all" if all chose it together; None if there was only one view."""
     return event.writer or (_ALL if event.draft else None)
 
 
 def _share(turn: Turn) -> list[str]:
-    """The share of the answer that each view wrote, as text."""
+    """The share of the answer's tokens that each view wrote, as a text in a list; empty if there was only one view."""
     answer = (event for event in turn.events if event.text and not event.thought)
     writers = [writer for event in answer if (writer := _writer(event))]
     if not writers:
@@ -253,20 +253,19 @@ def _share(turn: Turn) -> list[str]:
 
 
 def _tokens(turn: Turn, thought: bool) -> list[dict[str, Any]]:
-    """The tokens of a turn's thinking, or of its answer."""
     events = [event for event in turn.events if event.thought is thought]
     return [*map(_token, whole_characters(events, lambda event: event.text))]
 
 
 def _token(group: Sequence[TokenEvent]) -> dict[str, Any]:
-    """The values of a token for the page, or of several tokens that form one character."""
+    """The values of a token, or of several tokens that form one character, for the page."""
     first = group[0]
     text = shown("".join(event.text for event in group))
     line_end = "line-end" if text.lstrip(" ").startswith("\n") else ""
     return {
         "text": text,
         "classes": " ".join(filter(None, ["t", view_color(first.writer), first.kind, line_end])),
-        "tabindex": 0 if first.kind == "resampled" else -1,  # Tab stops only at these; a click or tap holds any token
+        "tabindex": 0 if first.kind == "resampled" else -1,  # Tab stops only at these; a click focuses any token
         "tip": "\n\n".join(map(_tip, group)),
     }
 
@@ -293,13 +292,13 @@ def _tip(event: TokenEvent) -> str:
 
 
 def _push_rows(event: TokenEvent) -> list[str]:
-    """The push of each preference on the token: in nats, and as a factor of the probability."""
+    """Lines with the push of each preference on the token: in nats, and as a factor of the probability."""
     rows = [f"push {name:9}{nats:+6.2f}  ×{exp(min(nats, 99)):.3g}" for name, nats in event.pushes.items()]
     return ["", *rows] if rows else []
 
 
 def _named(text: str, token: int) -> str:
-    """A token's text, shortened, with visible white space; its id if it has no text."""
+    """A token's text, shortened, with visible white space, or its id if it has no text."""
     marked = shown(text[:60]).translate({10: "↵", 9: "⇥", 32: "␣"})
     return marked + "…" * (len(text) > 60) or f"token {token}"
 

@@ -12,7 +12,7 @@ GONE_ON = "the chat has new turns from elsewhere: load the chat again"
 
 
 class StoreError(OutputError):
-    """The database of chats cannot be used; names the file and the reason."""
+    """The database of chats cannot be used.  The message names the file and the reason."""
 
 
 class RemovedError(StoreError):
@@ -29,7 +29,7 @@ class ForeignStoreError(StoreError):
 
 REMOVED = "the chat was removed"
 
-#: Our messages, by a part of SQLite's message.
+#: pjlocal's messages, by a part of SQLite's message.
 _REASONS = {
     "is locked": "database is locked (another program is writing to it: try again)",
     "is full": "database or disk is full (make room, or set PJLOCAL_DATABASE to a file on another disk)",

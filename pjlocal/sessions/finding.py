@@ -1,4 +1,4 @@
-"""Search for saved chats, by title or by the words in them."""
+"""Find saved chats by title, or by the words in them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Summary:
     """A session in a list.
 
     n_turns: the number of turns that are not undone.
-    model: its lasting name (in older versions: the name that the user gave, or None).
+    model: the model's `lasting_name` (in older versions: the name that the user gave, or None).
     updated: seconds since the epoch.
     """
 
@@ -29,7 +29,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Hit:
-    """A turn that a search found.
+    """A turn in the results of a search.
 
     snippet: the words around the match, in the question or the answer.
     created: seconds since the epoch.
@@ -43,7 +43,7 @@ class Hit:
     created: float
 
 
-_SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # of a hit, where words or single characters are counted
+_SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # length of a snippet; characters for scripts without spaces
 _LONGEST_TITLE = 200
 
 
@@ -62,40 +62,40 @@ def check_title(title: str) -> None:
 
 
 def find(name: str, sessions: Sequence[Summary]) -> int:
-    """The session that ``name`` means: an id, a title (of several, the first), or the beginning of exactly one title.
+    """Find a session by its id, its title (the first of several), or the beginning of exactly one title.
 
     Case is ignored.
 
     Raises:
-        UsageError: no session or several match; names similar ones.
+        UsageError: no session matches, or several do; the message names them or similar ones.
     """
     name = name.strip()
     for session in sessions:
         if str(session.id) == name:
             return session.id
-    sought = name.casefold()
+    folded = name.casefold()
     titles = [(session.title.casefold(), session) for session in sessions if session.title]
     for title, session in titles:
-        if title == sought:
+        if title == folded:
             return session.id
-    begin = [session for title, session in titles if sought and title.startswith(sought)]
+    begin = [session for title, session in titles if folded and title.startswith(folded)]
     if len(begin) == 1:
         return begin[0].id
     if begin:
         raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
-    similar = difflib.get_close_matches(sought, [title for title, _ in titles], n=3)
+    similar = difflib.get_close_matches(folded, [title for title, _ in titles], n=3)
     nearest = [next(session for title, session in titles if title == match) for match in dict.fromkeys(similar)]
     hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
     raise UsageError(f"there is no saved chat {name!r}: {hint}")
 
 
 def search(db: sqlite3.Connection, query: str) -> list[Hit]:
-    """The turns that contain every word of ``query``, the newest first.  The last word may be the beginning of one.
+    """The turns that contain every word of ``query``, the newest first.  The last word may be incomplete.
 
-    Undone turns are left out.  Of a turn with an unfinished answer, only the question is searched.
+    Undone turns and unfinished answers are not searched.
     """
-    sought = words.match(query)
-    if not sought:
+    match = words.match(query)
+    if not match:
         return []
     n_words = _SNIPPET_CHARACTERS if words.apart(query) != query else _SNIPPET_WORDS
     rows = db.execute(
@@ -103,7 +103,7 @@ def search(db: sqlite3.Connection, query: str) -> list[Hit]:
         "snippet(turns_text, -1, '', '', '…', ?) AS snippet, turns.created "
         "FROM turns_text JOIN turns ON turns.id = turns_text.rowid JOIN sessions ON sessions.id = session_id "
         "WHERE turns_text MATCH ? AND NOT undone ORDER BY turns.id DESC",
-        (n_words, sought),
+        (n_words, match),
     ).fetchall()
     return [Hit(**dict(row) | {"snippet": words.together(row["snippet"])}) for row in rows]
 

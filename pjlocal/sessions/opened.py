@@ -1,4 +1,4 @@
-"""Detection of a replaced database file."""
+"""Detect that the database file was replaced."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ _ENDS = ("", "-wal", "-shm")
 
 
 class OpenFiles:
-    """The identities of an open database and of SQLite's two files beside it."""
+    """The identities of an open database and of its -wal and -shm files."""
 
     def __init__(self, path: str) -> None:
         self._identities = {end: _identity(path + end) for end in _ENDS}
 
     def differ_from(self, path: str) -> bool:
-        """True if the path has another database or none."""
+        """True if there is another database at the path, or none."""
         return _identity(path) != self._identities[""]
 
     def remove_leftovers(self, path: str) -> None:
-        """Remove the -wal and -shm files of the closed database, if they were not replaced.
+        """Remove the -wal and -shm files of the closed database, unless they were replaced.
 
-        SQLite would read them as a part of the new database.
+        SQLite would read them as part of the new database.
         """
         for end in _ENDS[1:]:
             if _identity(path + end) == self._identities[end]:

@@ -1,4 +1,4 @@
-"""Saving a chat while it is written: every token is in the database before it is shown."""
+"""Save a chat while it is written: every token is in the database before it is shown."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _Write = Callable[[Store], object]
 
 
 class Recorder:
-    """Writes every turn and token of the current session to the store at once.
+    """Writes every turn and token of the current session to the store immediately.
 
     Failed writes (a full disk, a locked database) are kept in memory and repeated with the next turn and at the end.
-    One message reports the failure, and one that all is saved again.  If the database is deleted or replaced, the whole
-    session is written again to the file that is then at its path.
+    One message reports the failure, and another one that all is saved again.  If the database is deleted or replaced,
+    the whole session is written to the file that is then at its path.
 
     Args:
-        store: None saves nothing.
-        say: shows a line to the user.  Without it, a failure is raised instead of tried again (StoreError).
+        store: the store; None to save nothing.
+        say: shows a line to the user.  Without it, a failed write is not repeated, but raises StoreError.
     """
 
     def __init__(self, store: Store | None, session: Session, say: Callable[[str], None] | None) -> None:
@@ -39,13 +39,13 @@ class Recorder:
         self._hidden: list[tuple[Session, Turn]] = []  # undone turns, which are not in their sessions
 
     def close(self) -> None:
-        """Repeat failed writes, and report it if they fail again."""
+        """Repeat failed writes, and tell the user if they fail again."""
         self.catch_up()
         if self._pending:
             self._say("the messages since then are not saved")
 
     def check_seen(self) -> None:
-        """Check that nobody else, such as the page, added to the session since it was loaded.
+        """Check that nothing else, such as the page, has added to the session since it was loaded.
 
         Raises:
             UsageError: the session has new turns.
@@ -61,7 +61,7 @@ class Recorder:
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
         """Save a new turn with its question; and the session's settings, unless the turn is only compared.
 
-        The turn to replace stays until this one is put in force.
+        The turn that it replaces stays until the new one is put in force.
         """
         session = self.session
         if replacing:
@@ -86,14 +86,14 @@ class Recorder:
         self._do(lambda store: _write(store, session, turn))
 
     def replace(self, turn: Turn, replaced: Turn) -> None:
-        """Replace the last turn by a whole one."""
+        """Replace the last turn by a finished one."""
         self.session.turns[-1:] = [turn]
         turn.undone = True
         self.begin(turn, replaced)
         self.put_in_force(turn)
 
     def put_in_force(self, turn: Turn) -> None:
-        """The turn stands for its question, and its other drafts are hidden."""
+        """Show this draft of a turn, and hide the others."""
         session = self.session
         turn.put_in_force()
         self._do(lambda store: _put_in_force(store, session, turn))
@@ -108,12 +108,12 @@ class Recorder:
         self._do(lambda store: _write(store, session, turn.drafts[-1]))
 
     def switch(self, draft: Turn) -> None:
-        """A draft of the last turn takes its place."""
+        """Replace the last turn by another of its drafts."""
         self.session.turns[-1:] = [draft]
         self.put_in_force(draft)
 
     def drop(self, turn: Turn) -> None:
-        """Nothing was written: the turn is hidden, and no draft of the one that it was to replace."""
+        """Hide a turn for which nothing was written.  It is no longer a draft of the turn that it would replace."""
         turn.leave()
         turn.undone = True
         self._do(lambda store: _drop(store, turn))
@@ -125,7 +125,7 @@ class Recorder:
         self._do(lambda store: _hide(store, turn))
 
     def fork(self, n_turns: int) -> Session:
-        """Begin another session with a copy of the first turns, which is the one in force from now on."""
+        """Start a new session with a copy of the first turns, and make it the current one."""
         self.session = self.session.fork(n_turns)
         self._pending += self._writes_of(self.session)
         self.catch_up()
@@ -157,7 +157,7 @@ class Recorder:
     def _reopen_if_replaced(self) -> bool:
         """Reopen the store if its file was replaced; False if that fails.
 
-        The new file contains nothing of the chat, so the whole chat is written to it.
+        The new file does not contain the chat, so the whole chat is written to it.
         """
         store = self.store
         if store is None or not store.replaced:
@@ -218,13 +218,13 @@ class Recorder:
 class Recording:
     """A turn of the recorder's session that is being answered.
 
-    If its answer is stopped before the first token, the turn and the title from it are removed, and the turn that it
-    replaces stays.  The same happens to a continued answer without new text.
+    If the answer is stopped before the first token, or a continued answer gets no new text, the turn and the title from
+    it are removed, and the turn that it would replace stays.
 
     Args:
         replacing: the turn of which this one is another draft.
-        keep: put the turn in force when it has an answer; else it stays a draft, unless another draft has the same
-            mode and text.
+        keep: whether to put the turn in force when it has an answer.  If not, it stays a draft, unless another draft
+            has the same mode and text.
     """
 
     def __init__(self, recorder: Recorder, turn: Turn, replacing: Turn | None = None, *, keep: bool = True) -> None:
@@ -235,7 +235,7 @@ class Recording:
         self._replacing = replacing
         self._before = list(self._session.turns)
         self._n_continued = len(turn.events)  # tokens of an answer that is continued
-        #: Whether it continues something else than the whole answer of the turn that it replaces.
+        #: Whether the beginning of the answer is not the whole answer of the turn that it replaces.
         self._begins_anew = replacing is not None and bool(turn.events) and not turn.continues(replacing)
         self._title = self._session.title
 
@@ -301,11 +301,11 @@ def _say_nothing(line: str) -> None:
     pass
 
 
-# Each of these may be repeated if it is not known whether it succeeded.
+# These writes are idempotent: they are repeated if it is not known whether they succeeded.
 
 
 def _write(store: Store, session: Session, turn: Turn) -> None:
-    """Save the turn with its answer so far, after its earlier drafts."""
+    """Save a turn with its answer so far, and before it its earlier drafts."""
     session_id = store.add_session(session) if session.id is None else session.id
     is_there = turn.id is not None
     for draft in turn.drafts:
@@ -335,7 +335,6 @@ def _hide(store: Store, turn: Turn) -> None:
 
 
 def _save(store: Store, session: Session) -> None:
-    """Save the settings of a session that has turns."""
     if session.id is not None:
         store.save_settings(session)
 

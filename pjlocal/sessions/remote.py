@@ -21,8 +21,8 @@ class RemoteStore:
     """The chats of a server.
 
     Raises:
-        UsageError: from every method: the server refuses the request.
-        ServerError: from every method: the server does not answer.
+        UsageError: from every method: the server refused the request.
+        ServerError: from every method: the server did not answer.
     """
 
     unread = ""
@@ -48,11 +48,11 @@ class RemoteStore:
         return next((summary.id for summary in self.summaries()), None)
 
     def find(self, name: str) -> int:
-        """The session that ``name`` means; see `Store.find`."""
+        """Find a session by its name; see `finding.find`."""
         return find(name, self.summaries())
 
     def search(self, query: str) -> list[Hit]:
-        """The turns that contain every word of ``query``; see `Store.search`."""
+        """The turns that contain every word of ``query``; see `finding.search`."""
         return self._read(f"/api/chats?q={quote(query, safe='')}", "hits", Hit) if query else []
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:
@@ -64,7 +64,7 @@ class RemoteStore:
             raise self.server.protocol_error() from error
 
     def rename(self, session_id: int, title: str) -> None:
-        """Change the title and nothing else."""
+        """Change the title of a session."""
         self._change(session_id, {"title": title})
 
     def save_settings(self, session: Session) -> None:
@@ -85,7 +85,7 @@ class RemoteStore:
             raise self.server.protocol_error() from error
 
     def put_in_force(self, session_id: int, turn_id: int, draft_id: int) -> None:
-        """Put another draft of the last turn in force."""
+        """Show another draft of the last turn, and hide the others."""
         self.server.call("POST", f"/api/chats/{session_id}/draft", {"turn": turn_id, "draft": draft_id})
 
     def fork(self, session_id: int, turn_id: int) -> Session:
@@ -119,7 +119,7 @@ class RemoteStore:
 
 
 def _session(values: Mapping[str, Any]) -> Session:
-    """The session of a server's JSON."""
+    """The session in a server's JSON."""
     from .session import Session
 
     kept = ("title", "settings", "created", "updated", "id")
@@ -128,7 +128,7 @@ def _session(values: Mapping[str, Any]) -> Session:
 
 
 def _turn(values: Mapping[str, Any]) -> Turn:
-    """The turn of a server's JSON, with its drafts."""
+    """The turn in a server's JSON, with its drafts."""
     turn = _answered(values)
     if described := values.get("drafts"):
         turn.drafts = [turn if draft["id"] == turn.id else _answered(draft) for draft in described]
@@ -150,10 +150,11 @@ def _answered(values: Mapping[str, Any]) -> Turn:
 
 
 class RemoteRecorder(Recorder):
-    """The recorder of a session on a server.  The server saves the turns it writes; other changes are sent to it.
+    """The recorder of a session on a server.  The server saves the answers that it writes; other changes are sent to
+    it.
 
     Raises:
-        UsageError, ServerError: as `RemoteStore`.
+        UsageError, ServerError: see `RemoteStore`.
     """
 
     def __init__(self, chats: RemoteStore, session: Session, say: Callable[[str], None]) -> None:

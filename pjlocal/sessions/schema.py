@@ -12,8 +12,8 @@ from .faults import ForeignStoreError
 #: Marks a file as pjlocal's (PRAGMA application_id): "pjlc".
 APPLICATION_ID = 0x706A6C63
 
-#: The statements from each version of the schema (PRAGMA user_version) to the next.  AUTOINCREMENT never reuses an id:
-#: else a chat that was removed while open would continue inside another.  ``apart`` is `words.apart`.
+#: The statements from each version of the schema (PRAGMA user_version) to the next.  AUTOINCREMENT never reuses an id,
+#: so a chat that was removed while it was open cannot continue inside another.  ``apart`` is `words.apart`.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -90,16 +90,16 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         # The judging view.  In older versions, with two views, it was the one that did not draft.
         "ALTER TABLE tokens ADD COLUMN judge TEXT",
-        "ALTER TABLE tokens ADD COLUMN pushes TEXT",  # JSON; NULL: no neutral view told any
+        "ALTER TABLE tokens ADD COLUMN pushes TEXT",  # JSON; NULL without a neutral view
         "UPDATE tokens SET judge = CASE draft WHEN 'a' THEN 'b' ELSE 'a' END WHERE draft IS NOT NULL",
     ),
     (
-        # NULL in rows of older versions, which did not separate the thinking: it is found when they are read.
+        # NULL in rows of older versions, whose thinking is found when they are loaded.
         "ALTER TABLE tokens ADD COLUMN thought INTEGER",
     ),
     (
-        # The first draft of a turn, in the rows of its other drafts: all but one are undone.  Older versions did not
-        # note which turn took the place of which: answers that were written anew there stay hidden.
+        # The id of a turn's first draft, in the rows of its other drafts.  All drafts except one are undone.  Older
+        # versions did not record which turn replaced which, so answers that were replaced there stay hidden.
         "ALTER TABLE turns ADD COLUMN draft_of INTEGER REFERENCES turns (id) ON DELETE CASCADE",
         "CREATE INDEX turns_by_draft ON turns (draft_of)",
     ),
@@ -130,10 +130,10 @@ def version_of(db: sqlite3.Connection, path: Path) -> int:
 def migrate(
     db: sqlite3.Connection, path: Path, transaction: Callable[[], AbstractContextManager[sqlite3.Connection]]
 ) -> None:
-    """Bring the tables up to date, one version at a time."""
+    """Upgrade the schema, one version at a time."""
     while (version := version_of(db, path)) < len(MIGRATIONS):
         with transaction():
-            if version_of(db, path) == version:  # else another process was faster
+            if version_of(db, path) == version:  # otherwise another process was faster
                 for statement in MIGRATIONS[version]:
                     db.execute(statement)
                 db.execute(f"PRAGMA user_version = {version + 1}")

@@ -19,15 +19,15 @@ _TITLE_LENGTH = 60
 class Turn:
     """A question and its answer.
 
-    settings: the settings of its answer, for JSON: ``model`` (file name), ``mode``, ``preferences`` by view, ``seed``,
+    settings: the settings of the answer, for JSON: ``model`` (file name), ``mode``, ``preferences`` by view, ``seed``,
         and the tables ``generation``, ``sampling`` and ``prompting``.
-    finish_reason: None while the answer is being written, and for good if the process was killed meanwhile.
+    finish_reason: None while the answer is being written, or if the process was killed meanwhile.
     statistics: usage, acceptance rate, rounds, pushes and timings of `events.Result.as_dict`.
     created: seconds since the epoch.
-    id: its row in the database; None if it has none.
-    undone: the turn is hidden: it was undone, or another of its drafts is in force.
-    first: the first turn of its prompt; older ones did not fit.  Not saved.
-    drafts: all answers to the question in order, including this turn.  The drafts of a turn share the list.
+    id: the row in the database; None if it has none.
+    undone: whether the turn is hidden, because it was undone or another of its drafts is in force.
+    first: the index of the first turn in its prompt, if older ones did not fit.  Not saved.
+    drafts: all answers to the question in order, including this one.  The drafts of a turn share the list.
     """
 
     question: str
@@ -46,30 +46,30 @@ class Turn:
 
     @property
     def draft_of(self) -> int | None:
-        """The row of the first draft; None of that itself."""
+        """The row of the first draft; None for the first draft itself."""
         return None if self.drafts[0] is self else self.drafts[0].id
 
     def join(self, other: Turn) -> None:
-        """Become another draft of a turn."""
+        """Make this turn another draft of a turn."""
         self.drafts = other.drafts
         self.drafts.append(self)
 
     def leave(self) -> None:
-        """Be no draft of another turn any more."""
+        """Remove this turn from the drafts that it belongs to."""
         self.drafts[:] = [draft for draft in self.drafts if draft is not self]
         self.drafts = [self]
 
     def put_in_force(self) -> None:
-        """Stand for the question; the other drafts are hidden."""
+        """Show this draft, and hide the others."""
         for draft in self.drafts:
             draft.undone = draft is not self
 
     def continues(self, other: Turn) -> bool:
-        """Whether the answer begins with the whole one of another turn."""
+        """True if the answer begins with the whole answer of another turn."""
         return self.text.startswith(other.text)
 
     def is_repeated(self) -> bool:
-        """Whether an earlier draft has the same mode and the same answer."""
+        """True if another draft has the same mode and the same answer."""
         others = (draft for draft in self.drafts if draft is not self)
         return any(
             other.settings.get("mode") == self.settings.get("mode") and other.text == self.text for other in others
@@ -91,15 +91,17 @@ class Turn:
         return split(self.events)[0]
 
     def continued(self) -> Turn:
-        """A turn with the same question, whose answer begins with this one.  If the model ended the answer, a new
-        paragraph is added; else the model would end it again at once."""
+        """A new turn with the same question, whose answer begins with this one.
+
+        If the model ended the answer, a new paragraph is added, because it would end the same text again.
+        """
         events = self._with_text()
         if events and self.finish_reason == "stop" and not events[-1].text.endswith("\n"):
             events.append(TokenEvent.given(len(events), "\n\n", thought=events[-1].thought))
         return Turn(self.question, events)
 
     def begun_until(self, position: int) -> Turn:
-        """The same question and settings, with the tokens before a position as the beginning of an answer.
+        """A new turn with the same question and settings, whose answer begins with the tokens before a position.
 
         Raises:
             UsageError: there is no token at the position.
@@ -109,7 +111,8 @@ class Turn:
         return Turn(self.question, self.events[:position], self.settings, first=self.first)
 
     def taking(self, position: int, text: str, token: int = 0) -> Turn:
-        """The same question, with another token, or text, at a position as the end of a beginning of an answer.
+        """A new turn with the same question, whose answer begins with the tokens before a position and another token,
+        or text, there.
 
         Raises:
             UsageError: there is no token at the position.
@@ -119,7 +122,8 @@ class Turn:
         return Turn(self.question, [*begun, taken])
 
     def edited(self, answer: str) -> Turn:
-        """The turn with another answer.  Its equal tokens at the beginning and the end are kept, and its thinking."""
+        """The turn with another answer.  The thinking stays, and so do the equal tokens at the beginning and the
+        end."""
         events = self._with_text()
         thoughts, old = ([event for event in events if event.thought is which] for which in (True, False))
         first, begin = 0, 0
@@ -141,7 +145,7 @@ class Turn:
         )
 
     def _with_text(self) -> list[TokenEvent]:
-        """The tokens up to the last one with text: without the answer's end, or half a character."""
+        """The tokens up to the last one with text, without end tokens and incomplete characters."""
         n = next((n for n in range(len(self.events), 0, -1) if self.events[n - 1].text), 0)
         return self.events[:n]
 
@@ -160,8 +164,8 @@ class Turn:
 class Session:
     """A conversation: its turns in order, without undone ones.
 
-    settings: the settings of the next turn, as `Turn.settings`, but with the lasting name of ``model``, and with
-        ``preferences`` as dealt to view a and view b.
+    settings: the settings of the next turn, like `Turn.settings`, but with the `lasting_name` of ``model``, and with
+        ``preferences`` of view a and view b.
     """
 
     title: str = ""
@@ -183,7 +187,7 @@ class Session:
 
 
 def fork_title(title: str) -> str:
-    """The title of a chat's fork: its own with a number."""
+    """The title of a chat's fork: the chat's title with a number."""
     name, number = re.fullmatch(r"(.*?)(?: \(fork(?: (\d+))?\))?", title, re.DOTALL).groups()  # type: ignore[union-attr]
     is_fork = name != title
     return f"{name} (fork {int(number or 1) + 1})" if is_fork else f"{name} (fork)"

@@ -1,7 +1,7 @@
 """All chats in one SQLite database, written token by token, so that a crash loses nothing that was shown.
 
 A session is a list of turns in the order of their ids.  Turns that were undone, and drafts that are not in force, are
-hidden, not deleted.  Several processes may write at once, to one session too: its turns then interleave.
+hidden, not deleted.  Several processes may write at once, also to one session, whose turns then interleave.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from .database import Database
 from .faults import REMOVED, fault
 from .finding import Hit, Summary, find, search
 
-if TYPE_CHECKING:  # `events` brings NumPy, which a list of chats need not wait for
+if TYPE_CHECKING:  # `events` imports NumPy, which a list of chats does not need
     from ..events import TokenEvent
     from .session import Session, Turn
 
 _EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, rejected, judge, pushes, thought"
 _ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES ({', '.join('?' * 14)})"
-# Not INSERT OR IGNORE, which would pass over a token that breaks any constraint in silence.
+# Not INSERT OR IGNORE, which would silently drop a token that violates any constraint.
 _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
 
 
@@ -49,8 +49,10 @@ class Store(Database):
         return session.id
 
     def save_settings(self, session: Session) -> None:
-        """Save the settings and the time of the update; the title only if none is saved, because another process may
-        have changed it."""
+        """Save the settings and the time of the update.
+
+        The title is saved only if there is none, because another process may have changed it.
+        """
         session.updated = time.time()
         with self._named_errors():
             self._changed(
@@ -60,7 +62,7 @@ class Store(Database):
             )
 
     def rename(self, session_id: int, title: str) -> None:
-        """Change the title and nothing else: where the session stands in the list, and its settings, stay."""
+        """Change the title.  The settings, and the session's position in the list, stay."""
         with self._named_errors():
             self._changed("UPDATE sessions SET title = ? WHERE id = ?", (_storable(title), session_id))
 
@@ -70,7 +72,7 @@ class Store(Database):
             self._db.execute(_ADD_TOKEN, _token_row(turn_id, event))
 
     def finish_turn(self, turn: Turn) -> None:
-        """Save the whole answer with its finish reason and settings, and tokens that were not added yet."""
+        """Save the whole answer with its finish reason and settings, and the tokens that are not saved yet."""
         assert turn.id is not None
         with self._transaction():
             self._changed(
@@ -86,8 +88,7 @@ class Store(Database):
             self._insert_tokens(turn.id, turn)
 
     def add_turn(self, session_id: int, turn: Turn) -> int:
-        """Add a turn with as much of its answer as there is; sets ``turn.id``.  If it is in force, its other drafts are
-        hidden."""
+        """Add a turn with its answer so far; sets ``turn.id``.  If it is in force, its other drafts are hidden."""
         with self._transaction():
             turn_id = self._insert_turn(session_id, turn)
             self._insert_tokens(turn_id, turn)
@@ -109,19 +110,19 @@ class Store(Database):
             self._changed("UPDATE turns SET undone = (id <> ?) WHERE id = ? OR draft_of = ?", (turn_id, first, first))
 
     def drop_draft(self, turn_id: int) -> None:
-        """Hide a turn, which is no draft of another any more."""
+        """Hide a turn, and remove it from the drafts of another turn."""
         with self._named_errors():
             self._changed("UPDATE turns SET undone = TRUE, draft_of = NULL WHERE id = ?", (turn_id,))
 
     def remove(self, session_id: int) -> None:
-        """Delete a session with all its turns, the undone ones too."""
+        """Delete a session with all its turns, including undone ones."""
         with self._named_errors():
             self._changed("DELETE FROM sessions WHERE id = ?", (session_id,))
 
     # Reading.
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:
-        """A session with its turns and drafts.  An unfinished answer has the tokens that were written.
+        """Load a session with its turns and drafts.  An unfinished answer has the tokens that were saved.
 
         Raises:
             UsageError: the session does not exist.
@@ -195,15 +196,15 @@ class Store(Database):
         return found
 
     def find(self, name: str) -> int:
-        """The session that ``name`` means; see `finding.find`."""
+        """Find a session by its name; see `finding.find`."""
         return find(name, self.summaries())
 
     def search(self, query: str) -> list[Hit]:
-        """The turns that hold these words; see `finding.search`."""
+        """The turns that contain these words; see `finding.search`."""
         with self._named_errors():
             return search(self._db, _storable(query))
 
-    # How it is done.
+    # Rows.
 
     def _insert_session(self, session: Session) -> int:
         added = self._db.execute(
@@ -239,7 +240,7 @@ class Store(Database):
         self._db.executemany(_ADD_MISSING_TOKEN, (_token_row(turn_id, event) for event in turn.events))
 
     def _changed(self, sql: str, values: tuple[Any, ...]) -> None:
-        """Change a row that must be there."""
+        """Run a statement that must change a row.  Raises RemovedError if it changes none."""
         if self._db.execute(sql, values).rowcount == 0:
             raise fault(self.path, REMOVED)
 
@@ -264,7 +265,6 @@ def _token_row(turn_id: int, event: TokenEvent) -> tuple[Any, ...]:
 
 
 def _token_json(row: sqlite3.Row) -> dict[str, Any]:
-    """The fields of a token that its row stores as JSON."""
     return {
         "rejected": row["rejected"] and json.loads(row["rejected"]),
         "pushes": json.loads(row["pushes"] or "{}"),

@@ -21,7 +21,7 @@ LAYOUTS = ["contexts", "batched"]
 
 
 @pytest.mark.slow
-def test_bench_refuses_what_would_not_compare_like_with_like(pjlocal, tiny) -> None:
+def test_bench_refuses_unfair_comparisons(pjlocal, tiny) -> None:
     for arguments, says in (
         (("-n", "5000"), "the context has room for"),
         (("--repeat-penalty", "1.1"), "leave out --repeat-penalty"),
@@ -38,7 +38,7 @@ WORK = Workload(
 
 
 @pytest.mark.slow
-def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
+def test_bench_can_be_interrupted_at_every_step(tiny) -> None:
     seen: list[str] = []
     measure(tiny("llama"), WORK, Interrupt(), lambda what, done: seen.append(what))
     for n in range(1, len(seen) - 1):
@@ -50,7 +50,7 @@ def test_bench_is_interrupted_at_any_of_its_steps(tiny) -> None:
             )
 
 
-def test_where_llama_cpp_python_cannot_load_the_model_too_a_line_says_so(tiny, monkeypatch) -> None:
+def test_bench_reports_that_llama_cpp_python_cannot_load_the_model(tiny, monkeypatch) -> None:
     def refuse(*args: object, **settings: object) -> None:
         raise ValueError("Failed to load model from file: x.gguf")
 
@@ -63,7 +63,7 @@ def test_where_llama_cpp_python_cannot_load_the_model_too_a_line_says_so(tiny, m
 
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["warming up: Algorithm 1 as written", "judge mode (contexts)"])
-def test_ctrl_c_before_an_answers_first_token_ends_bench_as_anywhere_else(tiny, monkeypatch, where: str) -> None:
+def test_ctrl_c_before_the_first_token_ends_bench(tiny, monkeypatch, where: str) -> None:
     interrupt = Interrupt()
 
     def start(self, prompts) -> None:
@@ -78,7 +78,7 @@ def test_ctrl_c_before_an_answers_first_token_ends_bench_as_anywhere_else(tiny, 
         measure(tiny("llama"), WORK, interrupt, progress)
 
 
-def test_an_answer_that_ends_too_early_to_be_timed_is_no_number() -> None:
+def test_an_answer_too_short_to_time_gives_nan() -> None:
     runs = {name: [1.0, 2.0] for name in (JUDGE.format("contexts"), *map(LIMIT.format, LAYOUTS))}
     report = Report({}, runs | {"short": [nan, nan], "once": [nan, 4.0]})
     assert report.speeds("short") is report.ratio("short") is None

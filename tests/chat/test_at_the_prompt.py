@@ -35,7 +35,7 @@ def test_a_conversation_of_several_turns(start, sessions) -> None:
 
 
 @pytest.mark.slow
-def test_the_status_line_tells_roles_acceptance_rate_speed_and_context(start, toy, says) -> None:
+def test_the_status_line_shows_roles_acceptance_rate_speed_and_context(start, toy, says) -> None:
     line = (
         rb"judge \xce\xbb4 \xc2\xb7 a (drafts|judges): vivid \xc2\xb7 b (drafts|judges): creative \xc2\xb7 "
         rb"\d+ tok/s \xc2\xb7 \d+% accepted \xc2\xb7 context \d+/8192"
@@ -56,7 +56,7 @@ def test_the_status_line_tells_roles_acceptance_rate_speed_and_context(start, to
 
 
 @pytest.mark.slow
-def test_what_is_sent_while_the_command_starts_is_asked(start, toy, says) -> None:
+def test_lines_sent_while_the_command_starts_are_asked(start, toy, says) -> None:
     chat = start(*toy, *says("Rain."), ready=False)
     chat.type("Why?\rAnd then?\rNot yet")
     chat.at_prompt("Not yet")

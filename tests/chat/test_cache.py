@@ -58,7 +58,9 @@ def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2,
 @pytest.mark.parametrize("placement", ["question", "system"])
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_so_they_do_on_every_kind_of_memory(tiny, tmp_path: Path, kind: str, layout: str, placement: str) -> None:
+def test_turns_read_only_new_tokens_with_every_kind_of_cache(
+    tiny, tmp_path: Path, kind: str, layout: str, placement: str
+) -> None:
     engine = Engine(n_ctx=2048, n_threads=1, layout=layout, n_batch=ROUNDS_ALIKE)
     settings = {"engine": engine, "max_tokens": 24, "prompting": Prompting(placement=placement)}
     model = tiny_models.write_recurrent(tmp_path / "long.gguf", forgets=0.02) if kind == "recurrent" else tiny(kind)
@@ -127,7 +129,7 @@ def test_undoing_everything_leaves_the_preferences(three_turns: Talk) -> None:
     assert cost.fed == cost.new_to(three_turns.costs[-1].held) < 2 * (len(cost.prompts[0]) - 20 + len(cost.ids))
 
 
-def test_regen_reads_one_token_and_answers_anew(three_turns: Talk) -> None:
+def test_regen_reads_one_token_and_answers_again(three_turns: Talk) -> None:
     before = three_turns.costs[-1]
     writing = three_turns.conversation.regenerate()
     cost = three_turns.ask("", writing)
@@ -176,7 +178,7 @@ def test_a_swap_exchanges_what_the_views_have_read(tiny, layout: str) -> None:
         assert again.fed == again.new_to(cost.held)
 
 
-def test_a_system_text_that_comes_and_goes_costs_what_it_changes(three_turns: Talk) -> None:
+def test_a_changed_system_text_costs_only_the_changed_tokens(three_turns: Talk) -> None:
     three_turns.say("/system Answer in verse")
     costs = [three_turns.costs[-1], three_turns.ask("And?")]
     three_turns.say("/system clear")
@@ -245,7 +247,7 @@ def test_an_answer_that_is_stopped_is_read_as_far_as_it_went(three_turns: Talk) 
 
 
 @pytest.mark.slow
-def test_answers_that_are_left_or_stopped_in_the_middle_do_no_harm(three_turns: Talk) -> None:
+def test_abandoned_and_stopped_answers_do_no_harm(three_turns: Talk) -> None:
     """Their views may still read, in threads in which Python may also collect what is left of them."""
     judge = three_turns.judge
     expected = judge("And?", seed=5).text
@@ -264,7 +266,7 @@ def test_answers_that_are_left_or_stopped_in_the_middle_do_no_harm(three_turns: 
         gc.set_threshold(*threshold)
 
 
-def test_what_is_stopped_before_its_first_token_was_never_asked(three_turns: Talk, store: Store) -> None:
+def test_a_question_stopped_before_the_first_token_leaves_no_trace(three_turns: Talk, store: Store) -> None:
     conversation = three_turns.conversation
     conversation.recorder.store = store
     writing = conversation.ask("Never mind")
@@ -280,7 +282,7 @@ def test_what_is_stopped_before_its_first_token_was_never_asked(three_turns: Tal
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", ["gemma3", "mamba", "jamba", "lfm2"])
-def test_where_the_memory_cannot_be_trimmed_commands_cost_the_new_tokens_too(tiny, kind: str, layout: str) -> None:
+def test_commands_cost_only_new_tokens_if_the_cache_cannot_be_truncated(tiny, kind: str, layout: str) -> None:
     """/undo, /regen and /edit, behind three turns; two turns can be taken back so."""
     engine = Engine(n_ctx=2048, n_threads=1, layout=layout)
     with talk(tiny(kind), engine=engine, sampling=Sampling(logit_bias=NO_CONTROL), max_tokens=20) as chat:

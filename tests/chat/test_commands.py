@@ -135,7 +135,7 @@ def test_every_command(start, toy, says, environment, tmp_path, sessions) -> Non
     assert chat.raw.decode().count("(stopped)") == 0
 
 
-def test_wrong_use_of_commands_is_told_in_one_line(chat: Talk) -> None:
+def test_wrong_use_of_commands_is_reported_in_one_line(chat: Talk) -> None:
     for line, expected in (
         ("/why", "nothing was said yet"),
         ("/compare", "nothing was said yet"),

@@ -30,7 +30,7 @@ def saved(store: Store, with_undone: bool = False) -> list[Turn]:
     return store.load(1, with_undone).turns
 
 
-def test_a_cut_answer_goes_on_where_it_was_cut_and_reads_nothing_again(tiny, tmp_path: Path) -> None:
+def test_a_cut_answer_continues_where_it_was_cut_and_reads_nothing_again(tiny, tmp_path: Path) -> None:
     with Store(tmp_path / "chats.db") as store, talk(tiny("llama"), store=store, sampling=TEXT) as chat:
         first = chat.ask("Why do cats purr?")
         (before,) = chat.turns
@@ -80,7 +80,7 @@ def test_an_answer_to_which_nothing_is_added_stays(tiny, tmp_path: Path) -> None
         assert chat.turns == [before] == saved(store)
 
 
-def test_a_stopped_answer_goes_on_and_one_that_is_stopped_again_keeps_what_came(tiny) -> None:
+def test_a_stopped_answer_continues_and_keeps_its_text_if_stopped_again(tiny) -> None:
     with talk(tiny("llama"), sampling=TEXT, max_tokens=100) as chat:
         chat.screen.on_event = lambda n: n == 4 and chat.judge.interrupt.set()
         chat.say("Why do cats purr?")
@@ -156,7 +156,7 @@ def test_an_edited_answer_is_saved_and_read_by_the_model(tiny, edited, tmp_path:
         assert chat.turns[0].answer.startswith("the sun sees") and len(chat.turns[0].events) == 3
 
 
-def test_what_is_left_as_it_was_changes_nothing(tiny, edited) -> None:
+def test_an_unchanged_answer_in_the_editor_changes_nothing(tiny, edited) -> None:
     with talk(tiny("llama"), sampling=TEXT) as chat:
         chat.say("Why do cats purr?")
         before = list(chat.turns)

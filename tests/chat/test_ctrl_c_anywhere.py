@@ -77,7 +77,7 @@ def right_answer(chat: Talk, text: str) -> bool:
 AT_CLOSING = [(LaneSet, "close"), (Worker, "close"), (Decoder, "_release"), (Store, "finish_turn")]
 ELSEWHERE = [
     (Decoder, "writing"),
-    (Decoder, "_tidy"),
+    (Decoder, "_clean_up"),
     (Decoder, "submit"),
     (Decoder, "_admit"),
     (Decoder, "step"),
@@ -89,7 +89,7 @@ ELSEWHERE = [
     (Lanes, "wait"),
     (Lanes, "recover"),
     (Slot, "start"),
-    (Slot, "go_on"),
+    (Slot, "start_next_stage"),
     (Slot, "feed"),
     (Slot, "close"),
     (Lane, "read"),

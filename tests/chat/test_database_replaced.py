@@ -95,13 +95,13 @@ def test_at_the_end_of_a_chat(tiny, store: Store) -> None:
     assert len(chat.screen.said) == 1 and as_saved(store.path)[1] == ["Why?"]
 
 
-def test_before_anything_was_said(chat: Talk, store: Store) -> None:
+def test_a_database_removed_before_the_first_turn_is_created_again(chat: Talk, store: Store) -> None:
     store.path.unlink()
     assert chat.say("/sessions") == ["there are no saved chats yet"]
     assert chat.say("Why?") == [] and as_saved(store.path)[1] == ["Why?"]
 
 
-def test_what_takes_its_place_may_be_of_no_use_for_a_while(chat: Talk, store: Store) -> None:
+def test_an_unusable_file_in_the_databases_place_is_left_alone(chat: Talk, store: Store) -> None:
     """Another program's file, or a folder; it is left alone."""
     chat.say("Why?")
     store.path.unlink()
@@ -125,7 +125,7 @@ def test_what_takes_its_place_may_be_of_no_use_for_a_while(chat: Talk, store: St
     assert len(saved.turns[1].events) == 8
 
 
-def test_what_other_chats_wrote_last_stays_in_the_file_that_was_moved(chat: Talk, store: Store) -> None:
+def test_the_last_turns_of_other_chats_stay_in_the_moved_file(chat: Talk, store: Store) -> None:
     """Not in the -wal file at the old path, which SQLite would read into whatever is put there."""
     with Store(store.path) as other:
         number = other.add_session(Session("Other"))

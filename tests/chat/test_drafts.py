@@ -120,7 +120,7 @@ def test_kill_9_in_regen_leaves_one_turn_and_the_answer_that_was_being_written(t
     assert visible(second.answer).encode().startswith(shown)
 
 
-def test_the_next_question_is_behind_the_draft_in_force(chat: Talk) -> None:
+def test_the_next_question_follows_the_chosen_draft(chat: Talk) -> None:
     chat.say("Why do cats purr?")
     chat.say("/regen")
     chat.say("/drafts 1")
@@ -158,7 +158,7 @@ def test_compared_answers_are_drafts_and_one_of_them_can_be_taken(chat: Talk, st
     assert chat.turns[1].settings["mode"] == "judge", "the settings of the next answer stay"
 
 
-def test_an_answer_without_a_token_is_no_draft(chat: Talk, store: Store) -> None:
+def test_an_empty_answer_is_not_a_draft(chat: Talk, store: Store) -> None:
     chat.say("Why do cats purr?")
     before = chat.turns[0]
     chat.judge.request = chat.judge.request.with_group(Sampling(logit_bias=("2=1000",), temperature=0))
@@ -188,7 +188,7 @@ def test_a_chat_is_saved_again_with_its_drafts(chat: Talk, store: Store) -> None
     assert [len(turn.drafts) for turn in session.turns] == [2, 2]
 
 
-def test_a_chat_that_goes_on_elsewhere_switches_no_draft(chat: Talk, store: Store) -> None:
+def test_a_chat_continued_elsewhere_does_not_switch_drafts(chat: Talk, store: Store) -> None:
     chat.say("Why do cats purr?")
     chat.say("/regen")
     with Store(store.path) as other:
@@ -341,7 +341,7 @@ def test_a_token_of_the_thinking_can_be_taken_too(tmp_path: Path) -> None:
         assert taken.answer, "the thinking ends by itself, or in its time"
 
 
-def test_what_no_token_is_is_said_in_a_line(chat: Talk) -> None:
+def test_a_wrong_token_number_is_refused_in_one_line(chat: Talk) -> None:
     assert chat.say("/why 1") == ["nothing was said yet"]
     chat.say("Why do cats purr?")
     assert chat.say("/why 8") == ["there is no token 8: the answer has tokens 0 to 7"]

@@ -75,7 +75,7 @@ def test_a_message_that_cannot_fit_is_refused_and_says_by_how_much(tmp_path: Pat
         assert chat.turns == before
 
 
-def test_what_a_long_message_pushed_out_comes_back_when_it_is_taken_back(tmp_path: Path) -> None:
+def test_undoing_a_long_message_restores_the_turns_that_it_displaced(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, CHATML), engine=Engine(n_ctx=320, n_threads=1)) as chat:
         first = [chat.ask("Why?"), chat.ask("How?")]
         assert "oldest 2 exchanges" in chat.say("x" * 230)[0]

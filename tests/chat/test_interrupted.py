@@ -11,7 +11,7 @@ from terminal import numbered, words
 
 
 @pytest.mark.slow
-def test_ctrl_c_stops_an_answer_and_keeps_it_and_the_chat_goes_on(start, toy, says, sessions) -> None:
+def test_ctrl_c_stops_an_answer_keeps_it_and_the_chat_continues(start, toy, says, sessions) -> None:
     text = numbered(600)
     chat = start(*toy, *says(text))
     chat.type("Go\r")
@@ -36,7 +36,7 @@ def test_ctrl_c_stops_an_answer_and_keeps_it_and_the_chat_goes_on(start, toy, sa
 
 
 @pytest.mark.slow
-def test_what_is_typed_while_an_answer_streams_waits_for_the_prompt(start, toy, says, sessions) -> None:
+def test_keys_typed_during_an_answer_wait_for_the_prompt(start, toy, says, sessions) -> None:
     chat = start(*toy, *says(numbered(80)))
     chat.type("Go\r")
     chat.until("word5")

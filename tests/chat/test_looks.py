@@ -74,7 +74,7 @@ def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) 
 
 
 @pytest.mark.slow
-def test_no_color_is_obeyed(start, toy, says) -> None:
+def test_no_color_removes_colours(start, toy, says) -> None:
     chat = start(*toy, *says(MARKDOWN), "--view", "blame", NO_COLOR="1")
     chat.say("Go")
     chat.type("/why\r")
@@ -107,7 +107,7 @@ def test_a_dumb_terminal_gets_prompts_and_bare_answers(start, toy, says) -> None
 
 
 @pytest.mark.slow
-def test_thoughts_are_one_line_that_counts_them_until_they_are_asked_for(start, toy, says, sessions) -> None:
+def test_thinking_is_one_line_with_a_count_until_it_is_unfolded(start, toy, says, sessions) -> None:
     chat = start(*toy, *says("<think>\nLet me *see*.\n</think>\n\nIt *rains*."))
     shown = chat.say("Go")
     (turn,) = sessions()[0].turns
@@ -137,7 +137,7 @@ def test_thoughts_are_one_line_that_counts_them_until_they_are_asked_for(start, 
 
 
 @pytest.mark.slow
-def test_an_answer_that_is_cut_or_stopped_inside_its_thoughts_says_so(start, slow_toy, says) -> None:
+def test_an_answer_cut_off_or_stopped_while_thinking_says_so(start, slow_toy, says) -> None:
     chat = start(*slow_toy, *says(f"<think>{numbered(300)}</think>Yes"))
     chat.say("/set max-tokens 20")
     cut = "(cut off after 20 tokens while thinking, without an answer: /continue goes on, /set max-tokens allows more, "
@@ -153,7 +153,7 @@ def test_an_answer_that_is_cut_or_stopped_inside_its_thoughts_says_so(start, slo
 
 
 @pytest.mark.slow
-def test_what_is_finished_can_be_scrolled_to_while_the_rest_is_written(start, toy, says) -> None:
+def test_finished_parts_can_be_scrolled_to_during_an_answer(start, toy, says) -> None:
     items = "".join(f"- item {i}\n" for i in range(40))
     lines = "".join(f"def f{i}():\n    pass\n\n\n" for i in range(20))
     chat = start(*toy, *says(f"{items}\n```python\n{lines}```\n\n{numbered(100)}"), lines=12)

@@ -56,7 +56,7 @@ def test_other_text_needs_no_notice(chat, asked) -> None:
     assert asked() == ["Why?\nAnd how?", "  // indented\nx", "one line"]
 
 
-def test_it_is_text_when_the_arrow_brings_it_back_here_and_in_a_later_run(chat, start, toy, asked) -> None:
+def test_pasted_text_recalled_from_the_history_is_text(chat, start, toy, asked) -> None:
     for text in BLOCKS[:4]:
         chat.type(paste(text))
         chat.until(text.splitlines()[-1])
@@ -86,7 +86,7 @@ def test_a_command_pasted_on_one_line_is_a_command(chat) -> None:
     chat.until("title: One")
 
 
-def test_what_is_typed_before_a_paste_keeps_its_meaning(chat, asked) -> None:
+def test_keys_typed_before_a_paste_keep_their_meaning(chat, asked) -> None:
     chat.type("/system ")
     chat.type(paste("// be brief\n/quit"))
     chat.until("/quit")

@@ -31,7 +31,7 @@ def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
         (("-n", "900", "--ctx", "256"), "tokens: the context is full, and a larger --ctx has room for more"),
     ],
 )
-def test_an_answer_that_is_cut_off_in_a_pipe_is_told(pjlocal, toy, options: tuple[str, ...], says: str) -> None:
+def test_an_answer_cut_off_in_a_pipe_is_reported(pjlocal, toy, options: tuple[str, ...], says: str) -> None:
     result = pjlocal("chat", *toy, *options, "--ignore-end", stdin="q1\n")
     assert result.returncode == 0 and says in one_line(result.stderr)
     assert "cut off" not in result.stdout
@@ -49,7 +49,7 @@ def test_commands_in_a_pipe(pjlocal, toy, says, sessions) -> None:
 
 
 @pytest.mark.slow
-def test_a_line_that_fails_in_a_pipe_is_told_and_the_rest_answered(pjlocal, toy, says) -> None:
+def test_a_failed_line_in_a_pipe_is_reported_and_the_rest_answered(pjlocal, toy, says) -> None:
     args = ("chat", *toy, *says("Rain."))
     result = pjlocal(*args, stdin="/swpa\nq1\n")
     assert (result.returncode, result.stdout) == (2, "Rain.\n")
@@ -63,7 +63,7 @@ def test_a_line_that_fails_in_a_pipe_is_told_and_the_rest_answered(pjlocal, toy,
     assert result.returncode == 1 and "no model 'nowhere'" in result.stderr
 
 
-def test_a_mark_of_the_encoding_is_no_part_of_a_line(pjlocal, toy, says, sessions) -> None:
+def test_a_byte_order_mark_is_not_part_of_a_line(pjlocal, toy, says, sessions) -> None:
     args = ("chat", *toy, *says("Rain."))
     result = pjlocal(*args, stdin=b"\xef\xbb\xbf/title T\r\nq1\r\n\xef\xbb\xbfq2 \xef\xbb\xbf\n//q3\n")
     assert (result.returncode, result.stderr) == (0, "pjlocal: title: T\n")

@@ -73,7 +73,7 @@ def test_every_token_is_in_the_database_before_it_is_shown(chat: Talk, store: St
 @pytest.mark.slow
 @pytest.mark.parametrize(("trouble", "reason"), TROUBLES)
 @pytest.mark.parametrize("begins", ["before the first turn", "before a turn", "in an answer"])
-def test_what_cannot_be_written_now_is_written_later(chat: Talk, store: Store, trouble, reason, begins: str) -> None:
+def test_turns_that_cannot_be_saved_now_are_saved_later(chat: Talk, store: Store, trouble, reason, begins: str) -> None:
     """One line says so, one when all is there; the chat goes on meanwhile, with all that it can."""
     chat.judge.request = chat.judge.request.with_group(Sampling(logit_bias=NO_CONTROL))
     if begins != "before the first turn":
@@ -133,7 +133,7 @@ def test_at_the_end_of_a_chat_all_is_written_or_a_line_says_that_it_is_not(tiny,
     assert chat.screen.said[-1] == "the messages since then are not saved" and not kept(chat, store)
 
 
-def test_turns_that_are_behind_stay_with_their_session(chat: Talk, store: Store) -> None:
+def test_turns_saved_late_stay_in_their_session(chat: Talk, store: Store) -> None:
     with locked(store):
         chat.say("Why?")
         first = chat.conversation.session
@@ -145,7 +145,7 @@ def test_turns_that_are_behind_stay_with_their_session(chat: Talk, store: Store)
     assert first.id == sessions[1].id and first.title == "Why?"
 
 
-def test_a_session_that_another_program_removed_goes_on_as_a_new_one(chat: Talk, store: Store) -> None:
+def test_a_session_removed_by_another_program_continues_as_a_new_one(chat: Talk, store: Store) -> None:
     chat.say("Why?")
     store.remove(chat.conversation.session.id)
     assert len(said := chat.say("How?")) == 1 and "new messages are saved as a new chat" in said[0]

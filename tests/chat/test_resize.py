@@ -38,7 +38,7 @@ def test_a_terminal_that_cuts_its_rows_is_resized(start, slow_toy, says, session
 
 @pytest.mark.slow
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
-def test_a_terminal_that_folds_its_rows_anew_is_resized(environment, slow_toy, says, sessions, tmp_path) -> None:
+def test_a_terminal_that_rewraps_rows_may_be_resized(environment, slow_toy, says, sessions, tmp_path) -> None:
     text = "".join(f"- item {i} of a list whose rows are long enough to be folded\n" for i in range(4))
     text += "\nNo list.\n\n" + numbered(80)
     command = [*PJLOCAL, "chat", *slow_toy, *says(text)]

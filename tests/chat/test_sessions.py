@@ -15,7 +15,7 @@ from pjlocal.sessions.store import Store
 # Sessions.
 
 
-def test_a_session_goes_on_with_what_was_in_force(tiny, store: Store) -> None:
+def test_a_session_continues_with_its_settings(tiny, store: Store) -> None:
     with talk(tiny("llama"), store=store) as chat:
         chat.say("Why?")
         for line in ("/set temperature 0.3", "/lambda 2", "/system Be exact", "/prefer b vivid", "/title My talk"):
@@ -122,7 +122,7 @@ def test_regen_with_a_seed_gives_another_answer_and_the_seed_stays_in_force(chat
     assert chat.turns[0].settings["seed"] == 1 and chat.judge.request.generation.seed == 2**63 - 1
 
 
-def test_another_model_goes_on_with_the_conversation(chat: Talk, tiny) -> None:
+def test_another_model_continues_the_conversation(chat: Talk, tiny) -> None:
     chat.say("Why?")
     chat.say("/set temperature 0.3")
     said = chat.say(f"/model {tiny('recurrent')}")
@@ -135,7 +135,7 @@ def test_another_model_goes_on_with_the_conversation(chat: Talk, tiny) -> None:
 
 
 @pytest.mark.slow
-def test_a_chat_goes_on_with_a_model_of_another_vocabulary(smollm2: Path, tiny, tmp_path: Path) -> None:
+def test_a_chat_continues_with_a_model_of_another_vocabulary(smollm2: Path, tiny, tmp_path: Path) -> None:
     with talk(smollm2) as chat:
         chat.say("Why?")
         chat.say(f"/model {tiny('llama')}")
@@ -144,12 +144,12 @@ def test_a_chat_goes_on_with_a_model_of_another_vocabulary(smollm2: Path, tiny, 
         assert chat.conversation.session.turns[1].events
 
 
-def test_a_number_is_no_title(chat: Talk) -> None:
+def test_a_number_is_not_a_title(chat: Talk) -> None:
     chat.say("Why?")
     assert "a number cannot be a title" in chat.say("/title 7")[0]
 
 
-def test_a_chat_that_is_not_saved_knows_no_sessions(tiny, tmp_path: Path) -> None:
+def test_an_unsaved_chat_cannot_list_sessions(tiny, tmp_path: Path) -> None:
     with talk(tiny("llama")) as chat:
         for line in ("Why?", "/title Mine", "/undo", "/lambda 3", "How?", "/new"):
             chat.say(line)
@@ -161,7 +161,7 @@ def test_a_chat_that_is_not_saved_knows_no_sessions(tiny, tmp_path: Path) -> Non
 
 
 @pytest.mark.slow
-def test_a_chat_goes_on_with_its_turns_preferences_and_settings(start, toy, toy_model, says, sessions) -> None:
+def test_a_chat_continues_with_its_turns_preferences_and_settings(start, toy, toy_model, says, sessions) -> None:
     chat = start(*toy, *says("Rain."), "--session", "Weather")
     chat.say("Go")
     for line in ("/prefer humorous concise", "/set temperature 0.3", "/lambda 2", "/mode base", "/system Be kind."):

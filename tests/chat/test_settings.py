@@ -136,7 +136,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/Reset", "unknown command /reset: did you mean /new?"),
     ],
 )
-def test_what_cannot_be_set_is_said_in_a_line_and_changes_nothing(lasting_chat: Talk, line: str, says: str) -> None:
+def test_a_wrong_setting_is_reported_in_one_line_and_changes_nothing(lasting_chat: Talk, line: str, says: str) -> None:
     chat = lasting_chat
     before, chat.chat.status = chat.conversation.settings(), 0
     (said,) = chat.say(line)
@@ -248,7 +248,7 @@ def test_a_line_may_begin_with_a_slash_and_be_a_message(chat: Talk) -> None:
 # Strengths, panels and personas.
 
 
-def test_preferences_may_have_strengths_and_the_status_line_tells_them(chat: Talk) -> None:
+def test_preferences_may_have_strengths_which_the_status_line_shows(chat: Talk) -> None:
     chat.say("/prefer a vivid:2")
     chat.say("/avoid formal")
     chat.say("/strength 0.5")
@@ -283,7 +283,7 @@ def test_a_panel_has_a_view_for_every_preference_and_commands_know_them(chat: Ta
     assert chat.say("/prefer") == ["a: creative", "b: Be odd", "c: vivid"]
 
 
-def test_a_session_takes_up_strengths_again_and_older_ones_have_none(chat: Talk) -> None:
+def test_a_session_restores_strengths_and_older_ones_have_none(chat: Talk) -> None:
     for line in ("/mode both", "/strength 2", "/avoid formal", "/set rule push", "/set floor 0.3"):
         chat.say(line)
     stored = json.loads(json.dumps(chat.conversation.settings()))

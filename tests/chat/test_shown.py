@@ -48,7 +48,7 @@ def test_the_first_screen_says_how_to_set_preferences_and_nothing_is_shown_as_a_
 
 
 @pytest.mark.parametrize("width", [30, 40, 60, 80, 100, 200])
-def test_the_help_breaks_a_usage_behind_its_bars_and_words(width: int) -> None:
+def test_the_help_breaks_a_usage_line_after_bars_and_words(width: int) -> None:
     console = Console(width=width, color_system=None)
     with console.capture() as capture:
         console.print(figures.commands([(c.usage, c.help) for c in COMMANDS.values()], width))
@@ -74,7 +74,7 @@ def test_compare_shows_each_answer_as_it_is_written(start, slow_toy, says) -> No
 
 
 @pytest.mark.slow
-def test_why_is_paged_where_the_screen_has_no_room_for_it(start, toy, says) -> None:
+def test_why_is_paged_if_it_does_not_fit_on_the_screen(start, toy, says) -> None:
     chat = start(*toy, *says(numbered(30)), lines=24)
     chat.say("Go")
     chat.type("/why\r")

@@ -152,7 +152,7 @@ def test_ctrl_c_held_down_does_not_end_the_chat(start, toy, says, sessions, line
 
 
 @pytest.mark.slow
-def test_presses_at_any_moment_end_no_chat_and_every_next_answer_is_right(start, toy, sessions) -> None:
+def test_ctrl_c_at_any_moment_keeps_the_chat_and_the_next_answer_correct(start, toy, sessions) -> None:
     """Whether they come from the keyboard or by `kill`."""
     import random
 
@@ -217,7 +217,7 @@ def test_ctrl_backslash_keeps_the_answer_and_leaves(writing, sessions) -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_d_while_an_answer_is_written_leaves_behind_it(start, toy, says, sessions) -> None:
+def test_ctrl_d_during_an_answer_leaves_after_it(start, toy, says, sessions) -> None:
     text = numbered(100)
     chat = start(*toy, *says(text))
     chat.type("Go\r")

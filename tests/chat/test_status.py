@@ -115,7 +115,7 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
         ),
     ],
 )
-def test_what_matters_most_stands_first_and_parts_are_left_out_whole(generation, views, progress, by_width) -> None:
+def test_the_most_important_parts_are_first_and_are_left_out_whole(generation, views, progress, by_width) -> None:
     shown = {width: status(generation, views, progress, width) for width in by_width}
     assert shown == by_width
     assert all(len(line) <= width for width, line in shown.items())

@@ -52,7 +52,7 @@ def chatml(*messages: tuple[str, str]) -> str:
     return "".join(f"<|im_start|>{role}\n{text}<|im_end|>\n" for role, text in messages) + "<|im_start|>assistant\n"
 
 
-def test_thoughts_that_the_template_forgets_leave_the_prompt_and_the_cache_is_kept_up_to_them(tmp_path: Path) -> None:
+def test_thinking_that_the_template_drops_leaves_the_prompt_and_the_cache_before_it_stays(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, FORGETS_THOUGHTS), sampling=Sampling(grammar=THINKS), max_tokens=50) as chat:
         costs = [chat.ask(question) for question in QUESTIONS[:4]]
         answers = [turn.text for turn in chat.turns]
@@ -70,7 +70,7 @@ def test_thoughts_that_the_template_forgets_leave_the_prompt_and_the_cache_is_ke
             assert kept == [len(p) for p in before.prompts], "up to where the thoughts began"
 
 
-def test_without_thoughts_nothing_is_read_again_even_after_some(tmp_path: Path) -> None:
+def test_answers_without_thinking_are_not_read_again(tmp_path: Path) -> None:
     """The turns that came before keep the tokens that they were written with, whatever the later ones hold."""
     with talk(model_with(tmp_path, FORGETS_THOUGHTS), max_tokens=30) as chat:
         costs = [chat.ask(question) for question in QUESTIONS[:3]]
@@ -92,7 +92,7 @@ ANALYSIS = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|
 
 @pytest.mark.parametrize("added", [(), ("<|channel|>", "<|message|>", "<|start|>", "<|end|>")])
 @pytest.mark.parametrize("thought", [ANALYSIS, ANALYSIS.replace("<|end|>", ""), "<|channel|>final<|message|>"])
-def test_a_chat_goes_on_behind_an_answer_in_channels(tmp_path: Path, thought: str, added: tuple[str, ...]) -> None:
+def test_a_chat_continues_after_an_answer_in_channels(tmp_path: Path, thought: str, added: tuple[str, ...]) -> None:
     model = tiny_models.write_llama(tmp_path / "oss.gguf", chat_template=HARMONY, add_bos=False, added=added)
     with talk(model, prefer=(), sampling=written(f"{thought}It purrs"), max_tokens=150) as chat:
         before = chat.ask("Why?")
@@ -117,7 +117,7 @@ def test_a_chat_goes_on_behind_an_answer_in_channels(tmp_path: Path, thought: st
         (f"{ANALYSIS}Mark: {ANALYSIS}", f"Mark: {ANALYSIS}"),
     ],
 )
-def test_no_wording_of_an_answer_ends_a_chat(tmp_path: Path, store, answer: str, stays: str) -> None:
+def test_a_chat_survives_every_wording_of_an_answer(tmp_path: Path, store, answer: str, stays: str) -> None:
     model = model_with(tmp_path, HARMONY)
     with talk(model, prefer=(), sampling=written(answer), max_tokens=250, store=store) as chat:
         assert chat.say("Why?") == [] and chat.turns[0].text == answer
@@ -138,7 +138,7 @@ def test_no_wording_of_an_answer_ends_a_chat(tmp_path: Path, store, answer: str,
         (CHATML, "<seed:think>Hm</seed:think>", "<seed:think>Hm</seed:think>"),  # knows nothing of them
     ],
 )
-def test_thoughts_leave_the_prompt_as_the_template_wants(
+def test_the_template_decides_when_thinking_leaves_the_prompt(
     tmp_path: Path, template: str, thought: str, stays: str
 ) -> None:
     with talk(model_with(tmp_path, template), prefer=(), sampling=written(f"{thought}Yes"), max_tokens=60) as chat:
@@ -148,7 +148,7 @@ def test_thoughts_leave_the_prompt_as_the_template_wants(
 
 
 @pytest.mark.parametrize("schedule", ["lockstep", "reference"])
-def test_a_thought_between_control_tokens_is_read_again_as_it_was_written(tmp_path: Path, schedule: str) -> None:
+def test_thinking_between_control_tokens_is_read_again_as_it_was_written(tmp_path: Path, schedule: str) -> None:
     """As that of Magistral, whose template leaves an answer's text as it is."""
     model = tiny_models.write_llama(tmp_path / "m.gguf", add_bos=False, controls=["[THINK]", "[/THINK]"])
     sampling = Sampling(regex="[a-z]{3}", logit_bias=("[THINK]=100",))
@@ -163,7 +163,7 @@ def test_a_thought_between_control_tokens_is_read_again_as_it_was_written(tmp_pa
     assert [common(h, p) for h, p in zip(before.held, cost.prompts, strict=True)] == [len(h) for h in before.held]
 
 
-def test_a_thought_without_an_answer_leaves_the_chat(tmp_path: Path) -> None:
+def test_thinking_without_an_answer_leaves_the_chat(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, CHATML), prefer=(), sampling=written("<think>Hm"), max_tokens=60) as chat:
         chat.ask("Why?")
         assert (chat.turns[0].answer, chat.turns[0].thinking) == ("", "Hm")
@@ -197,14 +197,14 @@ def test_white_space_around_answers_stays_or_goes_as_the_template_wants(tmp_path
                 assert all(common(h, p) == len(h) for h, p in zip(before.held, cost.prompts, strict=True))
 
 
-def test_a_template_that_changes_what_was_said_has_its_way(tmp_path: Path) -> None:
+def test_a_template_may_change_messages(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, SHOUTS), prefer=()) as chat:
         chat.ask("why?")
         text = prompt_text(chat, chat.ask("how?"))
         assert text == chatml(("user", "WHY?"), ("assistant", "HM"), ("user", "HOW?"))
 
 
-def test_a_template_that_refuses_costs_a_line_and_the_chat_goes_on(tmp_path: Path) -> None:
+def test_a_refusal_by_the_template_is_one_line_and_the_chat_continues(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, ONE_QUESTION)) as chat:
         assert chat.say("Why?") == []
         fed = chat.n_fed()
@@ -264,7 +264,7 @@ SILENT = Sampling(logit_bias=("4=1000",))  # ends at once
 
 @pytest.mark.parametrize("placement", ["system", "user-turn"])
 @pytest.mark.parametrize("template", [CHATML, STRICT])
-def test_after_an_empty_answer_the_chat_goes_on_and_nothing_is_read_twice(tmp_path, store, template, placement) -> None:
+def test_a_chat_continues_after_an_empty_answer_without_reading_twice(tmp_path, store, template, placement) -> None:
     prompting, quiet = Prompting(placement=placement), SILENT
     model = model_with(tmp_path, template)
     with talk(model, prompting=prompting, sampling=quiet, store=store) as chat:
@@ -288,12 +288,12 @@ def test_after_an_empty_answer_the_chat_goes_on_and_nothing_is_read_twice(tmp_pa
         assert prompt_text(chat, chat.ask("Or?")).startswith(chatml(*wish, *asked))
 
 
-def test_what_was_killed_before_its_first_token_is_joined_to_what_is_asked_next(tmp_path: Path) -> None:
+def test_an_unanswered_question_is_joined_to_the_next_one(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, STRICT), session=Session(turns=[Turn("Why?")])) as chat:
         assert prompt_text(chat, chat.ask("Well?")) == chatml(("system", "Be brief"), ("user", "Why?\n\nWell?"))
 
 
-def test_what_does_not_reach_the_prompt_costs_a_line_and_the_chat_goes_on(tmp_path: Path) -> None:
+def test_questions_left_out_by_the_template_are_reported_and_the_chat_continues(tmp_path: Path) -> None:
     with talk(model_with(tmp_path, "{{ messages[-1]['content'] }}"), prefer=()) as chat:
         assert chat.say("Why?") == []
         (line,) = chat.say("How?")
@@ -302,7 +302,7 @@ def test_what_does_not_reach_the_prompt_costs_a_line_and_the_chat_goes_on(tmp_pa
         assert chat.say("How?") == []
 
 
-def test_a_switch_that_is_missing_is_told_of_with_each_model_once(tmp_path: Path, caplog) -> None:
+def test_a_missing_switch_is_reported_once_per_model(tmp_path: Path, caplog) -> None:
     with talk(model_with(tmp_path, CHATML)) as chat:
         chat.say("/set think off")
         chat.say("Why?")

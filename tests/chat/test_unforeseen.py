@@ -54,7 +54,7 @@ def test_a_command_that_fails_does_not_end_the_chat(
     assert chat.say("hello") == [] and len(chat.turns) == 1
 
 
-def test_a_question_that_is_stopped_before_the_answer_begins_is_not_kept_and_one_is_told(
+def test_a_question_stopped_before_the_answer_is_not_saved_and_a_line_says_so(
     chat: Talk, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     breaks(monkeypatch, "/swap", Interrupted())
@@ -72,8 +72,8 @@ def test_the_line_says_where_and_how_to_report_it(chat: Talk, monkeypatch: pytes
     assert "pjlocal --debug" in line and "report it" in line
 
 
-@pytest.mark.parametrize("method", ["accept", "early", "__call__"])
-def test_what_was_written_until_then_is_kept_and_the_next_question_answered(
+@pytest.mark.parametrize("method", ["accept", "prefilter", "__call__"])
+def test_the_text_so_far_is_saved_and_the_next_question_answered(
     chat: Talk, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """In the thread that reads a token, too."""

@@ -23,7 +23,7 @@ def gives_no_orders(raw: bytes) -> bool:
 
 
 @pytest.mark.slow
-def test_what_a_model_writes_stays_inert_in_every_view(start, toy, tmp_path) -> None:
+def test_a_models_text_stays_inert_in_every_view(start, toy, tmp_path) -> None:
     escaped = EVIL.encode("unicode_escape").decode().replace("\\x9b", "\\x9B")
     (tmp_path / "evil.gbnf").write_text(f'root ::= "{escaped}"\n')
     chat = start(*toy, "--grammar", "evil.gbnf", columns=150, lines=60)
@@ -36,7 +36,7 @@ def test_what_a_model_writes_stays_inert_in_every_view(start, toy, tmp_path) -> 
 
 
 @pytest.mark.slow
-def test_what_a_saved_session_or_a_file_name_holds_stays_inert(start, toy, environment, tmp_path) -> None:
+def test_a_saved_session_and_a_file_name_stay_inert(start, toy, environment, tmp_path) -> None:
     session = Session(title=f"T {EVIL}", settings={"preferences": {"a": [f"P {EVIL}"], "b": []}})
     event = TokenEvent(0, 5, f"A {EVIL}\n\n# Title {EVIL}", "plain", 0, None, 1.0, None, None, None)
     turn = Turn(f"Q {EVIL}", [event], settings={"preferences": session.settings["preferences"], "mode": f"M {EVIL}"})

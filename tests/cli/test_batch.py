@@ -184,7 +184,7 @@ def test_plain_lines_and_tables_are_read_by_their_endings(batch: Batch, pjlocal,
     assert json.loads(pjlocal("run", *options, "--batch", "in.txt").stdout)["row"] == 1, "standard output"
 
 
-def test_wrong_use_is_told(pjlocal, options, tmp_path: Path) -> None:
+def test_wrong_use_is_reported(pjlocal, options, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
     for args, says in (
         (("--batch", "none.txt"), "cannot read prompts none.txt: No such file or directory"),
@@ -213,7 +213,7 @@ def test_a_stop_keeps_what_is_done(tiny: Callable[[str], Path], tmp_path: Path) 
         assert 10 <= len(written) < 20
 
 
-def test_rows_may_not_set_what_no_row_can(tmp_path: Path) -> None:
+def test_rows_ignore_engine_settings(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(lines({"prompt": "x", "n_ctx": 512}, {"prompt": "x", "prefer": ["nope"]}))
     rows = read_rows(str(tmp_path / "in.jsonl"), Request())
     assert rows[0].error == "" and rows[1].error == ""  # an engine's setting is no row's; presets are read later

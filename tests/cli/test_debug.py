@@ -58,7 +58,7 @@ def test_debug_shows_the_traceback_without_what_a_terminal_obeys(
     assert "\x1b" not in result.stderr
 
 
-def test_debug_tells_where_c_code_crashed(environment: dict[str, str]) -> None:
+def test_debug_shows_where_c_code_crashed(environment: dict[str, str]) -> None:
     code = (
         "import ctypes, pjlocal.config.config as c\nc.tomlfile.read = lambda path: ctypes.string_at(0)\n"
         "from pjlocal.__main__ import main\nmain()"
@@ -69,7 +69,7 @@ def test_debug_tells_where_c_code_crashed(environment: dict[str, str]) -> None:
 
 
 @pytest.mark.slow
-def test_a_bug_in_a_thread_of_another_package_is_a_line_and_the_work_goes_on(environment: dict[str, str]) -> None:
+def test_a_bug_in_a_thread_of_another_package_is_one_line_and_the_work_continues(environment: dict[str, str]) -> None:
     code = """
 import threading, pjlocal.config.config as c
 def read(path):

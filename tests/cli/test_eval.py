@@ -63,7 +63,7 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     for heading in (
         "Checks that need no model",
         "Scores by llama.gguf",
-        "bright: less prompt",
+        "bright: difference from prompt",
         "Speed",
     ):
         assert heading in result.stdout, result.stdout
@@ -137,7 +137,7 @@ def test_a_file_that_changed_under_its_name_is_another_one(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("setting", [("--cache-type-k", "f32"), ("--flash-attn", "off"), ("--ctx", "300")])
-def test_a_cache_or_a_context_of_another_kind_writes_and_scores_anew(
+def test_another_cache_type_or_context_size_writes_and_scores_again(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path, setting: tuple[str, str]
 ) -> None:
     command = ["eval", "run", suite, "--out", "out", "-m", tiny("llama"), "--threads", "1", "--limit", "1"]
@@ -167,7 +167,7 @@ def test_the_context_that_a_suite_gives_a_system_is_in_force(
 
 
 @pytest.mark.slow
-def test_two_at_once_in_a_folder_and_what_is_no_folder_are_refused(
+def test_two_runs_in_one_folder_and_a_file_as_folder_are_refused(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
     run = ["eval", "run", suite, "-m", tiny("llama"), "--limit", "1", "--no-reward", "--out"]
@@ -196,7 +196,7 @@ def test_preferences_of_ones_own_take_the_place_of_the_suites(
 
 
 @pytest.mark.slow
-def test_what_a_suite_settles_itself_is_said_and_a_seed_takes_the_place_of_its_own(
+def test_settings_fixed_by_the_suite_are_reported_and_seed_replaces_its_own(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
     options = ["--limit", "1", "--no-reward", "--mode", "both", "--seed", "7"]
@@ -243,7 +243,7 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
         (["small.toml", "--parallel", "0"], "parallel"),
     ],
 )
-def test_what_cannot_be_is_told_in_a_line_before_anything_is_generated(
+def test_wrong_arguments_are_reported_in_one_line_before_anything_is_generated(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path, args: list[str], said: str
 ) -> None:
     (tmp_path / "questions.json").write_text('[{"prompt": "What?"}]')
@@ -256,7 +256,7 @@ def test_what_cannot_be_is_told_in_a_line_before_anything_is_generated(
     assert "Traceback" not in result.stderr and not (tmp_path / "out" / "answers.jsonl").exists()
 
 
-def test_a_folder_without_an_evaluation_is_told(pjlocal: Pjlocal, tmp_path: Path) -> None:
+def test_a_folder_without_an_evaluation_is_reported(pjlocal: Pjlocal, tmp_path: Path) -> None:
     for command in (["report", "none"], ["show", "none"], ["score", "none"], ["compare", "none", "none"]):
         result = pjlocal("eval", *command)
         assert result.returncode == 2 and "contains no evaluation" in result.stderr, result.stderr
@@ -274,7 +274,7 @@ def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_what_is_done_and_says_how_to_go_on(
+def test_ctrl_c_keeps_finished_answers_and_says_how_to_continue(
     tiny: Callable[[str], Path], environment: dict[str, str], suite: str, tmp_path: Path
 ) -> None:
     options = ["--out", "out", "-m", str(tiny("llama")), "--max-tokens", "200", "--parallel", "1", "--no-reward"]

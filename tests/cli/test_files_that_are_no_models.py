@@ -69,7 +69,7 @@ def test_the_list_shows_files_that_are_no_models_as_what_they_are(pjlocal: Calla
 
 
 @pytest.mark.parametrize("name", ["lora", "vector", "bert", "page"])
-def test_one_given_as_the_model_is_refused_in_a_line_that_says_what_takes_it(
+def test_another_kind_of_file_as_the_model_is_refused_with_the_option_that_takes_it(
     pjlocal: Callable, files: Path, name: str
 ) -> None:
     refused = pjlocal("run", "-m", name, "Hello")
@@ -77,7 +77,7 @@ def test_one_given_as_the_model_is_refused_in_a_line_that_says_what_takes_it(
     assert f"{name}.gguf {FILES[name][1]}" in one_line(refused.stderr)
 
 
-def test_models_info_says_so_too(pjlocal: Callable, files: Path) -> None:
+def test_models_info_names_the_kind_of_file_too(pjlocal: Callable, files: Path) -> None:
     assert f"this {LORA}" in " ".join(pjlocal("models", "info", "lora").stdout.split())
 
 

@@ -49,7 +49,7 @@ def test_a_chat_says_that_it_is_fixed(pjlocal, model: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("ending", [".part", ".aria2", ".crdownload", ".incomplete"])
-def test_a_download_under_way_is_told_in_a_line(pjlocal, model: Path, ending: str) -> None:
+def test_a_download_under_way_is_reported_in_one_line(pjlocal, model: Path, ending: str) -> None:
     model.with_name(model.name + ending).touch()
     result = pjlocal("run", "-m", model, "--regex", "a", "hi")
     assert result.returncode == 0 and "--no-mmap" in one_line(result.stderr)

@@ -84,7 +84,7 @@ def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
 
 
 @pytest.mark.slow
-def test_the_quantization_asked_for_is_taken_or_those_there_are_named(pjlocal: Callable, hub: Hub) -> None:
+def test_the_requested_quantization_is_downloaded_or_the_available_ones_listed(pjlocal: Callable, hub: Hub) -> None:
     offered(hub, "tiny-Q8_0.gguf", "tiny-q4_0.gguf", "odd.gguf", n=1000)
     assert pulled(pjlocal("models", "pull", f"{MODEL}:q8_0")).name == "tiny-Q8_0.gguf"
     assert pulled(pjlocal("models", "pull", f"{MODEL}:odd")).name == "odd.gguf"
@@ -106,7 +106,7 @@ def test_a_split_quantization_comes_whole(pjlocal: Callable, hub: Hub, tmp_path:
     assert pjlocal("run", "-m", MODEL, "-n", "1", "hello").returncode == 0
 
 
-def test_files_that_come_by_a_redirect_are_asked_for_without_the_token(
+def test_redirects_to_another_host_do_not_get_the_token(
     pjlocal: Callable, hub: Hub, environment: dict[str, str]
 ) -> None:
     offered(hub, "tiny-Q4_K_M.gguf")
@@ -126,7 +126,7 @@ def test_a_broken_connection_is_taken_up_again(pjlocal: Callable, hub: Hub, rang
     assert hub.ranges_asked() == [f"bytes={2 << 20}-"]
 
 
-def test_a_download_that_was_broken_off_goes_on_in_the_next_run(pjlocal: Callable, hub: Hub, cache: Path) -> None:
+def test_an_interrupted_download_continues_in_the_next_run(pjlocal: Callable, hub: Hub, cache: Path) -> None:
     offered(hub, "tiny-Q4_K_M.gguf")
     data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
     partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
@@ -137,7 +137,7 @@ def test_a_download_that_was_broken_off_goes_on_in_the_next_run(pjlocal: Callabl
 
 
 @pytest.mark.parametrize("kept", [b"x" * 1000, b"x" * 400_000], ids=["other bytes", "too many"])
-def test_what_is_left_of_another_download_does_no_harm(pjlocal: Callable, hub: Hub, cache: Path, kept: bytes) -> None:
+def test_the_rest_of_another_download_does_no_harm(pjlocal: Callable, hub: Hub, cache: Path, kept: bytes) -> None:
     offered(hub, "tiny-Q4_K_M.gguf")
     data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
     partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
@@ -185,7 +185,7 @@ def test_a_file_that_is_not_what_was_promised_is_not_kept(
         (503, {}, "a problem .status 503.: try again later"),
     ],
 )
-def test_what_the_hub_refuses_is_explained_in_a_line(
+def test_a_refusal_by_the_hub_is_explained_in_one_line(
     pjlocal: Callable, hub: Hub, status: int, headers: dict[str, str], says: str
 ) -> None:
     hub.refuse[MODEL] = (status, headers)
@@ -194,7 +194,7 @@ def test_what_the_hub_refuses_is_explained_in_a_line(
     assert re.search(says, one_line(result.stderr)), result.stderr
 
 
-def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
+def test_an_invalid_token_is_reported(pjlocal: Callable, hub: Hub, environment: dict[str, str]) -> None:
     hub.refuse[MODEL] = (401, {})
     environment["HF_TOKEN"] = "hf_old"
     assert "refuses your token" in one_line(pjlocal("models", "pull", MODEL).stderr)
@@ -203,7 +203,7 @@ def test_a_token_that_is_not_valid_is_said(pjlocal: Callable, hub: Hub, environm
 
 
 @pytest.mark.slow
-def test_a_hub_that_is_not_there_is_said(process: Callable, environment: dict[str, str]) -> None:
+def test_an_unreachable_hub_is_reported(process: Callable, environment: dict[str, str]) -> None:
     environment["HF_ENDPOINT"] = "http://127.0.0.1:9"
     assert "cannot reach http://127.0.0.1:9" in one_line(process("models", "pull", MODEL).stderr)
     environment["HF_HUB_OFFLINE"] = "1"
@@ -211,7 +211,7 @@ def test_a_hub_that_is_not_there_is_said(process: Callable, environment: dict[st
 
 
 @pytest.mark.slow
-def test_a_hub_that_never_answers_is_said(process: Callable, hub: Hub, environment: dict[str, str]) -> None:
+def test_a_silent_hub_is_reported(process: Callable, hub: Hub, environment: dict[str, str]) -> None:
     environment["HF_HUB_ETAG_TIMEOUT"] = "1"
     hub.silent.set()
     result = process("models", "pull", MODEL)
@@ -232,7 +232,7 @@ def _described(**sibling: object) -> bytes:
         _described(lfs={"size": 5, "sha256": 5, "pointerSize": 5}),
     ],
 )
-def test_nonsense_from_a_hub_is_said_to_be_its(pjlocal: Callable, hub: Hub, tmp_path: Path, says: bytes) -> None:
+def test_invalid_replies_are_blamed_on_the_hub(pjlocal: Callable, hub: Hub, tmp_path: Path, says: bytes) -> None:
     hub.says = says
     result = pjlocal("models", "pull", MODEL)
     assert f"the reply of {hub.url} for {MODEL} is not one of Hugging Face" in one_line(result.stderr), result.stderr
@@ -275,7 +275,9 @@ def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> N
     assert "did you mean" in one_line(wrong.stderr) and wrong.returncode == 2
 
 
-def test_what_will_not_fit_the_disk_is_refused_before_it_comes(pjlocal: Callable, hub: Hub, tmp_path: Path) -> None:
+def test_a_file_too_large_for_the_disk_is_refused_before_the_download(
+    pjlocal: Callable, hub: Hub, tmp_path: Path
+) -> None:
     offered(hub, "tiny-Q4_K_M.gguf")
     big = 10**15
     real = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
@@ -287,13 +289,13 @@ def test_what_will_not_fit_the_disk_is_refused_before_it_comes(pjlocal: Callable
     hub.files[MODEL]["tiny-Q4_K_M.gguf"] = Huge(real)
     result = pjlocal("models", "pull", MODEL)
     assert (
-        "not enough room: the download takes 1000000.0 GB and" in result.stderr.splitlines()[-1]
+        "not enough disk space: the download takes 1000000.0 GB and" in result.stderr.splitlines()[-1]
         and result.returncode == 1
     )
     assert not [path for method, path, _ in hub.asked if method == "GET" and "resolve" in path]
 
 
-def test_memory_that_is_too_small_is_said_beforehand() -> None:
+def test_too_little_memory_is_reported_before_the_download() -> None:
     def of(size: int) -> Choice:
         return Choice(MODEL, COMMIT, "Q4_K_M", (RemoteFile("x.gguf", size, None),), ())
 
@@ -302,7 +304,7 @@ def test_memory_that_is_too_small_is_said_beforehand() -> None:
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_what_came_and_the_next_run_goes_on(
+def test_ctrl_c_keeps_the_partial_file_and_the_next_run_continues(
     pjlocal: Callable, hub: Hub, cache: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
     offered(hub, "tiny-Q4_K_M.gguf", n=30_000_000)
@@ -320,7 +322,7 @@ def test_ctrl_c_leaves_what_came_and_the_next_run_goes_on(
 
 
 @pytest.mark.slow  # the client tries six times, a second apart
-def test_a_connection_that_stays_broken_is_told_with_what_came(pjlocal: Callable, hub: Hub) -> None:
+def test_a_broken_connection_is_reported_with_the_size_of_the_partial_file(pjlocal: Callable, hub: Hub) -> None:
     offered(hub, "tiny-Q4_K_M.gguf", n=3_000_000)
     hub.breaks_after = [2_500_000, *[0] * 20]
     result = pjlocal("models", "pull", MODEL)

@@ -38,14 +38,14 @@ def test_an_answer_needs_no_home(homeless: Run, tiny: Callable[[str], Path]) -> 
     assert result.returncode == 0 and not result.stderr and result.stdout
 
 
-def test_a_chat_goes_on_unsaved_and_says_so_in_a_line(homeless: Run, tiny: Callable[[str], Path]) -> None:
+def test_a_chat_continues_unsaved_and_says_so_in_one_line(homeless: Run, tiny: Callable[[str], Path]) -> None:
     result = homeless("chat", "-m", tiny("llama"), "--regex", "a", stdin="hello\n")
     assert result.returncode == 0 and result.stdout
     assert "PJLOCAL_DATABASE" in one_line(result.stderr) and "not saved" in result.stderr
 
 
 @pytest.mark.parametrize("command", ["config show", "prefs list", "prefs show vivid"])
-def test_what_only_reads_settings_shows_the_defaults(homeless: Run, command: str) -> None:
+def test_commands_that_only_read_settings_show_the_defaults(homeless: Run, command: str) -> None:
     result = homeless(*command.split())
     assert result.returncode == 0 and not result.stderr
 
@@ -63,19 +63,21 @@ def test_what_only_reads_settings_shows_the_defaults(homeless: Run, command: str
         ("chat --continue", 1, "PJLOCAL_DATABASE"),
     ],
 )
-def test_what_needs_a_folder_says_how_to_name_one(homeless: Run, command: str, status: int, variable: str) -> None:
+def test_commands_that_need_a_folder_say_how_to_name_one(
+    homeless: Run, command: str, status: int, variable: str
+) -> None:
     result = homeless(*command.split())
     assert result.returncode == status
     assert f"set HOME, or {variable}" in one_line(result.stderr)
 
 
-def test_named_files_do_in_place_of_a_home(homeless: Run, tmp_path: Path) -> None:
+def test_named_files_replace_a_home(homeless: Run, tmp_path: Path) -> None:
     files = {"PJLOCAL_CONFIG": str(tmp_path / "c.toml"), "PJLOCAL_DATABASE": str(tmp_path / "chats.db")}
     assert homeless("prefs", "add", "pirate", "Arr", **files).returncode == 0
     assert homeless("sessions", "path", **files).stdout == f"{tmp_path / 'chats.db'}\n"
 
 
-def test_a_folder_that_is_gone_is_no_reason_to_look_nowhere(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_deleted_working_folder_does_not_end_the_search(environment: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "gone").mkdir()
     command = f"cd gone && rmdir ../gone && exec {sys.executable} -m pjlocal run -m nothing hello"
     result = subprocess.run(
@@ -84,7 +86,7 @@ def test_a_folder_that_is_gone_is_no_reason_to_look_nowhere(environment: dict[st
     assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
 
 
-def test_a_model_that_is_not_there_is_looked_for_where_there_are_folders(homeless: Run) -> None:
+def test_a_model_is_searched_in_the_folders_that_exist(homeless: Run) -> None:
     result = homeless("run", "-m", "nothing", "hello")
     assert result.returncode == 1 and "no model 'nothing'" in one_line(result.stderr)
 
@@ -98,7 +100,7 @@ def test_models_are_listed_and_a_doctor_finds_nothing_broken(homeless: Run) -> N
         assert f"note    {what:14}  no home folder is known" in found.stdout
 
 
-def test_what_needs_a_home_says_so(homeless: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_commands_that_need_a_home_say_so(homeless: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")  # without HF_HOME and without a home
     pulled = homeless("models", "pull", "org/repo")
     assert "no home folder for downloads is known: set HOME, or set HF_HOME" in one_line(pulled.stderr)

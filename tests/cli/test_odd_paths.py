@@ -28,7 +28,9 @@ NOBODY = "~nosuchuser/x"
         (("prefs", "add", "mine", f"@{NOBODY}"), 2),
     ],
 )
-def test_the_folder_of_no_user_is_told_in_a_line(pjlocal, environment, tmp_path: Path, tiny, args, status) -> None:
+def test_the_home_of_an_unknown_user_is_reported_in_one_line(
+    pjlocal, environment, tmp_path: Path, tiny, args, status
+) -> None:
     if args[0] == "sessions":
         pjlocal("chat", "-m", tiny("llama"), "-n", "2", "--session", "x", stdin="hi\n")
     result = pjlocal(*args)
@@ -45,13 +47,15 @@ def test_the_folder_of_no_user_is_told_in_a_line(pjlocal, environment, tmp_path:
         ("PJLOCAL_MODEL", ("run", "hi"), 1),
     ],
 )
-def test_nor_may_the_environment_name_it(pjlocal, environment, variable: str, args, status: int) -> None:
+def test_the_home_of_an_unknown_user_in_the_environment_is_reported(
+    pjlocal, environment, variable: str, args, status: int
+) -> None:
     environment[variable] = NOBODY
     result = pjlocal(*args)
     assert f"cannot use the path {NOBODY}" in one_line(result.stderr) and result.returncode == status
 
 
-def test_a_chat_goes_on_behind_a_path_that_cannot_be(pjlocal, tiny) -> None:
+def test_a_chat_continues_after_an_invalid_path(pjlocal, tiny) -> None:
     lines = [f"/model {NOBODY}", f"/export {NOBODY}.md", f"/set grammar {NOBODY}", f"/prefer @{NOBODY}"]
     lines += [f"/model {'n' * 300}", f"/model /{'n' * 300}", "/model a\0b", "/model a\0/b", "/export a\0.md"]
     lines += ["/prefer @a\0b", "/set grammar a\0b", "/load a\0b"]

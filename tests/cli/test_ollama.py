@@ -45,7 +45,7 @@ def store(environment: dict[str, str]) -> Path:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("server", [(), ("--no-server",)])
-def test_it_is_called_by_its_name(pjlocal: Callable, store: Path, server: tuple[str, ...]) -> None:
+def test_an_ollama_model_is_found_by_its_name(pjlocal: Callable, store: Path, server: tuple[str, ...]) -> None:
     for given, name in (("plain", "plain:latest"), ("anna/pirate", "anna/pirate:latest")):
         result = pjlocal("run", "-m", given, "-n", "2", "--json", *server, "Hello")
         assert json.loads(result.stdout)["model"] == name
@@ -59,12 +59,12 @@ def test_every_name_is_listed(pjlocal: Callable, store: Path) -> None:
 
 
 @pytest.mark.slow
-def test_what_is_not_used_of_it_costs_a_line(pjlocal: Callable, store: Path) -> None:
+def test_unused_parts_of_an_ollama_model_are_reported(pjlocal: Callable, store: Path) -> None:
     said, cut_off = pjlocal("run", "-m", "anna/pirate", "-n", "2", "Hello").stderr.splitlines()
     assert "cut off" in cut_off and said == (
-        "pjlocal: anna/pirate:latest: Ollama has more for this model, which is not used: its system prompt "
+        "pjlocal: anna/pirate:latest: parts of Ollama's model are not used: its system prompt "
         f"(--system gives one), its adapter (--lora {store}/blobs/sha256-{2:064} applies it), its parameters "
-        "num_ctx, stop; --sampling model takes its temperature, top_k, repeat_last_n"
+        "num_ctx, stop; --sampling model uses its temperature, top_k, repeat_last_n"
     )
     assert one_line(pjlocal("run", "-m", "plain", "-n", "2", "Hello").stderr) == cut_off
     adapter = f"{store}/blobs/sha256-{2:064}"
@@ -82,12 +82,12 @@ def test_its_parameters_are_the_models_sampling(pjlocal: Callable, store: Path) 
 
 
 @pytest.mark.slow
-def test_an_evaluation_calls_it_by_its_name_and_tells_what_is_not_used_once(pjlocal, store: Path, tmp_path) -> None:
+def test_an_evaluation_reports_unused_parts_of_an_ollama_model_once(pjlocal, store: Path, tmp_path) -> None:
     system, objectives = '[[systems]]\nname = "plain"\nmode = "plain"\n', '[[objectives]]\nname = "o"\n'
     (tmp_path / "suite.toml").write_text(f'limit = 1\n{system}{objectives}prefer = ["vivid"]\n')
     result = pjlocal("eval", "run", "suite.toml", "--out", "out", "-m", "anna/pirate", "-n", "2")
     assert result.returncode == 0 and "Scores by anna/pirate:latest" in result.stdout
-    assert result.stderr.count("Ollama has more for this model, which is not used") == 1
+    assert result.stderr.count("parts of Ollama's model are not used") == 1
 
 
 @pytest.mark.slow

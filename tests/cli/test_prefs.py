@@ -125,7 +125,7 @@ def test_a_preset_that_is_in_use_is_not_removed_which_would_leave_a_file_that_no
     assert file.read_text() == before
 
 
-def test_a_link_stays_a_link_and_what_is_no_file_is_not_replaced(write, file, tmp_path, monkeypatch) -> None:
+def test_a_link_stays_a_link_and_a_device_is_not_replaced(write, file, tmp_path, monkeypatch) -> None:
     write("")
     real = tmp_path / "real.toml"
     file.rename(real)

@@ -40,7 +40,7 @@ def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("closed", ["stdout", "stderr"])
-def test_a_closed_stream_is_no_crash(environment, closed: str) -> None:
+def test_a_closed_stream_does_not_crash(environment, closed: str) -> None:
     redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
     line = f'"$@" run -p vivid --seed 1 -n 5 hi </dev/null {redirect}'
     result = subprocess.run(["sh", "-c", line, "sh", *PJLOCAL], env=environment, capture_output=True, timeout=60)
@@ -49,7 +49,7 @@ def test_a_closed_stream_is_no_crash(environment, closed: str) -> None:
     assert (len(result.stdout) > 3) == (closed == "stderr")
 
 
-def test_a_context_that_is_full_is_said(pjlocal, tiny) -> None:
+def test_a_full_context_is_reported(pjlocal, tiny) -> None:
     result = pjlocal("run", "-m", tiny("llama"), "--ctx", "100", "-n", "200", "--ignore-end", "hi")
     assert result.returncode == 0
     assert "the context is full" in one_line(result.stderr)
@@ -85,7 +85,7 @@ def test_a_full_disk_gets_one_line(environment) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("run", "--help"), ("config", "show"), ("run", *PREFER, "-n", "20", "hi")])
-def test_a_closed_pipe_is_no_failure(environment, arguments) -> None:
+def test_a_closed_pipe_is_not_a_failure(environment, arguments) -> None:
     reading, writing = os.pipe()
     os.close(reading)
     command = [*PJLOCAL, *arguments]

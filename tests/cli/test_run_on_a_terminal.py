@@ -41,7 +41,7 @@ def test_the_blame_view_colours_by_writer_and_has_a_legend(on_terminal, small) -
 
 
 @pytest.mark.slow
-def test_no_color_is_obeyed_and_a_dumb_terminal_gets_bare_text(on_terminal, small) -> None:
+def test_no_color_removes_colours_and_a_dumb_terminal_gets_bare_text(on_terminal, small) -> None:
     terminal = on_terminal(*RUN, *PREFER, *small, "-n", "40", "--view", "blame", QUESTION, NO_COLOR="1")
     terminal.end()
     raw = terminal.raw
@@ -73,7 +73,7 @@ def test_the_markdown_view_leaves_clean_text_behind(on_terminal, tmp_path, tiny,
 
 
 @pytest.mark.slow
-def test_what_the_model_writes_gives_the_terminal_no_orders(on_terminal, pjlocal, tiny, tmp_path) -> None:
+def test_escape_sequences_of_the_model_do_not_reach_the_terminal(on_terminal, pjlocal, tiny, tmp_path) -> None:
     evil = 'root ::= "a[bold]b[/x]\\x1b[2J\\x1b]0;title\\x07c\\x9b31md"'
     (tmp_path / "evil.gbnf").write_text(evil)
     args = ("run", "-m", str(tiny("llama")), *PREFER, "--grammar", str(tmp_path / "evil.gbnf"), "hi")
@@ -115,7 +115,7 @@ def test_the_push_view_colours_by_what_pulled_a_token_in_or_says_why_it_cannot(o
 
 
 @pytest.mark.slow
-def test_thoughts_are_counted_or_shown(on_terminal, tiny, tmp_path) -> None:
+def test_thinking_is_counted_or_shown(on_terminal, tiny, tmp_path) -> None:
     (tmp_path / "g.gbnf").write_text(r'root ::= "<think>\nLet me *see*.\n</think>\n\nIt *rains*."')
     args = (*RUN, *PREFER, "-m", str(tiny("llama")), "-n", "200", "--grammar", str(tmp_path / "g.gbnf"), "Hi")
     for view, answer in (("text", "It *rains*."), ("blame", "It *rains*."), ("markdown", "It rains.")):

@@ -39,7 +39,7 @@ def test_a_pipe_gets_the_answer_alone(pjlocal, thinker: list[str], tmp_path: Pat
     assert apart.stdout == hidden.stdout and apart.stderr.rstrip()
 
 
-def test_an_answer_that_is_cut_inside_its_thinking_is_empty_and_a_line_says_so(pjlocal, thinker: list[str]) -> None:
+def test_an_answer_cut_off_while_thinking_is_empty_and_a_line_says_so(pjlocal, thinker: list[str]) -> None:
     result = pjlocal("run", *thinker, "-n", "5", "Why?")
     assert result.stdout == "" and result.stderr.startswith(CUT)
     assert "--think-tokens" in result.stderr and "--think off" in result.stderr

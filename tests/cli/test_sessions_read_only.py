@@ -55,7 +55,7 @@ def test_a_closed_database_is_listed_shown_searched_and_exported(read, file) -> 
 
 
 @pytest.mark.slow
-def test_so_is_one_that_another_process_has_open_or_left_behind(read, file, tmp_path) -> None:
+def test_a_database_that_another_process_holds_or_left_is_read(read, file, tmp_path) -> None:
     with Store() as store:
         saved(store, "Birds", a_turn("A bird?", "A grey heron."))
         result = read("sessions", "search", "heron")
@@ -68,7 +68,7 @@ def test_so_is_one_that_another_process_has_open_or_left_behind(read, file, tmp_
     assert result.returncode == 0 and result.stderr == "" and "Birds" in result.stdout
 
 
-def test_what_is_only_in_a_wal_file_that_cannot_be_read_is_said(read, file, tmp_path) -> None:
+def test_an_unreadable_wal_file_is_reported(read, file, tmp_path) -> None:
     with Store() as store:
         saved(store, "Early", a_turn())
     with Store() as store:
@@ -85,7 +85,7 @@ def test_what_is_only_in_a_wal_file_that_cannot_be_read_is_said(read, file, tmp_
     )
 
 
-def test_an_old_schema_is_said(read, file, monkeypatch) -> None:
+def test_an_old_schema_is_reported(read, file, monkeypatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(schema, "MIGRATIONS", MIGRATIONS[:1])
         with Store() as store:
@@ -96,7 +96,7 @@ def test_an_old_schema_is_said(read, file, monkeypatch) -> None:
 
 
 @pytest.mark.slow
-def test_what_writes_is_refused_and_a_chat_is_not_saved(read, file, tiny) -> None:
+def test_commands_that_write_are_refused_and_a_chat_is_not_saved(read, file, tiny) -> None:
     with Store() as store:
         saved(store, "Birds", a_turn())
     for args in (("rename", "birds", "x"), ("rm", "-y", "birds")):

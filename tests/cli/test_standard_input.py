@@ -46,7 +46,7 @@ def test_a_read_loop_over_a_file_has_each_line_answered(shell) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("given", ['cat lines | "$@" Summarise', '"$@" Summarise < lines'])
-def test_what_is_piped_in_stands_before_the_prompt_and_a_line_says_so(shell, given: str) -> None:
+def test_piped_text_precedes_the_prompt_and_a_line_says_so(shell, given: str) -> None:
     both = shell(f"{given}; \"$@\" 'one\ntwo two\nthree three three\n\nSummarise'")
     assert len(n_tokens(both.stdout)) == 2 and len(set(n_tokens(both.stdout))) == 1
     (line,) = joined(both.stderr)
@@ -55,7 +55,7 @@ def test_what_is_piped_in_stands_before_the_prompt_and_a_line_says_so(shell, giv
 
 @pytest.mark.slow
 @pytest.mark.parametrize("empty", ["</dev/null", "<&-", "0>/dev/null", "<<END\n\nEND"])
-def test_where_nothing_comes_in_the_prompt_is_what_was_said(shell, empty: str) -> None:
+def test_an_empty_pipe_leaves_the_prompt_unchanged(shell, empty: str) -> None:
     result = shell(f'"$@" Hello {empty}')
     assert result.returncode == 0, result.stderr
     assert n_tokens(result.stdout) == n_tokens(shell('"$@" Hello').stdout)
@@ -72,7 +72,7 @@ def test_without_a_prompt_the_rest_of_a_file_is_read(shell) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("first", [b"", b"the beginning\n"])
-def test_an_open_pipe_that_never_ends_is_told_of(environment, tiny, first: bytes) -> None:
+def test_an_open_pipe_that_never_ends_is_reported(environment, tiny, first: bytes) -> None:
     command = [*PJLOCAL, "run", "-m", str(tiny("llama")), "-n", "1", "Hello"]
     process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
     try:

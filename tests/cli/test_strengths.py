@@ -87,7 +87,7 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
         ),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_refused_in_one_line_before_the_model_is_loaded(pjlocal, args, says: str) -> None:
+def test_wrong_strengths_are_refused_in_one_line_before_the_model_is_loaded(pjlocal, args, says: str) -> None:
     result = pjlocal("run", "-m", "no-such-model.gguf", *args, "hi")
     assert result.returncode == 2 and result.stdout == ""
     assert says in one_line(result.stderr)

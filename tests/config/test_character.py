@@ -63,10 +63,10 @@ def test_a_card_of_the_first_version_and_those_in_pictures_are_read(tmp_path: Pa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"not json", "is no character card: it is not JSON"),
+        (b"not json", "is not a character card: it is not JSON"),
         (b"[]", "its JSON is not an object"),
-        (b"{}", "it names no character"),
-        (b'{"data": {"name": 3}}', "it names no character"),
+        (b"{}", "it has no name"),
+        (b'{"data": {"name": 3}}', "it has no name"),
         (png(), "a picture without a character card"),
         (png((b"chara", b"***")), "it is not base64"),
         (png((b"chara", encoded(CARD)))[:50], "a picture without a character card"),

@@ -109,7 +109,7 @@ def test_files_that_it_names_are_found_from_where_it_is(write, file, tmp_path) -
     assert settled()["sampling"].grammar == "root ::= [0-9]"
 
 
-def test_help_tells_the_built_in_defaults_and_does_not_need_the_file(write) -> None:
+def test_help_shows_the_built_in_defaults_and_does_not_need_the_file(write) -> None:
     plain = call(app, "run", "--help")
     assert re.search(r"--max-tokens .*1024", plain)
     for text in ("[generation]\nmax_tokens = 7\n", "broken ="):
@@ -175,7 +175,7 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[engine]\n[sampling]\ntop_k = 1\n[engine]\nn_ctx = 9\n", ' is not valid TOML: Key "engine" already exists'),
     ],
 )
-def test_what_is_wrong_is_named_with_its_table_and_key(write, file, text, says) -> None:
+def test_an_error_names_its_table_and_key(write, file, text, says) -> None:
     write(text)
     (file.parent / "s.json").write_text("{}")
     with pytest.raises(UsageError, match=re.escape(f"config.toml{says}")):
@@ -213,7 +213,7 @@ def test_run_takes_the_file_and_stops_when_it_is_wrong(pjlocal, environment, wri
     assert "config.toml: unknown key 'temprature' in [sampling]" in one_line(result.stderr)
 
 
-def test_a_model_of_the_file_is_found_from_where_it_is_when_it_is_a_path_or_lies_there(write, file, tmp_path) -> None:
+def test_a_model_path_in_the_file_is_relative_to_the_file(write, file, tmp_path) -> None:
     def model(name: str) -> str:
         write(f"model = {json.dumps(name)}\n")
         return settled()["model"]

@@ -7,7 +7,7 @@ from pathlib import Path
 from pjlocal.config.editor import edit_text
 
 
-def test_the_mark_with_which_some_editors_begin_a_file_is_no_part_of_the_text(tmp_path: Path, monkeypatch) -> None:
+def test_a_byte_order_mark_of_an_editor_is_removed(tmp_path: Path, monkeypatch) -> None:
     editor = tmp_path / "editor"
     editor.write_text("#!/bin/sh\nprintf '\\357\\273\\277// a comment\\n' > \"$1\"\n")
     editor.chmod(0o755)

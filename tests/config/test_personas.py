@@ -68,13 +68,13 @@ def test_preferences_that_a_persona_places_set_those_aside_that_the_file_deals_o
         ("", "unknown persona '': known are pirate-brief, placed"),
     ],
 )
-def test_a_persona_that_is_not_there_is_said_with_the_nearest(write, name: str, says: str) -> None:
+def test_an_unknown_persona_is_refused_with_the_nearest_name(write, name: str, says: str) -> None:
     write(FILE)
     with pytest.raises(UsageError, match=re.escape(says)):
         settled("-P", name)
 
 
-def test_without_any_persona_it_is_said_how_to_have_one() -> None:
+def test_without_personas_the_error_says_how_to_add_one() -> None:
     with pytest.raises(UsageError, match="unknown persona 'x': pjlocal prefs save NAME saves one"):
         settled("-P", "x")
 
@@ -113,7 +113,7 @@ def test_without_any_persona_it_is_said_how_to_have_one() -> None:
         ("prefer = ['vivid:12']", ": prefer: the preference 'vivid:12': a strength is a number from -10 to 10"),
     ],
 )
-def test_what_is_wrong_with_a_persona_is_named_with_its_table_and_key(write, text: str, says: str) -> None:
+def test_an_error_in_a_persona_names_its_table_and_key(write, text: str, says: str) -> None:
     write(text)
     with pytest.raises(UsageError, match=re.escape(f"config.toml{says}")):
         load_config()
@@ -177,7 +177,7 @@ def test_a_persona_is_saved_from_options_listed_shown_and_removed(write, file) -
     assert file.read_text() == before
 
 
-def test_removing_a_persona_keeps_what_is_said_of_the_next_table(write, file) -> None:
+def test_removing_a_persona_keeps_the_comment_of_the_next_table(write, file) -> None:
     write("[personas.a]\nsystem = '''\n[not a table]\n'''\n")
     with pytest.raises(UsageError, match=r"cannot separate \[personas.a\] from the rest"):
         call(prefs_app, "rm", "a")

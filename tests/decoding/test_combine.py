@@ -1,4 +1,4 @@
-"""Several views' opinions made one: the formulas against plain arithmetic, and what they promise."""
+"""The combination of several views: the formulas against plain arithmetic, and their properties."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_strengths_that_sum_to_1_need_no_neutral_view() -> None:
     assert np.allclose(probs(without), probs(combine.push(n, [a, b], [0.25, 0.75])))
 
 
-def test_mod_mixture_and_overlap_are_the_means_and_the_least() -> None:
+def test_mod_mixture_and_overlap_are_geometric_mean_mean_and_minimum() -> None:
     a, b = log_probs(), log_probs()
     p, q = np.exp(a), np.exp(b)
     assert np.allclose(np.exp(combine.mod([a, b], [1, 3])), p**0.25 * q**0.75)
@@ -57,7 +57,7 @@ def test_the_inputs_stay_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("floor", [1e-6, 0.05, 0.1, 0.999])
-def test_the_floor_lets_pass_a_share_of_the_best_and_never_nothing(floor: float) -> None:
+def test_the_floor_keeps_tokens_above_a_share_of_the_best_and_at_least_one(floor: float) -> None:
     for _ in range(200):
         logits = (20 * RNG.standard_normal(300)).astype(np.float32)
         p = probs(logits.astype(np.float64))
@@ -78,7 +78,7 @@ def test_the_normalizer_makes_log_probabilities() -> None:
     assert combine.log_normalizer(logits) == pytest.approx(special.logsumexp(logits.astype(np.float64)), abs=1e-5)
 
 
-def test_the_divergence_is_jensen_and_shannons() -> None:
+def test_the_divergence_is_jensen_shannon() -> None:
     for _ in range(50):
         v, n = log_probs(8), log_probs(8)
         assert combine.divergence(v, n) == pytest.approx(jensenshannon(np.exp(v), np.exp(n), base=2) ** 2, abs=1e-9)

@@ -1,4 +1,4 @@
-"""Looking ahead guesses what was said before, and costs next to nothing where that is wrong."""
+"""Look-ahead guesses repetitions, and costs next to nothing where it is wrong."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pjlocal.decoding.guess import Lookahead, PromptLookup
 # Guessing.
 
 
-def test_prompt_look_up_finds_what_followed_last_time() -> None:
+def test_prompt_lookup_finds_the_tokens_after_the_last_occurrence() -> None:
     lookup = PromptLookup([1, 2, 3, 4, 9, 2, 3])
     assert lookup.guess(2) == [4, 9]
     lookup.accept(4)
@@ -24,7 +24,7 @@ class Machine:
         self.now, self.seconds, self.token_cost = 0.0, seconds, token_cost
 
     def run(self, prompt: list[int], text: list[int], lookahead: int) -> float:
-        """Seconds that the text takes."""
+        """The seconds for the text."""
         self.now = 0.0
         guesser = Lookahead(prompt, lookahead, lambda: self.token_cost, clock=lambda: self.now) if lookahead else None
         i = 0

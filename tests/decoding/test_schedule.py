@@ -38,7 +38,7 @@ class RandomViews(ToyViews):
 
 
 class CountingPolicy:
-    """A policy with state: it must be told of every emitted token, and of no other."""
+    """A policy with state, which must accept every emitted token and no other."""
 
     def __init__(self, toy: RandomViews, view: int, told: tuple[int, ...] = ()) -> None:
         self.toy, self.views, self.told = toy, (view,), told
@@ -57,7 +57,7 @@ class CountingPolicy:
 
 
 class BlendingPolicy(CountingPolicy):
-    """A policy that needs several views: the mean of what they say, where any says something."""
+    """A policy that needs several views: the mean of their distributions."""
 
     def __init__(self, toy: RandomViews, views: Sequence[int], told: tuple[int, ...] = ()) -> None:
         super().__init__(toy, views[0], told)
@@ -110,7 +110,7 @@ def test_lockstep_equals_algorithm_1_token_for_token(lam: int, swap: bool) -> No
 
 
 class Sure:
-    """A policy that knows the next token."""
+    """A policy that gives one token the probability 1."""
 
     views = ()
 
@@ -164,7 +164,7 @@ class Thought:
 
 @pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("lam", [1, 2, 4, 7])
-def test_a_thought_of_which_the_rounds_know_nothing_changes_no_schedule(alone: bool, lam: int) -> None:
+def test_schedules_agree_with_thinking_outside_the_rounds(alone: bool, lam: int) -> None:
     ends, lengths = set(), set()
     for seed in range(300):
         most = 1 + seed % 9
@@ -189,7 +189,7 @@ def test_a_thought_of_which_the_rounds_know_nothing_changes_no_schedule(alone: b
     assert ends == {1, 2, 3, 4, 6} and max(lengths) == 0, "however it ends, the answer has its length"
 
 
-def cast(toy: RandomViews, kind: str) -> Policies:
+def policies_of(toy: RandomViews, kind: str) -> Policies:
     """The policies over four views: a panel of three; three with one judge of all; two, each with a neutral view."""
     if kind == "panel":
         policies = [CountingPolicy(toy, view) for view in range(3)]
@@ -202,7 +202,7 @@ def cast(toy: RandomViews, kind: str) -> Policies:
 
 @pytest.mark.parametrize("kind", ["panel", "both", "sharpened"])
 @pytest.mark.parametrize("lam", [1, 2, 4, 7])
-def test_so_it_does_with_more_views_and_with_voices_that_need_several(kind: str, lam: int) -> None:
+def test_lockstep_equals_algorithm_1_with_panels_and_combined_policies(kind: str, lam: int) -> None:
     """Over a thousand random cases, with disjoint supports, ends of text and both strategies."""
     kinds = set()
     for seed in range(100):
@@ -210,7 +210,7 @@ def test_so_it_does_with_more_views_and_with_voices_that_need_several(kind: str,
         texts = []
         for schedule in (algorithm1, lockstep):
             toy = RandomViews(seed, n_vocab=6, keep=(1.0, 0.5, 0.2)[seed % 3], agree=seed % 7 == 0)
-            texts.append(list(schedule(toy, MORE_PROMPTS, cast(toy, kind), rules, Uniforms(seed))))
+            texts.append(list(schedule(toy, MORE_PROMPTS, policies_of(toy, kind), rules, Uniforms(seed))))
         assert texts[0] == texts[1]
         kinds |= {decision.kind for decision in texts[0]}
     assert kinds == {"accepted", "resampled", "bonus"}
@@ -341,7 +341,7 @@ def test_the_residual_with_disjoint_supports_is_p() -> None:
     assert q.prob(1) == 0.0 and q.prob(9) == 0.5 and q.prob(10) == 0.0
 
 
-def test_the_same_seed_gives_the_same_randomness_in_any_order_of_asking() -> None:
+def test_random_numbers_depend_on_seed_and_position_alone() -> None:
     a, b = Uniforms(42), Uniforms(42)
     late = a[500]
     assert [b[i] for i in range(501)][500] == late

@@ -1,4 +1,4 @@
-"""``pjlocal doctor``: what is there, what is broken, and what to do about it."""
+"""``pjlocal doctor`` reports the hardware, broken parts, and how to repair them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def findings(result) -> dict[str, dict]:
 
 
 @pytest.mark.slow
-def test_all_is_well_with_a_new_installation(pjlocal: Callable) -> None:
+def test_a_new_installation_has_no_broken_part(pjlocal: Callable) -> None:
     result = pjlocal("doctor")
     assert result.returncode == 0 and not result.stderr
     lines = {line[8:22].strip(): line for line in result.stdout.splitlines()}
@@ -35,7 +35,7 @@ def test_all_is_well_with_a_new_installation(pjlocal: Callable) -> None:
     assert "BROKEN" not in result.stdout
 
 
-def test_what_is_broken_is_said_and_keeps_nothing_else_from_being_looked_at(
+def test_a_broken_part_is_reported_and_the_other_checks_still_run(
     pjlocal: Callable, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     (tmp_path / "config" / "pjlocal").mkdir(parents=True)
@@ -57,7 +57,7 @@ def test_what_is_broken_is_said_and_keeps_nothing_else_from_being_looked_at(
 
 
 @pytest.mark.parametrize("base", ["/proc/nope", "file"])
-def test_a_folder_that_can_never_be_made_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, base: str) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / base))
@@ -67,9 +67,7 @@ def test_a_folder_that_can_never_be_made_is_said(tmp_path: Path, monkeypatch: py
     assert [*tmp_path.iterdir()] == [tmp_path / "file"]
 
 
-def test_a_card_that_is_not_used_is_named_with_the_command_that_changes_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_unused_card_is_reported_with_the_command_to_use_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     smi = tmp_path / "nvidia-smi"
     smi.write_text(SMI)
     smi.chmod(0o755)

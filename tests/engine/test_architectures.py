@@ -57,7 +57,7 @@ def ids(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> lis
 
 
 def another(judge: PersonaJudge, **changes) -> PersonaJudge:
-    """One that has read nothing."""
+    """A judge with empty caches."""
     other = judge.engine.replace(**changes)
     return PersonaJudge(
         judge.model, WISHES, engine=other, prompting=PROMPTING, sampling=SAMPLING, template=judge.template
@@ -90,7 +90,7 @@ def test_each_answers_in_judge_mode_and_a_layout_changes_nothing(judge: PersonaJ
 
 
 class Scripted:
-    """Guesses as one who knows the answer, but is wrong from the n-th token of a guess on, for n of 0, 1, 2, 3."""
+    """Guesses the right tokens, except from the n-th token of a guess on, with n = 0, 1, 2, 3 in turn."""
 
     def __init__(self, answer: Sequence[int], width: int) -> None:
         self.answer = answer
@@ -110,7 +110,7 @@ class Scripted:
 
 @pytest.mark.parametrize("width", [3, 15])
 @on(ARCHITECTURES)
-def test_each_looks_ahead_and_says_the_same_in_fewer_passes(judge: PersonaJudge, monkeypatch, width: int) -> None:
+def test_look_ahead_gives_the_same_text_in_fewer_passes(judge: PersonaJudge, monkeypatch, width: int) -> None:
     n = 48
     expected = ids(judge, "Ahead", max_tokens=n)
     made: list[Scripted] = []
@@ -133,7 +133,7 @@ def test_each_looks_ahead_and_says_the_same_in_fewer_passes(judge: PersonaJudge,
 
 
 @on(ARCHITECTURES)
-def test_a_question_answered_anew_costs_the_answer_alone(judge: PersonaJudge) -> None:
+def test_answering_a_question_again_reads_only_the_answer(judge: PersonaJudge) -> None:
     first = ids(judge, "Once more")
     fed = n_fed(judge)
     assert ids(judge, "Once more", seed=2) == alone(judge, "Once more", seed=2) != first
@@ -142,8 +142,8 @@ def test_a_question_answered_anew_costs_the_answer_alone(judge: PersonaJudge) ->
 
 
 @on(ARCHITECTURES)
-def test_a_question_asked_otherwise_costs_itself_and_the_answer(judge: PersonaJudge) -> None:
-    """So does one that is taken back: what stands before it is not read again."""
+def test_a_changed_question_reads_only_the_question_and_the_answer(judge: PersonaJudge) -> None:
+    """The same holds for a question that is undone: the text before it is not read again."""
     first = ids(judge, "Edited")
     held = judge.plan("Edited", judge.request).prompts
     conversation = turns(judge, ["Edited", "Why?"], [first])
@@ -158,8 +158,8 @@ def test_a_question_asked_otherwise_costs_itself_and_the_answer(judge: PersonaJu
 
 
 @on([*RUNNING_STATE, *WITH_SNAPSHOTS])
-def test_prompts_that_begin_alike_are_read_once_from_the_third_on(judge: PersonaJudge) -> None:
-    """The second tells where they part."""
+def test_a_shared_beginning_of_prompts_is_read_once_from_the_third_prompt_on(judge: PersonaJudge) -> None:
+    """The second prompt shows where they differ."""
     costs = []
     questions = ("One?", "Two?", "Three?")
     with another(judge) as fresh:
@@ -172,7 +172,7 @@ def test_prompts_that_begin_alike_are_read_once_from_the_third_on(judge: Persona
 
 @contextmanager
 def decoder(judge: PersonaJudge, interrupt: Interrupt | None = None) -> Iterator[Decoder]:
-    """An engine that has read nothing."""
+    """An engine with empty caches."""
     with closing(Decoder(judge.model, judge.engine, interrupt or Interrupt())) as made:
         yield made
 
@@ -189,7 +189,7 @@ def cached(slot: Slot) -> list[list[int]]:
 
 
 def assert_same_logits(slot: Slot, judge: PersonaJudge, prompts: Sequence[Sequence[int]]) -> None:
-    """The logits in a slot are those behind prompts that are read at once."""
+    """Check that a slot has the same logits as after prompts that are read in one go."""
     with decoder(judge) as other, other.direct(needs(2, 1024)) as fresh:
         fresh.start(prompts)
         for view in range(2):
@@ -198,8 +198,8 @@ def assert_same_logits(slot: Slot, judge: PersonaJudge, prompts: Sequence[Sequen
 
 @pytest.mark.parametrize("n_ctx", [1024, 2048], ids=["as they are", "grown"])
 @on(NOT_AT_WILL)
-def test_what_lies_far_behind_a_long_answer_is_taken_back_too(judge: PersonaJudge, n_ctx: int) -> None:
-    """Farther than a sliding window's cache reaches; also by views that had to grow meanwhile."""
+def test_a_long_answer_can_be_truncated_too(judge: PersonaJudge, n_ctx: int) -> None:
+    """Further back than the cache of a sliding window reaches, and also after the contexts were enlarged."""
     prompts = [[5 + i % 90 for i in range(300)], [5 + i % 80 for i in range(290)]]
     with decoder(judge) as made:
         with made.direct(needs(2, 1024)) as slot:
@@ -215,7 +215,7 @@ def test_what_lies_far_behind_a_long_answer_is_taken_back_too(judge: PersonaJudg
 
 
 @on(ARCHITECTURES)
-def test_a_token_that_was_half_read_leaves_nothing_behind(judge: PersonaJudge, monkeypatch) -> None:
+def test_an_interrupted_decode_leaves_nothing_in_the_cache(judge: PersonaJudge, monkeypatch) -> None:
     prompts = [[5 + i % 90 for i in range(60)], [5 + i % 80 for i in range(50)]]
     interrupt = Interrupt()
     decode = Context.decode
@@ -245,7 +245,7 @@ def test_a_token_that_was_half_read_leaves_nothing_behind(judge: PersonaJudge, m
 
 
 @on(WITH_SNAPSHOTS)
-def test_tokens_of_several_batches_are_not_taken_back_from_snapshots_of_the_last(judge: PersonaJudge) -> None:
+def test_a_rollback_over_several_batches_does_not_use_snapshots_of_the_last_batch(judge: PersonaJudge) -> None:
     prompts = [[5 + i % 90 for i in range(60)], [5 + i % 80 for i in range(50)]]
     with decoder(judge) as made, made.direct(needs(2, 256, n_rows=8)) as slot:
         slot.start(prompts)
@@ -257,16 +257,18 @@ def test_tokens_of_several_batches_are_not_taken_back_from_snapshots_of_the_last
 
 
 @on(ARCHITECTURES)
-def test_the_papers_rounds_run_where_tokens_can_be_taken_back_and_else_a_line_says_why(judge: PersonaJudge) -> None:
+def test_algorithm_1_runs_if_the_cache_can_be_truncated_and_is_refused_otherwise(judge: PersonaJudge) -> None:
     if judge.model.description.split()[0] in (*ATTENTION, *WINDOWS):
         assert ids(judge, "Rounds", schedule="reference") == ids(judge, "Rounds")
     else:
-        with pytest.raises(UsageError, match="this model's memory cannot be trimmed: use --schedule lockstep"):
+        with pytest.raises(
+            UsageError, match="this model's KV cache cannot be rolled back, as --schedule reference requires"
+        ):
             ids(judge, "Rounds", schedule="reference")
 
 
 @on(ARCHITECTURES)
-def test_a_model_is_called_by_the_parameters_that_its_file_has(judge: PersonaJudge) -> None:
+def test_the_description_of_a_model_has_its_real_number_of_parameters(judge: PersonaJudge) -> None:
     """llama.cpp guesses the number by the layers, and calls SmolLM2-135M a 256M."""
     header = read_header(judge.model.path)
     architecture, size, _ = judge.model.description.split(" ", 2)

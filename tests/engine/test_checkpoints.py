@@ -1,4 +1,4 @@
-"""Of what a memory cannot forget by halves a few copies are kept: the latest, and not without bound."""
+"""The latest few checkpoints are kept, within a limit of bytes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_the_latest_four_are_kept_and_one_more_for_a_guess() -> None:
     assert lengths(some) == [40, 50, 60, 62, 70]
 
 
-def test_those_behind_what_is_left_are_gone() -> None:
+def test_checkpoints_beyond_the_truncated_length_are_dropped() -> None:
     some = Checkpoints(map(checkpoint, (10, 30, 20)))
     latest = some.latest(25)
     assert latest and latest.n_tokens == 20
@@ -38,7 +38,7 @@ def test_those_behind_what_is_left_are_gone() -> None:
     assert some.latest(9) is None
 
 
-def test_large_ones_are_fewer_but_there_is_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_fewer_large_checkpoints_are_kept_but_at_least_one(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MOST_CHECKPOINT_BYTES", 100)
     some = Checkpoints()
     for n in (1, 2, 3):

@@ -30,7 +30,7 @@ def bits(allowed: np.ndarray) -> np.ndarray:
 
 
 class Fixed:
-    """Stands where a constraint stands, with a mask of the test's own."""
+    """A constraint with a fixed mask."""
 
     def __init__(self, allowed: np.ndarray) -> None:
         self._mask = Mask(bits(allowed), len(allowed))
@@ -45,7 +45,7 @@ class Fixed:
 def distribution(judge: PersonaJudge, logits: np.ndarray, constraint: Any, filters: dict[str, Any]) -> Distribution:
     chain = FilterChain(judge.model, Sampling(**filters), (), (0, 1), constraint)
     try:
-        return chain(chain.early(0, logits))
+        return chain(chain.prefilter(0, logits))
     finally:
         chain.close()
 
@@ -56,7 +56,7 @@ def distribution(judge: PersonaJudge, logits: np.ndarray, constraint: Any, filte
     [{}, {"top_k": 64}, {"top_k": 0}, ROOMY, {"repeat_penalty": 1.3}, {"logit_bias": ("7=5",)}, {"temperature": 0.0}],
     ids=str,
 )
-def test_a_mask_is_as_if_the_others_had_no_probability(vivid_and_creative, share: float, filters: dict) -> None:
+def test_a_mask_sets_the_probability_of_other_tokens_to_zero(vivid_and_creative, share: float, filters: dict) -> None:
     rng = np.random.default_rng(3)
     n = vivid_and_creative.model.n_vocab
     for greatest_go in (False, True):
@@ -84,7 +84,7 @@ def test_masks_by_hand() -> None:
             assert mask.allows(np.arange(n)).tolist() == allowed.tolist()
 
 
-def test_the_end_may_come_when_the_answer_is_complete_and_control_tokens_never(vivid_and_creative) -> None:
+def test_the_end_is_allowed_when_the_answer_is_complete_and_control_tokens_never(vivid_and_creative) -> None:
     model = vivid_and_creative.model
     constraint = make_constraint(model, Sampling(json_schema='{"type": "integer", "minimum": 10, "maximum": 12}'))
     ends = [token for token in range(model.n_vocab) if model.is_end(token)]
@@ -131,7 +131,7 @@ def test_views_share_one_constraint_and_a_copy_looks_ahead(vivid_and_creative) -
         chain.close()
 
 
-def test_a_text_that_cannot_go_on_is_an_error_in_words(vivid_and_creative) -> None:
+def test_a_text_that_cannot_continue_raises_a_clear_error(vivid_and_creative) -> None:
     model = vivid_and_creative.model
     constraint = make_constraint(model, Sampling(regex="[0-9]+"))
     constraint.accept(0, model.tokenize("a", special=False)[0])
@@ -139,7 +139,7 @@ def test_a_text_that_cannot_go_on_is_an_error_in_words(vivid_and_creative) -> No
         constraint.mask()
 
 
-def test_a_constraint_of_tokens_that_the_model_has_not_is_refused(vivid_and_creative) -> None:
+def test_a_constraint_with_tokens_that_the_model_lacks_is_refused(vivid_and_creative) -> None:
     with pytest.raises(UsageError, match=r"^the constraint cannot be used with this model: .+"):
         Constraint(vivid_and_creative.model, "start: nothing")
 
@@ -166,7 +166,7 @@ def test_both_schedules_and_any_look_ahead_write_the_same_under_a_schema(tiny, l
     [{}, ROOMY, {"temperature": 0.0}, {"repeat_penalty": 1.5, "frequency_penalty": 0.5}, {"logit_bias": ("</s>=20",)}],
     ids=str,
 )
-def test_whatever_the_filters_what_comes_out_conforms(tiny, kind: str, filters: dict[str, Any]) -> None:
+def test_output_conforms_under_all_filters(tiny, kind: str, filters: dict[str, Any]) -> None:
     schema = {
         "type": "object",
         "properties": {"n": {"type": "integer", "minimum": 1, "maximum": 5}, "s": {"type": "string", "maxLength": 6}},
@@ -206,7 +206,7 @@ CASES = {
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
-def test_what_a_real_model_writes_validates(vivid_and_creative: PersonaJudge, name: str) -> None:
+def test_output_of_the_real_model_validates(vivid_and_creative: PersonaJudge, name: str) -> None:
     schema, ends = CASES[name]
     judge, before = vivid_and_creative, vivid_and_creative.request.sampling
     judge.request = judge.request.with_group(Sampling(json_schema=json.dumps(schema)))
@@ -239,7 +239,7 @@ def test_an_expression_and_a_lark_grammar_hold(vivid_and_creative: PersonaJudge)
 
 @pytest.mark.parametrize("schedule", ["lockstep", "reference"])
 @pytest.mark.parametrize("mode", ["judge", "both", "args", "plain"])
-def test_no_answer_ends_before_its_least_number_of_tokens(tiny, mode: str, schedule: str) -> None:
+def test_no_answer_ends_before_min_tokens(tiny, mode: str, schedule: str) -> None:
     prefer = () if mode == "plain" else ("vivid", "formal")
     ending: dict[str, Any] = {"logit_bias": ("</s>=100",), "floor": 0, "top_k": 0, "schedule": schedule, "mode": mode}
     with PersonaJudge(tiny("llama"), prefer, engine=Engine(n_threads=1), **ending) as judge:
@@ -249,7 +249,7 @@ def test_no_answer_ends_before_its_least_number_of_tokens(tiny, mode: str, sched
         assert judge("Hello", min_tokens=7, regex="a{3}").text == "aaa", "a constraint that is met comes first"
 
 
-def test_what_is_wrong_is_refused_before_a_model_is_looked_for(tmp_path: Path) -> None:
+def test_a_wrong_constraint_is_refused_before_the_model_is_searched(tmp_path: Path) -> None:
     for sampling, says in (
         (Sampling(json_schema='{"not": {}}'), "the JSON schema cannot be used: 'not' is not supported"),
         (Sampling(regex="a("), "the regular expression cannot be used: unclosed group"),
@@ -289,7 +289,7 @@ def test_what_is_wrong_is_refused_before_a_model_is_looked_for(tmp_path: Path) -
         (r"\p{Nd}", "٣", True),  # which names all scripts
     ],
 )
-def test_digits_letters_and_spaces_are_those_of_ascii(regex: str, text: str, matches: bool) -> None:
+def test_classes_in_expressions_are_limited_to_ascii(regex: str, text: str, matches: bool) -> None:
     sampling = Sampling(regex=regex)
     check_constraint(sampling)
     matcher = constraint._matcher(LLTokenizer("byte"), constraint._grammar(sampling))
@@ -298,7 +298,7 @@ def test_digits_letters_and_spaces_are_those_of_ascii(regex: str, text: str, mat
 
 
 @pytest.mark.parametrize("regex", [r"\d{8}", r"[\d]{8}"])
-def test_an_expression_writes_digits_of_ascii_alone(tiny, regex: str) -> None:
+def test_a_digit_class_writes_only_ascii_digits(tiny, regex: str) -> None:
     sampling = Sampling(regex=regex, temperature=5.0, top_k=0, top_p=1.0)
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], sampling=sampling) as judge:
         for seed in range(3):
@@ -319,13 +319,13 @@ CHAIN = "\n".join(["start: a0", *(f"a{i}: a{i + 1}" for i in range(3000)), 'a300
         ({"lark": CHAIN}, "more than 1000 rules"),
     ],
 )
-def test_what_is_too_large_is_refused_before_anything_is_written(given: dict[str, str], says: str) -> None:
+def test_a_constraint_that_is_too_large_is_refused_before_the_answer(given: dict[str, str], says: str) -> None:
     with pytest.raises(UsageError, match=says):
         check_constraint(Sampling(**given))
 
 
 @pytest.mark.parametrize("multiple", [10, 100, 5000.0, 0.01])
-def test_multiples_of_round_numbers_are_taken(multiple: float) -> None:
+def test_multiples_of_round_numbers_are_accepted(multiple: float) -> None:
     check_constraint(Sampling(json_schema=json.dumps({"type": "integer", "multipleOf": multiple})))
 
 

@@ -1,4 +1,4 @@
-"""Answers written side by side are what each is by itself, and none disturbs another."""
+"""Answers that are written side by side equal those written alone, and do not disturb each other."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def answers(judge: PersonaJudge, engine: Engine, wanted: Sequence[Generation]) -
 def sharing(
     judge: PersonaJudge, n_seq: int, *, n_views: int = 1, n_ctx: int = 256, n_rows: int = 1, **capacity: Any
 ) -> Iterator[Engine]:
-    """An engine with room for so many views in all, of answers with ``n_views`` each."""
+    """An engine with room for a number of views in all, for answers with ``n_views`` each."""
     of_it = Capacity(n_seq // n_views, n_views, n_ctx, n_rows, **capacity)
     with closing(Engine(judge.model, judge.engine, judge.interrupt, of_it)) as engine:
         yield engine
 
 
 def written(engine: Engine, wanted: Sequence[Answer]) -> list[str]:
-    """The texts, as the events told them."""
+    """Write answers to their ends, and return the texts of their events."""
     texts = dict.fromkeys(wanted, "")
     for one in wanted:
         engine.submit(one)
@@ -117,7 +117,7 @@ def test_every_answer_is_what_its_seed_gives_alone(tiny: Callable[[str], Path], 
             assert written(engine, answers(judge, engine, generations())) == alone
 
 
-def test_one_batch_reads_what_all_answers_feed(tiny: Callable[[str], Path]) -> None:
+def test_one_batch_decodes_the_tokens_of_all_answers(tiny: Callable[[str], Path]) -> None:
     settings = EngineSettings(n_threads=1, n_batch=1024)  # of which one reads all prompts
     with (
         PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=settings) as judge,
@@ -129,7 +129,7 @@ def test_one_batch_reads_what_all_answers_feed(tiny: Callable[[str], Path]) -> N
         assert engine.lanes.n_fed == n_read(*wanted)[0] + 8 * 9
 
 
-def test_a_place_is_free_again_when_its_answer_ends_and_what_was_read_there_is_kept(judge: PersonaJudge) -> None:
+def test_the_end_of_an_answer_frees_its_sequences_and_keeps_their_caches(judge: PersonaJudge) -> None:
     generation = Generation(mode="judge", seed=1, max_tokens=5, ignore_end=True)
     with sharing(judge, 2, n_views=2) as engine:
         free = n_free(engine)
@@ -141,7 +141,7 @@ def test_a_place_is_free_again_when_its_answer_ends_and_what_was_read_there_is_k
         assert engine.lanes.n_fed == n_fed
 
 
-def test_room_for_one_answer_alone_will_do(judge: PersonaJudge) -> None:
+def test_a_capacity_of_one_answer_is_enough(judge: PersonaJudge) -> None:
     generation = Generation(mode="both", seed=1, max_tokens=5, ignore_end=True)
     alone = [judge(question, **generation.as_dict()).text for question in QUESTIONS[:3]]
     with sharing(judge, 3, n_views=3) as engine:
@@ -149,7 +149,7 @@ def test_room_for_one_answer_alone_will_do(judge: PersonaJudge) -> None:
         assert written(engine, wanted) == alone
 
 
-def test_what_prompts_begin_with_in_common_is_read_once(tiny: Callable[[str], Path]) -> None:
+def test_a_shared_beginning_of_prompts_is_read_once(tiny: Callable[[str], Path]) -> None:
     """Of an answer's views, and of answers that are written at the same time."""
     generation = Generation(mode="both", seed=1, max_tokens=5, ignore_end=True)
     questions = ["word " * 30 + ending for ending in ("one", "two")]
@@ -167,7 +167,7 @@ def test_what_prompts_begin_with_in_common_is_read_once(tiny: Callable[[str], Pa
 
 
 @pytest.mark.parametrize("kind", ["sliding_window", "recurrent"])
-def test_a_memory_that_cannot_be_cut_is_not_copied(tiny: Callable[[str], Path], kind: str) -> None:
+def test_a_cache_that_cannot_be_truncated_is_not_copied(tiny: Callable[[str], Path], kind: str) -> None:
     """But for what an answer's views share, which is copied as a whole when it is read."""
     generation = Generation(mode="judge", seed=1, max_tokens=5, ignore_end=True)
     with (
@@ -199,15 +199,15 @@ def test_look_ahead_changes_no_text(judge: PersonaJudge, monkeypatch: pytest.Mon
             assert guessed == n_rows - 1
 
 
-def test_a_fault_of_one_answer_ends_that_one_alone(judge: PersonaJudge) -> None:
-    check_that_faults_end_nobody_else(judge, 8)
+def test_an_error_in_one_answer_ends_only_that_answer(judge: PersonaJudge) -> None:
+    check_that_errors_end_only_their_answer(judge, 8)
 
 
-def test_a_fault_of_one_answer_ends_that_one_alone_in_two_lanes(two_lanes: PersonaJudge) -> None:
-    check_that_faults_end_nobody_else(two_lanes, 8, n_views=2)
+def test_an_error_in_one_answer_ends_only_that_answer_in_two_lanes(two_lanes: PersonaJudge) -> None:
+    check_that_errors_end_only_their_answer(two_lanes, 8, n_views=2)
 
 
-def check_that_faults_end_nobody_else(judge: PersonaJudge, n_seq: int, **room: int) -> None:
+def check_that_errors_end_only_their_answer(judge: PersonaJudge, n_seq: int, **room: int) -> None:
     alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(3), strict=False)]
     with sharing(judge, n_seq, **room) as engine:
         free = n_free(engine)
@@ -239,7 +239,7 @@ def check_that_faults_end_nobody_else(judge: PersonaJudge, n_seq: int, **room: i
         assert n_free(engine) == free
 
 
-def test_an_interrupt_ends_all_that_are_written_and_keeps_their_texts(judge: PersonaJudge) -> None:
+def test_an_interrupt_ends_all_answers_and_keeps_their_texts(judge: PersonaJudge) -> None:
     check_that_an_interrupt_ends_all(judge, 6)
 
 
@@ -263,7 +263,7 @@ def check_that_an_interrupt_ends_all(judge: PersonaJudge, n_seq: int, **room: in
         assert written(engine, answers(judge, engine, generations(4))) == alone, "the caches are sound"
 
 
-def test_what_is_cancelled_frees_its_place(judge: PersonaJudge) -> None:
+def test_cancelling_frees_the_sequences(judge: PersonaJudge) -> None:
     with sharing(judge, 4) as engine:
         wanted = answers(judge, engine, generations(3, mode="judge", max_tokens=50))
         for one in wanted:
@@ -316,7 +316,7 @@ def test_a_prompt_longer_than_a_batch_is_read_in_several(tiny: Callable[[str], P
             assert written(engine, wanted) == [alone, alone]
 
 
-def test_one_that_looks_ahead_may_join_those_that_do_not(judge: PersonaJudge) -> None:
+def test_answers_with_and_without_look_ahead_can_be_written_together(judge: PersonaJudge) -> None:
     plain, ahead = (Generation(mode="judge", seed=3, max_tokens=30, ignore_end=True, lookahead=n) for n in (0, 7))
     alone = judge(QUESTIONS[0], **plain.as_dict()).text
     with sharing(judge, 4, n_rows=8) as engine:
@@ -333,13 +333,13 @@ def test_one_that_looks_ahead_may_join_those_that_do_not(judge: PersonaJudge) ->
 
 
 def started(engine: Engine, one: Answer) -> None:
-    """Submit an answer and step until its first token is there."""
+    """Submit an answer, and step until it has a token."""
     engine.submit(one)
     while not one.statistics.completion_tokens:
         engine.step()
 
 
-def test_a_long_prompt_holds_up_nobody(tiny: Callable[[str], Path]) -> None:
+def test_a_long_prompt_does_not_delay_other_answers(tiny: Callable[[str], Path]) -> None:
     settings = EngineSettings(n_threads=1, n_batch=8)
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=settings) as judge:
         generation = Generation(mode="judge", seed=3, max_tokens=8, ignore_end=True)
@@ -417,7 +417,7 @@ def test_a_short_prompt_goes_before_a_long_one_and_none_waits_for_ever(tiny: Cal
         finish(engine)
 
 
-def test_a_conversation_finds_what_was_read_of_it_when_others_have_talked_meanwhile(judge: PersonaJudge) -> None:
+def test_a_conversation_finds_its_caches_after_other_conversations(judge: PersonaJudge) -> None:
     questions = [letter * 60 for letter in "xyz"]  # which begin as the template has them begin
     generation = Generation(mode="plain", seed=1, max_tokens=5, ignore_end=True)
     with sharing(judge, 3) as engine:
@@ -442,7 +442,7 @@ def test_more_views_than_there_is_room_for_are_refused(judge: PersonaJudge) -> N
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", ["batched", "contexts"])
-def test_on_the_real_model_too(smollm2: Path, layout: Any) -> None:
+def test_the_real_model_writes_answers_side_by_side_too(smollm2: Path, layout: Any) -> None:
     with PersonaJudge(smollm2, prefer=["vivid", "creative"], engine=EngineSettings(layout=layout)) as judge:
         wanted = generations(max_tokens=24, ignore_end=False)
         alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, wanted, strict=True)]
@@ -503,7 +503,7 @@ def test_mode_both_beside_judge_answers_in_two_lanes(two_lanes: PersonaJudge) ->
         assert [one.result.text for one in made] == alone
 
 
-def test_an_answer_of_many_views_waits_for_room_and_those_behind_it_wait_for_their_turn(
+def test_an_answer_with_many_views_waits_for_room_and_later_answers_wait_for_it(
     two_lanes: PersonaJudge,
 ) -> None:
     with sharing(two_lanes, 4, n_views=2) as engine:  # three sequences in each of two lanes
@@ -518,7 +518,7 @@ def test_an_answer_of_many_views_waits_for_room_and_those_behind_it_wait_for_the
 
 
 @pytest.mark.parametrize("layout", ["batched", "contexts"])
-def test_closing_in_another_thread_ends_the_answers_and_frees_nothing_under_a_step(
+def test_closing_in_another_thread_ends_the_answers_and_frees_nothing_during_a_step(
     tiny: Callable[[str], Path], layout: Any
 ) -> None:
     """A program may end while a daemon thread writes answers."""

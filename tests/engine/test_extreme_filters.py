@@ -1,4 +1,4 @@
-"""Every number that a setting accepts means what it says, also where float32, in which llama.cpp filters, ends."""
+"""Every number that a setting accepts has the right effect, also beyond the limits of float32, which llama.cpp uses."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_the_coldest_temperature_is_not_zero(vivid_and_creative: PersonaJudge, l
 @pytest.mark.parametrize(
     "filters", [{}, {"temperature": 0.0}, {"top_k": 1}, {"typical_p": 0.9}, {"xtc_probability": 1.0, "min_p": 0.1}]
 )
-def test_where_every_token_is_forbidden_none_is_written(vivid_and_creative, logits: np.ndarray, filters) -> None:
+def test_no_token_is_written_if_all_are_forbidden(vivid_and_creative, logits: np.ndarray, filters) -> None:
     forbidden = ("a=-inf",)
     with pytest.raises(ModelError, match="the filters drop every token"):
         distribution(vivid_and_creative, logits, grammar='root ::= "a"', logit_bias=forbidden, **filters)
@@ -131,8 +131,8 @@ def test_xtc_never_leaves_a_token_that_the_grammar_forbids(vivid_and_creative, l
     assert text and set(text) <= {b"a", b"b"}
 
 
-def test_looking_back_without_end_needs_no_memory_without_end(vivid_and_creative, logits: np.ndarray) -> None:
-    """llama.cpp sets memory aside for every token that it is told to look back on: 8 GiB and more for these."""
+def test_unlimited_look_back_needs_limited_memory(vivid_and_creative, logits: np.ndarray) -> None:
+    """llama.cpp allocates memory for every token to look back on: 8 GiB and more for these values."""
     most = 2**31 - 1
     penalties = {"repeat_penalty": 1.5, "penalty_last_n": most, "dry_multiplier": 1.0, "dry_last_n": most}
     got = distribution(vivid_and_creative, logits, **ALL, **penalties)

@@ -1,4 +1,4 @@
-"""The filters mean what they mean in llama.cpp, and the short list changes nothing."""
+"""The filters have the same results as in llama.cpp, with and without the short list."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def logits(vivid_and_creative: PersonaJudge) -> np.ndarray:
     [(Shortlist, n) for n in (600, 1024, 49_152, 50_001)] + [(WideShortlist, n) for n in (100_003, 128_256, 262_144)],
 )
 @pytest.mark.parametrize("k", [1, 20, 64])
-def test_the_short_list_holds_the_k_greatest(kind: type[Shortlist | WideShortlist], n: int, k: int) -> None:
+def test_the_short_list_contains_the_k_greatest(kind: type[Shortlist | WideShortlist], n: int, k: int) -> None:
     rng = np.random.default_rng(n + k)
     for _ in range(20):
         logits = rng.standard_normal(n).astype(np.float32)
@@ -68,7 +68,7 @@ def test_no_filter_at_all_is_the_models_own_softmax(vivid_and_creative: PersonaJ
     np.testing.assert_allclose(got.probs, softmax(logits), rtol=1e-5)
 
 
-def test_temperature_0_leaves_the_greatest_alone(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
+def test_temperature_0_keeps_only_the_greatest_logit(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
     for filters in ({}, {"top_k": 0, "top_p": 1.0}):
         got = distribution(vivid_and_creative, logits, temperature=0.0, **filters)
         assert got.ids.tolist() == [int(logits.argmax())]
@@ -115,10 +115,10 @@ def test_logit_bias_by_id_and_by_text(vivid_and_creative: PersonaJudge, logits: 
 
 @pytest.mark.parametrize("filters", [{}, {"top_k": 0}, {"repeat_penalty": 1.2}, {"temperature": 0.0}], ids=str)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_one_logit_that_is_no_number_is_enough(vivid_and_creative, logits: np.ndarray, filters, bad: float) -> None:
+def test_one_invalid_logit_is_enough(vivid_and_creative, logits: np.ndarray, filters, bad: float) -> None:
     damaged = logits.copy()
     damaged[777] = bad
-    with pytest.raises(ModelError, match="not numbers"):
+    with pytest.raises(ModelError, match="invalid logits"):
         distribution(vivid_and_creative, damaged, **filters)
 
 
@@ -139,7 +139,7 @@ def test_xtc_acts_by_chance_and_only_where_there_is_a_choice(vivid_and_creative,
     assert [keeps(twin) for _ in range(200)] == kept, "the chance belongs to the position"
 
 
-def test_what_llama_cpp_itself_keeps_is_what_is_kept(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
+def test_the_filters_keep_the_same_tokens_as_llama_cpp(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
     """The same filters run by llama.cpp alone over the whole vocabulary, without the short list."""
     chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
     for sampler in (
@@ -174,7 +174,7 @@ def test_a_grammar_needs_no_room_for_temporary_files(
 
 
 @pytest.mark.parametrize("grammar", ['root ::= "a"{3,1}', 'root ::= "a"{2,0}', 'root ::= "a"{99999999999999999999}'])
-def test_a_grammar_that_repeats_what_cannot_be_is_refused_at_once(vivid_and_creative, grammar: str) -> None:
+def test_a_grammar_with_an_impossible_repetition_is_refused(vivid_and_creative, grammar: str) -> None:
     """llama.cpp would take all memory."""
     with pytest.raises(UsageError, match="the grammar cannot be parsed: it repeats something"):
         vivid_and_creative.check(Sampling(grammar=grammar))

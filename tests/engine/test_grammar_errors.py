@@ -1,4 +1,4 @@
-"""Errors in a grammar reach the caller that gave it, also with several grammars at once, and no other message does."""
+"""Each caller gets the errors of its own grammar and no other messages, even with several grammars at once."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_grammars_of_many_threads_leave_standard_error_as_it_was(model: Model, c
     assert lines == sorted(f"another's line {n}" for n in range(n_lines)), "in whichever order"
 
 
-def test_another_threads_complaint_of_llama_cpp_is_not_taken_for_ones_own(model: Model, tmp_path: Path) -> None:
+def test_an_error_of_llama_cpp_in_another_thread_is_not_reported_here(model: Model, tmp_path: Path) -> None:
     filters.forget_errors()
     thread = threading.Thread(target=complaint, args=(model, RECURSIVE))
     thread.start()
@@ -70,7 +70,7 @@ def test_another_threads_complaint_of_llama_cpp_is_not_taken_for_ones_own(model:
 
 
 @pytest.mark.slow
-def test_a_server_tells_each_client_of_its_own_grammar(
+def test_each_client_of_a_server_gets_the_error_of_its_own_grammar(
     tiny: Callable[[str], Path], tmp_path: Path, environment: dict[str, str]
 ) -> None:
     with serving(tiny("llama"), environment, "--parallel", "4") as served:

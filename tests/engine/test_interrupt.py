@@ -1,4 +1,4 @@
-"""A request to stop is kept, whenever it comes."""
+"""A request to stop is never lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def ended(interrupt: Interrupt) -> bool:
     return interrupt._flag[0] != b"\0"
 
 
-def test_a_request_that_comes_while_something_is_being_ended_is_kept() -> None:
+def test_a_request_during_stopping_is_kept() -> None:
     interrupt = Interrupt()
     with interrupt.stopping():
         assert interrupt.is_set() and ended(interrupt) and not interrupt.is_requested
@@ -32,7 +32,7 @@ def test_a_request_that_comes_while_something_is_being_ended_is_kept() -> None:
     assert not interrupt.is_set() and not ended(interrupt)
 
 
-def test_a_request_that_was_there_before_is_kept() -> None:
+def test_a_request_before_stopping_is_kept() -> None:
     interrupt = Interrupt()
     interrupt.set()
     with interrupt.stopping(), interrupt.stopping():
@@ -40,7 +40,7 @@ def test_a_request_that_was_there_before_is_kept() -> None:
     assert interrupt.is_requested and ended(interrupt)
 
 
-def test_clearing_does_not_let_go_on_what_somebody_waits_for() -> None:
+def test_clearing_does_not_undo_stopping() -> None:
     interrupt = Interrupt()
     with interrupt.stopping():
         interrupt.clear()
@@ -64,7 +64,7 @@ def lines_of(function: Callable[..., Any], act: Callable[[], None], at: int) -> 
 
 
 @pytest.mark.parametrize("at", range(1, 12))
-def test_a_request_is_kept_before_whichever_line_it_comes(at: int) -> None:
+def test_a_request_is_kept_at_every_line(at: int) -> None:
     interrupt = Interrupt()
     function = interrupt._write_flag
     asked = threading.Event()
@@ -80,7 +80,7 @@ def test_a_request_is_kept_before_whichever_line_it_comes(at: int) -> None:
     assert ended(interrupt) == interrupt.is_requested == asked.is_set()
 
 
-def test_ctrl_c_while_something_is_being_ended_asks_to_stop_and_no_more() -> None:
+def test_ctrl_c_during_stopping_only_requests_a_stop() -> None:
     interrupt = Interrupt()
     with on_sigint(interrupt, patience=60):
         with interrupt.stopping():

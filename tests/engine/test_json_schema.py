@@ -1,4 +1,4 @@
-"""A JSON schema is kept to the letter, or refused by the name of what cannot be kept."""
+"""A JSON schema is enforced exactly, or refused with the name of the unsupported keyword."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def matcher(schema: Any) -> Any:
     return constraint._matcher(LLTokenizer("byte"), constraint._grammar(sampling))
 
 
-def lets_through(schema: Any, text: str) -> bool:
+def is_accepted(schema: Any, text: str) -> bool:
     tried = matcher(schema)
     data = text.encode()
     return tried.try_consume_tokens(list(data)) == len(data) and tried.is_accepting()
@@ -162,7 +162,7 @@ SUPPORTED = {
 
 
 @pytest.mark.parametrize("name", SUPPORTED)
-def test_what_is_written_under_a_supported_keyword_validates(name: str) -> None:
+def test_answers_under_each_supported_keyword_validate(name: str) -> None:
     schema = SUPPORTED[name]
     older = name == "older items"
     validator = (jsonschema.Draft7Validator if older else jsonschema.Draft202012Validator)(
@@ -261,8 +261,8 @@ def test_what_is_written_under_a_supported_keyword_validates(name: str) -> None:
         ({"type": "object", "properties": {"a": {}}}, '{"a": 1, "a": 2}', False),
     ],
 )  # fmt: skip
-def test_texts_at_the_edge(schema: Any, text: str, valid: bool) -> None:
-    assert lets_through(schema, text) is valid
+def test_edge_cases(schema: Any, text: str, valid: bool) -> None:
+    assert is_accepted(schema, text) is valid
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_texts_at_the_edge(schema: Any, text: str, valid: bool) -> None:
         ("'a\\ud800'", '{"const": "a\\ud800"}'),
     ],
 )  # fmt: skip
-def test_what_cannot_be_kept_is_refused_by_its_keyword(keyword: str, schema: Any) -> None:
+def test_an_unsupported_keyword_is_refused_by_name(keyword: str, schema: Any) -> None:
     assert keyword in refusal(schema)
 
 
@@ -368,7 +368,7 @@ def test_what_cannot_be_kept_is_refused_by_its_keyword(keyword: str, schema: Any
     ],
     ids=lambda schema: json.dumps(schema)[:40],
 )
-def test_no_schema_takes_long_to_look_at(schema: Any) -> None:
+def test_no_schema_takes_long_to_check(schema: Any) -> None:
     def check() -> None:
         with suppress(UsageError):
             check_constraint(Sampling(json_schema=json.dumps(schema)))
@@ -415,7 +415,9 @@ def test_a_number_stays_between_its_bounds(a: float, b: float, whole: bool, excl
     others=st.sampled_from([True, False, {"type": "integer"}]),
     seed=st.integers(0, 99),
 )
-def test_an_object_has_what_it_must_and_no_more(names: list[str], needed: int, others: Any, seed: int) -> None:
+def test_an_object_has_its_required_properties_and_no_others(
+    names: list[str], needed: int, others: Any, seed: int
+) -> None:
     schema = {
         "type": "object",
         "properties": {name: {"type": "boolean"} for name in names},
@@ -438,7 +440,7 @@ objects = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(options=st.lists(objects | st.builds(within, objects), min_size=2, max_size=3), seed=st.integers(0, 99))
-def test_what_is_written_for_one_option_matches_no_other(options: list[Any], seed: int) -> None:
+def test_an_answer_for_one_option_of_oneof_matches_no_other(options: list[Any], seed: int) -> None:
     try:
         first = matcher({"oneOf": options})
     except UsageError:

@@ -17,9 +17,7 @@ from pjlocal.engine.model import Model
 
 
 @pytest.mark.parametrize("order", [(0, 1), (1, 0)])
-def test_every_lane_runs_its_job_in_whatever_order_they_come(
-    tiny: Callable[[str], Path], order: tuple[int, int]
-) -> None:
+def test_every_lane_runs_its_job_in_any_order(tiny: Callable[[str], Path], order: tuple[int, int]) -> None:
     model = Model(tiny("llama"), Settings(), Interrupt())
     with closing(model), closing(Engine(model, Settings(layout="contexts", n_threads=2), Interrupt())) as engine:
         lanes = engine.lanes.for_answer(needs(2, 256)).lanes

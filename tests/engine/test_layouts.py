@@ -1,4 +1,4 @@
-"""Where the views live changes the speed and nothing else; and what each way costs, in counts rather than times."""
+"""The layout changes the speed and not the text.  Costs are counted in passes and tokens, not in seconds."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ def test_the_reference_schedule_reads_more_than_it_emits(tiny) -> None:
     assert fed["reference"] > 1.1 * fed["lockstep"]
 
 
-def test_one_view_reads_one_token_a_token(tiny) -> None:
+def test_a_single_view_decodes_each_token_once(tiny) -> None:
     with PersonaJudge(tiny("llama")) as judge:
         answer = judge.stream("Hello", seed=1, max_tokens=40, ignore_end=True)
         list(answer)
@@ -150,7 +150,7 @@ def test_a_prompt_that_was_read_is_not_read_again(tiny, layout: str) -> None:
         assert again == 2 * first.statistics.completion_tokens, "each view's last prompt token, and the answer"
 
 
-def test_in_contexts_a_mode_with_more_views_or_fewer_reads_only_what_no_view_has_read(tiny) -> None:
+def test_in_contexts_a_mode_with_more_or_fewer_views_reads_only_new_tokens(tiny) -> None:
     options = {"engine": Engine(layout="contexts", n_threads=4), "prompting": Prompting(placement="system")}
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], **options) as judge:
 
@@ -208,7 +208,9 @@ def test_auto_is_contexts_where_two_views_have_a_thread_each(tiny, n_threads: in
 
 
 @pytest.mark.slow
-def test_the_layout_is_the_same_in_every_process_whatever_can_be_kept(pjlocal, tiny, tmp_path, environment) -> None:
+def test_the_layout_is_the_same_in_every_process_with_or_without_a_cache_folder(
+    pjlocal, tiny, tmp_path, environment
+) -> None:
     (tmp_path / "file").write_text("")
     environment["XDG_CACHE_HOME"] = str(tmp_path / "file")  # in which nothing can be written
     arguments = ("run", "-m", tiny("llama"), "-p", "vivid", "-p", "creative", "--threads", "2", "--json", "-n", "4")
@@ -235,7 +237,7 @@ def planned_mib(caplog, monkeypatch, judge: PersonaJudge, **settings) -> float:
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_memory_is_planned_for_the_logits_that_are_asked_for(tmp_path, caplog, monkeypatch, layout: str) -> None:
+def test_memory_is_allocated_only_for_requested_logits(tmp_path, caplog, monkeypatch, layout: str) -> None:
     """Of 20,000 tokens of vocabulary a row takes 0.08 MiB, those behind a batch of 512 take 39."""
     model = write_llama(tmp_path / "model.gguf", n_vocab=20_000)
     with PersonaJudge(model, prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
@@ -248,7 +250,7 @@ def test_memory_is_planned_for_the_logits_that_are_asked_for(tmp_path, caplog, m
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_what_was_read_stays_when_more_logits_are_asked_for(tiny, layout: str) -> None:
+def test_caches_stay_when_more_logits_are_requested(tiny, layout: str) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
         first = judge("Hello there", seed=1, max_tokens=20, lam=9)
         lanes = judge.decoder.lanes
@@ -261,7 +263,7 @@ def test_what_was_read_stays_when_more_logits_are_asked_for(tiny, layout: str) -
             assert lanes.n_fed - n_fed < sum(first.statistics.prompt_tokens), "the prompts were not read again"
 
 
-def test_more_logits_than_were_planned_for_end_no_process(tiny) -> None:
+def test_too_many_requested_logits_do_not_abort_the_process(tiny) -> None:
     engine = Engine(layout="contexts")
     with PersonaJudge(tiny("llama"), engine=engine) as judge, judge.decoder.direct(needs(2, 64)) as slot:
         slot.start([[5, 6], [5, 7]])

@@ -1,4 +1,4 @@
-"""Where memory or threads run out, the command says so in one line, and nothing but the answer reaches its output."""
+"""If memory or threads run out, the command gives one error message, and its output has nothing but the answer."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ lib._lib.ggml_abort(b"/a/folder/file.c", 12, b"GGML_ASSERT(%s) failed", b"ctx->m
 """
 
 
-def test_where_llama_cpp_aborts_there_is_one_line_and_no_debugger() -> None:
+def test_an_abort_of_llama_cpp_prints_one_line_and_starts_no_debugger() -> None:
     result = subprocess.run([sys.executable, "-c", ABORTING], capture_output=True, text=True, timeout=60)
     assert result.returncode < 0 and result.stdout == "an answer\n"
     line = one_line(result.stderr)
@@ -29,7 +29,7 @@ def test_where_llama_cpp_aborts_there_is_one_line_and_no_debugger() -> None:
     assert "Is there enough memory" in line
 
 
-def test_a_thread_that_cannot_be_started_is_no_bug() -> None:
+def test_a_thread_that_cannot_start_is_not_reported_as_a_bug() -> None:
     line, status = explain(RuntimeError("can't start new thread"))
     assert status == 1 and "cannot start a thread" in line and "ulimit" in line and "bug" not in line
 

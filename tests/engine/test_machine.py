@@ -1,4 +1,4 @@
-"""A container's limits count: its cores, and the memory behind which the system kills."""
+"""The limits of a container are respected: its cores and its memory."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def container() -> Iterator[Callable[..., list[str]]]:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="has no cgroups")
-def test_a_container_with_less_than_the_machine_is_told_and_obeyed(container, tiny, environment) -> None:
+def test_the_limits_of_a_container_are_shown_and_respected(container, tiny, environment) -> None:
     if machine._physical_cores() < 2:
         pytest.skip("this machine has one core")
     limited = container(0.5, GIB)

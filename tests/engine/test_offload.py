@@ -31,7 +31,7 @@ CPU = replace(CARD, name="CPU", kind="CPU", backend="CPU")
 
 @pytest.fixture
 def there(monkeypatch: pytest.MonkeyPatch):
-    """Have these devices be there."""
+    """Simulate these devices."""
 
     def be(*found: devices.Device) -> None:
         monkeypatch.setattr(devices, "devices", lambda: list(found))
@@ -48,7 +48,7 @@ def test_devices_come_in_llama_cpps_order(there) -> None:
     assert devices.for_layers() == []
 
 
-def test_what_is_chosen_names_the_devices_that_get_layers(there, tiny) -> None:
+def test_the_choice_names_the_devices_with_layers(there, tiny) -> None:
     path = tiny("llama")
     there(CPU, CARD, OTHER)
     assert choose_offload(path, Engine(), 2).devices == ("CUDA0", "CUDA1")
@@ -63,7 +63,7 @@ def test_what_is_chosen_names_the_devices_that_get_layers(there, tiny) -> None:
     assert choose_offload(path, Engine(), 2).n_gpu_layers == 3, "one that tells nothing gets all, as llama.cpp has it"
 
 
-def test_layers_for_a_device_that_is_not_there_cost_a_line(there, tiny, caplog) -> None:
+def test_gpu_layers_without_a_device_give_a_warning(there, tiny, caplog) -> None:
     there(CPU)
     with caplog.at_level(logging.WARNING):
         assert choose_offload(tiny("llama"), Engine(), 2) == Offload()
@@ -73,7 +73,7 @@ def test_layers_for_a_device_that_is_not_there_cost_a_line(there, tiny, caplog) 
     assert "no device for --gpu-layers was found" in caplog.text
 
 
-def test_llama_cpp_is_told_and_what_it_was_told_does_not_outlive_the_load() -> None:
+def test_device_parameters_are_set_for_llama_cpp_and_reset_after_loading() -> None:
     params = model.lib.llama_model_default_params()
     with with_devices(params, Engine(main_gpu=1), Offload(33, 20, experts=(31,), shares=(12.0, 8.0))):
         assert params.n_gpu_layers == 20 and params.main_gpu == 1 and params.split_mode == 1
@@ -90,7 +90,7 @@ def test_a_model_is_loaded_with_experts_that_stay_with_the_cpu(tiny, monkeypatch
     loaded.close()
 
 
-def test_memory_that_does_not_do_means_fewer_layers_and_a_line(there, tiny, monkeypatch, caplog) -> None:
+def test_too_little_device_memory_means_fewer_layers_and_a_warning(there, tiny, monkeypatch, caplog) -> None:
     real = model.lib.llama_model_load_from_file
     tried = []
 
@@ -114,7 +114,7 @@ def test_memory_that_does_not_do_means_fewer_layers_and_a_line(there, tiny, monk
         Model(tiny("llama"), Engine(n_gpu_layers="all"), Interrupt())
 
 
-def test_without_a_card_nobody_is_told_to_offload_fewer_layers(tiny, monkeypatch) -> None:
+def test_without_a_card_the_advice_does_not_mention_layers(tiny, monkeypatch) -> None:
     def fail(*args):
         backend._errors.recent.append("ggml_aligned_malloc: insufficient memory (attempted to allocate 11.25 MB)")
 
@@ -129,7 +129,7 @@ def test_without_a_card_nobody_is_told_to_offload_fewer_layers(tiny, monkeypatch
     assert "--gpu-layers" not in str(said.value)
 
 
-def test_with_layers_on_a_card_auto_is_the_batch(there, tiny) -> None:
+def test_with_layers_on_a_card_the_auto_layout_is_batched(there, tiny) -> None:
     there(CPU, CARD)
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=2)) as judge:
         result = judge("Hello", max_tokens=4)
@@ -143,7 +143,7 @@ def test_with_layers_on_a_card_auto_is_the_batch(there, tiny) -> None:
     }
 
 
-def test_where_the_context_had_to_shrink_that_is_the_limit_and_a_line_says_so(tiny, monkeypatch, caplog) -> None:
+def test_a_reduced_context_is_the_limit_and_gives_a_warning(tiny, monkeypatch, caplog) -> None:
     monkeypatch.setattr(model, "choose_offload", lambda *_: Offload(3, 3, n_ctx=128, devices=("CUDA0",)))
     with PersonaJudge(tiny("llama")) as judge:
         assert judge.context_limit == 128
@@ -152,7 +152,7 @@ def test_where_the_context_had_to_shrink_that_is_the_limit_and_a_line_says_so(ti
         assert judge.context_limit == 64
 
 
-def test_weights_are_kept_in_memory_where_the_system_lets_them(tiny, monkeypatch, caplog) -> None:
+def test_weights_are_locked_in_memory_if_the_system_allows_it(tiny, monkeypatch, caplog) -> None:
     import resource
 
     loaded = Model(tiny("llama"), Engine(mlock=True), Interrupt())
@@ -174,7 +174,7 @@ def test_weights_are_kept_in_memory_where_the_system_lets_them(tiny, monkeypatch
         ({"rpc": ("box:99999",)}, "rpc must be HOST:PORT"),
     ],
 )
-def test_what_cannot_be_meant_is_wrong_use(wrong: dict, says: str) -> None:
+def test_impossible_devices_are_refused(wrong: dict, says: str) -> None:
     with pytest.raises(UsageError, match=says):
         Engine(**wrong)
 
@@ -194,7 +194,7 @@ def test_a_build_without_rpc_says_how_to_get_it(tiny, pjlocal) -> None:
     assert 'CMAKE_ARGS="-DGGML_RPC=on" pip install' in result.stderr
 
 
-def test_a_server_that_does_not_answer_costs_a_line() -> None:
+def test_an_rpc_server_that_does_not_answer_gives_an_error() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
@@ -204,7 +204,7 @@ def test_a_server_that_does_not_answer_costs_a_line() -> None:
         devices._reach(address)
 
 
-def test_where_llama_cpp_ends_the_process_for_a_server_that_has_gone_a_line_says_so() -> None:
+def test_a_lost_rpc_server_ends_the_process_with_a_message() -> None:
     """As its RPC back end does; here its function for that is called by itself."""
     code = (
         "from pjlocal.engine import devices as d\n"
@@ -222,7 +222,7 @@ def test_where_llama_cpp_ends_the_process_for_a_server_that_has_gone_a_line_says
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a library there has no neighbours")
-def test_devices_are_asked_of_the_ggml_that_llama_cpp_uses() -> None:
+def test_devices_come_from_the_ggml_that_llama_cpp_uses() -> None:
     """Wheels hold libggml under several names, and who loads another one than libllama has a list of devices apart."""
 
     def address(function: object) -> int | None:
@@ -233,7 +233,7 @@ def test_devices_are_asked_of_the_ggml_that_llama_cpp_uses() -> None:
         assert address(getattr(devices._functions(), name)) == address(getattr(used, name))
 
 
-def test_llama_cpps_own_log_is_shown_where_it_is_asked_for(tiny, caplog: pytest.LogCaptureFixture) -> None:
+def test_llama_cpps_log_is_shown_on_request(tiny, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.INFO, "pjlocal"):
         Model(tiny("llama"), Engine(), Interrupt()).close()
         assert "llama_context" not in caplog.text and "load_tensors" not in caplog.text

@@ -76,7 +76,7 @@ def test_args_at_strength_0_is_the_plain_text(tiny) -> None:
     "sampling",
     [Sampling(regex="[ab ]{20}"), Sampling(grammar='root ::= "zz" [a-c]+'), Sampling(top_k=0), Sampling(top_k=300)],
 )
-def test_args_knows_constraints_and_every_width_of_search(tiny, sampling: Sampling) -> None:
+def test_args_works_with_constraints_and_every_top_k(tiny, sampling: Sampling) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=sampling) as judge:
         text = judge("Hello", mode="args", seed=1, max_tokens=12, ignore_end=sampling.regex is None).text
     if sampling.regex:
@@ -156,7 +156,7 @@ def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]
 @pytest.mark.slow
 @pytest.mark.parametrize("top_k", [1, 3, 20, 0])
 @pytest.mark.parametrize("block", range(3))
-def test_the_schedules_agree_whatever_is_combined(tiny, top_k: int, block: int) -> None:
+def test_the_schedules_agree_for_all_combinations(tiny, top_k: int, block: int) -> None:
     """Over a thousand random cases: strengths of every sign, floors that leave one token or all, supports that have
     nothing in common (so few of the tokens are let pass), what is avoided, and panels of three and four."""
     rng = random.Random(100 * top_k + block)

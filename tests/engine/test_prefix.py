@@ -33,7 +33,7 @@ def test_a_common_prefix_ends_where_tokens_differ_or_one_text_ends() -> None:
     assert common_prefix([], [1]) == common_prefix([2], [1]) == 0
 
 
-def test_a_conversation_goes_on_in_the_caches_of_its_last_turn() -> None:
+def test_a_conversation_continues_in_the_caches_of_its_last_turn() -> None:
     views = [[*VIVID, *QUESTION, *ANSWER], [*CREATIVE, *QUESTION, *ANSWER]]
     assert placed([view + NEXT for view in views], views) == [0, 1]
 
@@ -47,23 +47,23 @@ def test_swapped_preferences_swap_their_caches() -> None:
     assert placed([view + NEXT for view in reversed(views)], views) == [1, 0]
 
 
-def test_preferences_that_go_round_in_a_circle_take_their_caches_along() -> None:
+def test_rotated_preferences_keep_their_caches() -> None:
     views = [[*each, *QUESTION] for each in (VIVID, CREATIVE, FORMAL, CONCISE)]
     assert placed([views[i] + NEXT for i in (1, 2, 3, 0)], views) == [1, 2, 3, 0]
 
 
-def test_views_of_which_none_has_read_more_stay_where_they_are() -> None:
+def test_views_with_equal_prefixes_keep_their_caches() -> None:
     """Both caches contain the common prefix of the prompts."""
     caches = [[*SYSTEM, *VIVID], [*SYSTEM, *CREATIVE]]
     assert placed([[*SYSTEM, *FORMAL], [*SYSTEM, *CONCISE]], caches) == [0, 1]
 
 
-def test_one_view_that_stays_keeps_its_cache_and_the_new_one_gets_the_other() -> None:
+def test_an_unchanged_view_keeps_its_cache_and_the_new_view_gets_the_other() -> None:
     caches = [[*SYSTEM, *VIVID], [*SYSTEM, *CREATIVE]]
     assert placed([[*SYSTEM, *FORMAL], [*SYSTEM, *VIVID, *NEXT]], caches) == [1, 0]
 
 
-def test_the_caches_are_dealt_for_the_sum_and_not_one_prompt_after_the_other() -> None:
+def test_caches_are_assigned_for_the_greatest_sum() -> None:
     """Cache 0 holds one token more of the first prompt than cache 1, and all of the second."""
     caches = [[1, 2, 3, 4, 5, 6], [1, 2, 3, 9]]
     prompts = [[1, 2, 3, 4, 7], [1, 2, 3, 4, 5, 6, 8]]
@@ -82,27 +82,27 @@ def test_more_views_take_empty_caches_besides() -> None:
     assert placed(prompts, caches) == [0, 2, 1]
 
 
-def test_more_than_four_views_each_get_a_cache_of_their_own() -> None:
-    """Of five there are too many orders to try all: each takes the best one left."""
+def test_more_than_four_views_have_separate_caches() -> None:
+    """Five have too many orders to try all, so each view takes the best remaining cache."""
     views = [[number, *QUESTION] for number in range(6)]
     assert placed([views[i] + NEXT for i in (5, 4, 3, 2, 1, 0)], views) == [5, 4, 3, 2, 1, 0]
     assert placed(views, [[]] * 6) == [0, 1, 2, 3, 4, 5]
 
 
 def test_requests_that_begin_alike_do_not_take_each_others_conversations() -> None:
-    """Both conversations begin with the same system text, which is less than half of what the cache holds."""
+    """Both conversations begin with the same system text, which is less than half of the cache."""
     conversation = [*SYSTEM, *QUESTION]
     assert placed([[*SYSTEM, *NEXT]], [conversation, []]) == [1], "an empty cache, and the beginning is copied"
     assert placed([[*SYSTEM, *QUESTION, *NEXT]], [[], conversation]) == [1], "its own conversation"
 
 
-def test_a_cache_of_which_half_is_of_use_goes_before_an_empty_one() -> None:
+def test_a_cache_that_is_half_useful_is_preferred_to_an_empty_one() -> None:
     cache = [*range(10)]
     assert placed([[*range(5), 99]], [[], cache]) == [1]
     assert placed([[*range(4), 99]], [[], cache]) == [0]
 
 
-def test_of_useful_caches_the_one_that_holds_most_is_taken() -> None:
+def test_the_useful_cache_with_the_longest_prefix_is_chosen() -> None:
     caches = [[*SYSTEM, *QUESTION], [*SYSTEM, *QUESTION, *ANSWER], SYSTEM]
     assert placed([[*SYSTEM, *QUESTION, *ANSWER, *NEXT]], caches) == [1]
 
@@ -113,12 +113,12 @@ def test_among_useless_caches_the_one_released_longest_ago_is_evicted() -> None:
     assert sorted(placed([NEXT, ANSWER], caches)) == [1, 2]
 
 
-def test_a_cache_with_a_little_of_the_prompt_goes_before_one_with_nothing() -> None:
+def test_a_cache_with_a_little_of_the_prompt_is_preferred_to_one_without() -> None:
     caches = [Cache([9, *QUESTION], released=1), Cache([*SYSTEM[:5], *QUESTION], released=2)]
     assert placed([SYSTEM], caches) == [1]
 
 
-def test_in_contexts_every_view_has_a_lane_of_its_own() -> None:
+def test_every_view_has_its_own_lane_in_contexts() -> None:
     caches = [Cache([*VIVID, *QUESTION], lane=0), Cache([*CREATIVE, *QUESTION], lane=0), Cache([], lane=1)]
     prompts = [[*VIVID, *QUESTION, *NEXT], [*CREATIVE, *QUESTION, *NEXT]]
     assert placed(prompts, caches) == [0, 1]
@@ -132,7 +132,7 @@ def test_swapped_preferences_swap_their_lanes() -> None:
 
 
 def test_views_that_are_decoded_together_go_to_one_lane_that_has_room_for_all() -> None:
-    """Though the only free cache of lane 0 holds the first of them."""
+    """The only free cache of lane 0 holds the first prompt, but the lane has no room for the others."""
     caches = [Cache([*VIVID, *QUESTION], lane=0), *(Cache([], lane=1) for _ in range(3))]
     prompts = [[*each, *QUESTION] for each in (VIVID, CREATIVE, FORMAL)]
     assert placed(prompts, caches) == [1, 2, 3]
@@ -141,12 +141,12 @@ def test_views_that_are_decoded_together_go_to_one_lane_that_has_room_for_all() 
     assert placed(prompts, roomy) == [0, 4, 5]
 
 
-def test_where_no_lane_has_room_for_all_they_are_spread() -> None:
+def test_views_are_spread_over_lanes_if_none_has_room_for_all() -> None:
     caches = [Cache([], lane=0), Cache([], lane=0), Cache([], lane=1), Cache([], lane=1)]
     assert sorted(placed([VIVID, CREATIVE, FORMAL], caches)) == [0, 1, 2]
 
 
-def test_what_was_read_with_other_adapters_is_of_no_use() -> None:
+def test_caches_of_other_adapters_are_useless() -> None:
     caches = [Cache([*VIVID, *QUESTION], "pirate"), Cache([*CREATIVE, *QUESTION], "calm")]
     prompts = [[*VIVID, *QUESTION, *NEXT], [*CREATIVE, *QUESTION, *NEXT]]
     assert placed(prompts, caches, ["pirate", "calm"]) == [0, 1]
@@ -163,18 +163,18 @@ def lane(*released: int, first: int = 0, lane: int = 0) -> list[Cache]:
     return [Cache([1] * bool(n), lane=lane, number=number, released=n) for number, n in enumerate(released, first)]
 
 
-def test_an_answer_that_reuses_nothing_takes_empty_sequences_and_evicts_no_chat() -> None:
+def test_an_answer_that_reuses_nothing_takes_empty_sequences_before_evicting_a_chat() -> None:
     assert fresh(2, lane(3, 3, 0, 0)) == [2, 3]
     assert fresh(1, lane(2, 3, 0)) == [2]
     assert fresh(2, lane(0, 0, 0, 0)) == [0, 1], "as in a lane that was just made"
 
 
-def test_where_none_is_empty_those_released_longest_ago_are_taken() -> None:
+def test_without_empty_sequences_those_released_longest_ago_are_chosen() -> None:
     assert fresh(2, lane(3, 3, 2, 2, 5, 5)) == [2, 3]
     assert fresh(2, lane(4, 4, 0, 7)) == [1, 2], "one of a chat is less than two"
 
 
-def test_they_follow_each_other_so_that_they_are_decoded_together() -> None:
+def test_consecutive_sequences_are_chosen_so_that_they_are_decoded_together() -> None:
     assert fresh(2, lane(0, 5, 0, 4, 3)) == [2, 3]
     in_use = [*lane(0), *lane(9, 8, first=2)]  # number 1 is in use
     assert fresh(2, in_use) == [1, 2]
@@ -182,14 +182,14 @@ def test_they_follow_each_other_so_that_they_are_decoded_together() -> None:
     assert sorted(fresh(2, [*lane(5), *lane(0, first=2), *lane(4, first=4)])) == [1, 2], "where any do; else the oldest"
 
 
-def test_in_contexts_each_takes_the_oldest_of_its_lane() -> None:
+def test_in_contexts_each_view_gets_the_oldest_sequence_of_its_lane() -> None:
     assert fresh(2, [*lane(3, 0, lane=0), *lane(2, 4, lane=1)], separate=True) == [1, 2]
 
 
 # Beginnings.
 
 
-def test_a_shared_prefix_leaves_every_prompt_a_token_behind_it() -> None:
+def test_a_shared_prefix_excludes_the_last_token_of_every_prompt() -> None:
     assert shared_prefix([[1, 2, 3], [1, 2, 4], [1, 2, 3, 4]]) == 2
     assert shared_prefix([[1, 2], [1, 2, 3]]) == 1, "the last token of a prompt is read by itself"
     assert shared_prefix([[1, 2], [1, 2]]) == 1
@@ -204,7 +204,7 @@ def test_a_beginning_is_copied_from_the_cache_that_holds_most_of_it() -> None:
 
 
 @pytest.mark.parametrize("held", [0, 5])
-def test_too_little_to_gain_is_read_and_not_copied(held: int) -> None:
+def test_a_short_prefix_is_read_and_not_copied(held: int) -> None:
     prompt = [*range(1000)]
 
     def copied(n: int) -> bool:

@@ -30,7 +30,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def model_with(tmp_path: Path) -> Callable[..., Path]:
-    """A small llama with other values under some keys, or keys that it has not."""
+    """A small llama with other values under some keys, or with additional keys."""
 
     def make(**changed: object) -> Path:
         path = tmp_path / "model.gguf"
@@ -46,11 +46,11 @@ def model_with(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.mark.parametrize("kind", ["llama", "tekken", "sliding_window", "recurrent", "space_prefix", "jamba", "lfm2"])
-def test_ordinary_models_are_loaded_without_a_trial(tiny: Callable[[str], Path], kind: str) -> None:
+def test_ordinary_models_are_loaded_without_a_probe(tiny: Callable[[str], Path], kind: str) -> None:
     assert find_unusual(read_header(tiny(kind))) == ""
 
 
-def test_an_architecture_and_keys_that_nobody_knows_are_no_reason_for_a_trial(tmp_path: Path) -> None:
+def test_unknown_architectures_and_keys_need_no_probe(tmp_path: Path) -> None:
     path = tmp_path / "new.gguf"
     writer = gguf.GGUFWriter(path, "brandnew")
     writer.add_uint32("brandnew.block_count", 2)
@@ -88,20 +88,22 @@ def test_the_real_model_is_ordinary_and_its_check_takes_no_time(smollm2: Path) -
         ({"llama__attention__layer_norm_rms_epsilon": -1.0}, "for llama.attention.layer_norm_rms_epsilon is -1.0"),
     ],
 )
-def test_what_ends_llama_cpp_is_told_in_a_line(model_with: Callable[..., Path], changed: dict, says: str) -> None:
+def test_a_file_that_crashes_llama_cpp_gives_an_error(
+    model_with: Callable[..., Path], changed: dict, says: str
+) -> None:
     with pytest.raises(ModelError) as caught:
         Model(model_with(**changed), Engine(), Interrupt())
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
 @pytest.mark.slow
-def test_the_command_survives_it(model_with: Callable[..., Path], pjlocal) -> None:
+def test_the_command_survives_a_file_that_crashes_llama_cpp(model_with: Callable[..., Path], pjlocal) -> None:
     result = pjlocal("run", "-m", model_with(llama__block_count=0), "Hello")
     assert (result.returncode, result.stdout) == (1, "") and result.stderr.count("\n") == 1
     assert "llama.cpp ends with SIGABRT on it, for llama.block_count is 0" in result.stderr
 
 
-def test_what_llama_cpp_refuses_by_itself_keeps_its_reason(model_with: Callable[..., Path]) -> None:
+def test_a_file_that_llama_cpp_refuses_keeps_its_error(model_with: Callable[..., Path]) -> None:
     with pytest.raises(ModelError, match=r"cannot load .*: .*n_rot"):
         Model(model_with(llama__rope__dimension_count=2000), Engine(), Interrupt())
 
@@ -114,32 +116,32 @@ def unusual(model_with: Callable[..., Path]) -> Path:
 
 @pytest.fixture
 def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """An item for each other process that was started."""
+    """A list with an item for each probe that was started."""
     found: list[int] = []
     real = subprocess.run
     monkeypatch.setattr(probe.subprocess, "run", lambda *args, **options: found.append(1) or real(*args, **options))
     return found
 
 
-def test_a_model_out_of_the_ordinary_is_tried_once(unusual: Path, runs: list[int], cache: Path) -> None:
+def test_an_unusual_model_is_probed_once(unusual: Path, runs: list[int], cache: Path) -> None:
     for _ in range(2):
         Model(unusual, Engine(), Interrupt()).close()
     assert len(runs) == 1 and len(list((cache / "pjlocal" / "tried").iterdir())) == 1
 
 
-def test_a_model_that_is_larger_than_free_memory_is_not_tried(unusual: Path, runs: list[int], monkeypatch) -> None:
+def test_a_model_that_is_larger_than_free_memory_is_not_probed(unusual: Path, runs: list[int], monkeypatch) -> None:
     """It may fit on a device; here, the file is mapped."""
     monkeypatch.setattr(probe, "memory", lambda: Limit(unusual.stat().st_size - 1))
     Model(unusual, Engine(), Interrupt()).close()
     assert not runs
 
 
-def test_a_trial_that_the_system_kills_says_nothing_of_the_file(unusual: Path, monkeypatch) -> None:
+def test_a_probe_that_the_system_kills_does_not_refuse_the_file(unusual: Path, monkeypatch) -> None:
     killed = subprocess.CompletedProcess([], -9)
     monkeypatch.setattr(probe.subprocess, "run", lambda *args, **options: killed)
     Model(unusual, Engine(), Interrupt()).close()
 
 
-def test_a_trial_that_does_not_end_is_ended(unusual: Path) -> None:
+def test_a_probe_has_a_time_limit(unusual: Path) -> None:
     with pytest.raises(ModelError, match=r"llama.cpp does not finish within 0 s on it"):
         probe.check_model(read_header(unusual), Interrupt(), seconds=0.01)

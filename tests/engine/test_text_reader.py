@@ -1,4 +1,4 @@
-"""Texts that are scored: the same logits as one by one, in bounded batches, with common beginnings read once."""
+"""Reading texts for scores: the same logits as one by one, in limited batches, with shared beginnings read once."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TEXTS = [[1, 20, 21, 22, 23, 30, 31], [1, 20, 21, 22, 23, 40], [1, 20, 21, 22, 2
 N_DIFFERENT = 12  # tokens, of which each stands behind another beginning
 
 
-def read(reader: TextReader, texts: Sequence[Sequence[int]], n_wanted: Sequence[int]) -> dict:
-    return {(i, place): logits.copy() for i, place, logits in reader.read(texts, n_wanted)}
+def read(reader: TextReader, texts: Sequence[Sequence[int]], n_rows: Sequence[int]) -> dict:
+    return {(i, place): logits.copy() for i, place, logits in reader.read(texts, n_rows)}
 
 
 @contextmanager
@@ -37,22 +37,22 @@ def reading(path: Path, **settings: int) -> Iterator[TextReader]:
 def test_texts_read_together_have_the_logits_that_each_has_alone(
     tiny: Callable[[str], Path], architecture: str, n_batch: int
 ) -> None:
-    n_wanted = [3, 1, 4, 2]
+    n_rows = [3, 1, 4, 2]
     with reading(tiny(architecture), n_batch=n_batch) as reader:
-        together = read(reader, TEXTS, n_wanted)
-        again = read(reader, TEXTS, n_wanted)
+        together = read(reader, TEXTS, n_rows)
+        again = read(reader, TEXTS, n_rows)
         alone = {
             (i, place): logits
             for i, text in enumerate(TEXTS)
-            for (_, place), logits in read(reader, [text], [n_wanted[i]]).items()
+            for (_, place), logits in read(reader, [text], [n_rows[i]]).items()
         }
-    assert set(together) == {(i, len(t) - 1 - k) for i, t in enumerate(TEXTS) for k in range(n_wanted[i])}
+    assert set(together) == {(i, len(t) - 1 - k) for i, t in enumerate(TEXTS) for k in range(n_rows[i])}
     for key, logits in together.items():
         np.testing.assert_allclose(logits, alone[key], atol=2e-3)
         np.testing.assert_array_equal(logits, again[key])
 
 
-def test_what_texts_begin_with_in_common_is_read_once(tiny: Callable[[str], Path]) -> None:
+def test_a_shared_beginning_of_texts_is_read_once(tiny: Callable[[str], Path]) -> None:
     with reading(tiny("llama")) as reader:
         read(reader, TEXTS, [1] * 4)
         assert reader.n_fed == N_DIFFERENT
@@ -60,7 +60,7 @@ def test_what_texts_begin_with_in_common_is_read_once(tiny: Callable[[str], Path
         assert reader.n_fed == 2 * N_DIFFERENT, "but not what earlier calls have read, which would round otherwise"
 
 
-def test_a_token_behind_which_logits_are_wanted_is_read_for_every_text(tiny: Callable[[str], Path]) -> None:
+def test_tokens_with_requested_logits_are_read_for_every_text(tiny: Callable[[str], Path]) -> None:
     """Its logits are not kept from one text to the next."""
     with reading(tiny("llama")) as reader:
         assert len(read(reader, [[1, 20, 21], [1, 20, 21, 22]], [2, 2])) == 4
@@ -77,20 +77,20 @@ def test_a_long_text_grows_the_context_and_changes_no_logits(tiny: Callable[[str
         np.testing.assert_allclose(read(reader, [texts[13]], [1])[0, 101], alone, atol=2e-3)
 
 
-@pytest.mark.parametrize("n_wanted", [1, 7, 40])
-def test_the_rows_that_are_kept_at_a_time_are_bounded(
-    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, n_wanted: int
+@pytest.mark.parametrize("n_rows", [1, 7, 40])
+def test_the_number_of_rows_at_a_time_is_limited(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, n_rows: int
 ) -> None:
     from pjlocal.engine import scoring
 
     text = [1, *range(5, 60)]
     with reading(tiny("llama")) as reader:
-        expected = read(reader, [text], [n_wanted])
+        expected = read(reader, [text], [n_rows])
     monkeypatch.setattr(scoring, "_LOGITS_BYTES", 4 * 400 * 3)
     with reading(tiny("llama")) as reader:
         assert 1 < reader._n_rows < 7
-        few = read(reader, [text], [n_wanted])
-    assert few.keys() == expected.keys() == {(0, place) for place in range(56 - n_wanted, 56)}
+        few = read(reader, [text], [n_rows])
+    assert few.keys() == expected.keys() == {(0, place) for place in range(56 - n_rows, 56)}
     for key, logits in few.items():
         np.testing.assert_allclose(logits, expected[key], atol=2e-3)
 

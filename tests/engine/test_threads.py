@@ -1,4 +1,4 @@
-"""The number of threads follows what else runs on the machine, and changes nothing but the speed."""
+"""The number of threads adapts to other processes on the machine, and changes nothing but the speed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_beside_busy_processes_it_is_nearly_as_fast_as_with_the_cores_they_leave
 
 
 @pytest.mark.parametrize(("n_cores", "n_busy"), [(2, 1), (8, 3)])
-def test_when_they_end_all_threads_come_back(n_cores: int, n_busy: int) -> None:
+def test_all_threads_return_when_the_busy_processes_end(n_cores: int, n_busy: int) -> None:
     machine = Machine(n_cores, n_busy)
     machine.run(10)
     machine.n_busy = 0
@@ -146,8 +146,8 @@ def two_threads(tiny, request) -> Iterator[PersonaJudge]:
 
 @pytest.mark.skipif(not TASKS.exists(), reason="only Linux tells")
 @pytest.mark.parametrize("mode", ["plain", "judge"])
-def test_what_read_a_long_prompt_leaves_no_threads(two_threads: PersonaJudge, mode: str) -> None:
-    """More OpenMP threads than cores would slow down every token: see `apart`."""
+def test_reading_a_long_prompt_leaves_no_threads(two_threads: PersonaJudge, mode: str) -> None:
+    """More OpenMP threads than cores would slow down every token: see `worker.in_thread`."""
     two_threads("Hello", mode=mode, max_tokens=3)
     before = n_tasks()
     two_threads(LONG, mode=mode, max_tokens=3)
@@ -155,7 +155,7 @@ def test_what_read_a_long_prompt_leaves_no_threads(two_threads: PersonaJudge, mo
 
 
 @pytest.mark.skipif(not TASKS.exists(), reason="only Linux tells")
-def test_nor_does_what_reads_for_many(two_threads: PersonaJudge) -> None:
+def test_reading_a_shared_prefix_leaves_no_threads(two_threads: PersonaJudge) -> None:
     model, engine, interrupt = two_threads.model, two_threads.engine, two_threads.interrupt
     two_threads("Hello", mode="plain", max_tokens=3)
     before = n_tasks()
@@ -173,7 +173,7 @@ def n_tasks() -> int:
     return len(list(TASKS.iterdir()))
 
 
-def test_after_a_keyboard_interrupt_it_goes_on_as_if_nothing_had_been_asked(
+def test_a_keyboard_interrupt_does_not_change_later_answers(
     two_threads: PersonaJudge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*given: object) -> None:
@@ -188,15 +188,15 @@ def test_after_a_keyboard_interrupt_it_goes_on_as_if_nothing_had_been_asked(
     assert two_threads(LONG, seed=1, max_tokens=10).text == expected
 
 
-def test_what_was_not_fed_after_all_is_fed_next_time(two_threads: PersonaJudge) -> None:
-    """Ctrl-C came behind the note of what is fed, and before it was."""
+def test_tokens_that_ctrl_c_prevented_are_read_next_time(two_threads: PersonaJudge) -> None:
+    """Ctrl-C is pressed after the tokens are marked as fed, and before they are decoded."""
     expected = two_threads(LONG, seed=1, max_tokens=10).text
     for sequence in two_threads.decoder.lanes:
-        sequence.lane.context.trim(sequence.number, 10)
+        sequence.lane.context.truncate(sequence.number, 10)
     assert two_threads(LONG, seed=1, max_tokens=10).text == expected
 
 
-def test_a_keyboard_interrupt_ends_what_is_read_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keyboard_interrupt_ends_the_reading_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     interrupt, ended = Interrupt(), []
 
     def job() -> None:
@@ -210,7 +210,7 @@ def test_a_keyboard_interrupt_ends_what_is_read_apart(monkeypatch: pytest.Monkey
     assert ended and not interrupt.is_set()
 
 
-def test_one_while_the_thread_starts_has_it_do_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_keyboard_interrupt_at_the_start_of_the_thread_cancels_its_job(monkeypatch: pytest.MonkeyPatch) -> None:
     late, done = [], []
 
     class Late(threading.Thread):
@@ -227,7 +227,7 @@ def test_one_while_the_thread_starts_has_it_do_nothing(monkeypatch: pytest.Monke
     assert not done
 
 
-def test_one_while_another_view_is_waited_for_loses_nothing() -> None:
+def test_a_keyboard_interrupt_while_waiting_for_another_view_loses_nothing() -> None:
     made, done = worker.Worker(), []
     made._ended = Pressed()
     made.submit(lambda: done.append(True))

@@ -32,7 +32,7 @@ def test_a_run_of_letters_as_a_prompt_is_refused_in_a_line(pjlocal, tiny: Callab
     assert result.returncode == 2 and "the prompt is too long" in result.stderr
 
 
-def test_a_chat_goes_on_after_it(pjlocal, tiny: Callable[[str], Path]) -> None:
+def test_a_chat_continues_after_a_refused_run_of_letters(pjlocal, tiny: Callable[[str], Path]) -> None:
     result = pjlocal("chat", "-m", tiny("tekken"), "-n", "4", stdin="A" * LONG + "\nhello\n")
     assert "the prompt is too long" in result.stderr and result.stdout
 
@@ -113,7 +113,7 @@ def test_ctrl_c_stops_it_between_two_pieces_and_leaves_nothing_running(
     begun: list[str] = []
     ended: list[str] = []
 
-    def slow(text: str, special: bool, goes_on: bool) -> list[int]:
+    def slow(text: str, special: bool, continues: bool) -> list[int]:
         begun.append(text)
         if len(begun) == 2:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)

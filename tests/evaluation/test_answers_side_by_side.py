@@ -1,4 +1,4 @@
-"""Answers side by side: who said what to which prompt, who wrote which piece, and who is ahead."""
+"""Answers side by side: their order, the writers of their parts, and their margins."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_answers_to_one_prompt_stand_together_in_the_suites_order() -> None:
     assert found[3].prefer == ("Talk like a pirate.", "concise")
 
 
-def test_neighbours_of_one_writer_are_one_span_and_no_character_is_cut_in_two() -> None:
+def test_adjacent_tokens_of_one_view_are_one_span_and_characters_stay_whole() -> None:
     parts = [["e", "accepted", "a"], ["\u0301t", "bonus", "b"], ["\u0301", "bonus", "b"], ["é!", "bonus", "b"],
              ["", "resampled", "a"], [" yes\r\n", "resampled", None], ["\x1b", "plain", None]]  # fmt: skip
     assert spans(answer("both", 1, "x", pieces=parts)) == [
@@ -42,7 +42,7 @@ def of(*systems: AnswerRecord, prefer: tuple[str, ...] = ("vivid", "creative", "
     return SideBySide("bright", prefer, "p1", "What is 1?", 0, {answer.system: answer for answer in systems})
 
 
-def test_an_answer_without_pieces_is_one_that_nobody_is_named_for() -> None:
+def test_an_answer_without_pieces_has_no_writer() -> None:
     plain = answer("prompt", 1, "All of it")
     assert spans(plain) == [Span("All of it", "plain", None)] and legends(of(plain, prefer=("vivid",)), SUITE) == []
 
@@ -61,7 +61,7 @@ def test_words_are_found_in_prompts_and_answers_whatever_their_case() -> None:
     assert matches(row, "WHAT both") and matches(row, "") and not matches(row, "what whale")
 
 
-def test_who_is_ahead_is_measured_by_the_verdicts_in_both_orders() -> None:
+def test_leads_are_measured_by_the_verdicts_in_both_orders() -> None:
     base, judge, both = answer("prompt", 1), answer("judge", 1), answer("both", 1)
     verdicts = [verdict(judge, base, 0.9), verdict(base, judge, 0.7), verdict(base, both, 1.0), verdict(judge, both, 1)]
     found, measured_by = leads(
@@ -71,7 +71,7 @@ def test_who_is_ahead_is_measured_by_the_verdicts_in_both_orders() -> None:
     assert [(lead.system, pytest.approx(lead.margin)) for lead in found] == [("judge", 0.2), ("both", -1.0)]
 
 
-def test_where_nobody_judged_the_rewards_tell() -> None:
+def test_without_verdicts_the_rewards_decide() -> None:
     base, judge, both = answer("prompt", 1), answer("judge", 1), answer("both", 1)
     values = [score(base, "reward:vivid", 0.1), score(base, "reward:creative", 0.3), score(judge, "reward:vivid", 0.1),
               score(both, "reward:vivid", 0.6), score(both, "words", 900)]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Answers side by side in a terminal: in the colours of who wrote what, to be leafed through, scrolled and searched."""
+"""Answers side by side in a terminal: coloured by writer, paged, scrolled and searched."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_answers_stand_side_by_side_or_one_below_the_other_where_it_is_narrow() 
     assert max(map(len, wide.splitlines())) <= 120 and max(map(len, narrow.splitlines())) <= 40
 
 
-def test_two_systems_may_be_chosen_and_unknown_ones_are_told() -> None:
+def test_two_systems_may_be_chosen_and_unknown_ones_are_refused() -> None:
     of = side_by_side(answers(2), SUITE)
     assert [[*row.answers] for row in choose(of, ["both", "prompt"], ["sea"])] == [["both", "prompt"]] * 2
     with pytest.raises(UsageError, match=r"no system 'juge' in these answers: did you mean judge\?"):
@@ -77,7 +77,7 @@ def test_colours_tell_who_wrote_what_and_without_colours_other_styles_do() -> No
     assert "a: vivid  b: creative  all: what they agree on  resampled  bonus" in printed(one)
 
 
-def test_nothing_in_an_answer_gives_the_terminal_orders() -> None:
+def test_escape_sequences_in_an_answer_do_not_reach_the_terminal() -> None:
     records = [
         answer("both", n, text, objectives=text, pieces=[[text, "bonus", "b"]]) for n, text in enumerate(HOSTILE)
     ]
@@ -86,7 +86,7 @@ def test_nothing_in_an_answer_gives_the_terminal_orders() -> None:
     text.encode()
 
 
-def test_one_leafs_up_to_the_ends_and_a_search_goes_round() -> None:
+def test_the_pager_stops_at_the_ends_and_a_search_wraps_around() -> None:
     browser = Browser(side_by_side(answers(3, objectives=("bright",)), SUITE))
     browser.turn(-1)
     assert browser.at == 0
@@ -147,7 +147,7 @@ def test_a_long_answer_scrolls_and_the_status_says_what_is_below(start: Callable
     assert terminal.end() == 0
 
 
-def test_no_color_is_obeyed(start: Callable[..., Terminal]) -> None:
+def test_no_color_removes_colours(start: Callable[..., Terminal]) -> None:
     terminal = start(NO_COLOR="1")
     terminal.until("What is 1?")
     terminal.type("q")

@@ -22,24 +22,24 @@ def answer(
     return AnswerRecord(key, "o", "s", "p1", prompt, 0, text, finish_reason, 10, 0.1, 1.0)
 
 
-def told(text: str, *asked: Check, prompt: str = EGG, plain: str | None = None, **changes) -> dict:
+def scores_of(text: str, *required: Check, prompt: str = EGG, plain: str | None = None, **changes) -> dict:
     beside = None if plain is None else answer(plain, key="plain")
-    objectives = Objectives("o", ("Answer as a pirate",), asked)
+    objectives = Objectives("o", ("Answer as a pirate",), required)
     return {s.metric: s.value for s in checks.scores(answer(text, prompt, **changes), objectives, beside)}
 
 
 def test_words_and_their_variety_are_as_counted_by_hand() -> None:
-    found = told("The cat, the cat, the cat sat. Don't!")  # the cat the cat the cat sat don't
+    found = scores_of("The cat, the cat, the cat sat. Don't!")  # the cat the cat the cat sat don't
     assert found["words"] == 8
     assert found["distinct1"] == 4 / 8
     assert found["distinct2"] == 4 / 7  # the-cat, cat-the, cat-sat, sat-don't
     assert found["repetition"] == pytest.approx(1 - 4 / 6)  # the-cat-the, cat-the-cat twice; the-cat-sat, cat-sat-don't
-    assert found["finished"] == 1 and told("Cut", finish_reason="length")["finished"] == 0
+    assert found["finished"] == 1 and scores_of("Cut", finish_reason="length")["finished"] == 0
 
 
 @pytest.mark.parametrize("text", ["", "  \n", "?!", "🎉🎉", "---"])
 def test_an_answer_without_words_has_no_words_and_no_shares_of_them(text: str) -> None:
-    found = told(text)
+    found = scores_of(text)
     assert found == {"words": 0, "repetition": 0, "finished": 1}
 
 
@@ -57,7 +57,7 @@ def test_an_answer_without_words_has_no_words_and_no_shares_of_them(text: str) -
     ],
 )
 def test_words_are_counted_in_other_scripts_too(text: str, count: int) -> None:
-    assert told(text)["words"] == count
+    assert scores_of(text)["words"] == count
 
 
 @pytest.mark.parametrize(
@@ -74,8 +74,8 @@ def test_words_are_counted_in_other_scripts_too(text: str, count: int) -> None:
         ("Ja, да", "Say да or yes", 0.5),  # most of the prompt is Latin
     ],
 )
-def test_the_script_of_an_answer_is_held_against_the_prompts(text: str, prompt: str, share: float | None) -> None:
-    assert told(text, prompt=prompt).get("script") == share
+def test_the_script_of_an_answer_is_compared_with_the_prompts(text: str, prompt: str, share: float | None) -> None:
+    assert scores_of(text, prompt=prompt).get("script") == share
 
 
 def test_plain_words_in_short_sentences_read_easier() -> None:
@@ -83,18 +83,18 @@ def test_plain_words_in_short_sentences_read_easier() -> None:
         "The cat sat on the mat. It was glad.",
         "Sophisticated methodologies necessitate understanding thereof.",
     )
-    assert told(easy)["readability"] == 100 - 4.5  # 9 words in 2 sentences, none of more than six letters
-    assert told(hard)["readability"] == 100 - (5 + 100 * 5 / 5)
+    assert scores_of(easy)["readability"] == 100 - 4.5  # 9 words in 2 sentences, none of more than six letters
+    assert scores_of(hard)["readability"] == 100 - (5 + 100 * 5 / 5)
     listed = "- Boil the water\n- Put the egg in\n- Wait for six minutes"
-    assert told(listed)["readability"] > told(listed.replace("\n-", ""))["readability"], (
+    assert scores_of(listed)["readability"] > scores_of(listed.replace("\n-", ""))["readability"], (
         "a point of a list is a sentence"
     )
-    assert "readability" in told("Мама мыла раму. Кошка спит.")
-    assert "readability" not in told("猫は可愛い。とても。"), "words cannot be told apart there"
+    assert "readability" in scores_of("Мама мыла раму. Кошка спит.")
+    assert "readability" not in scores_of("猫は可愛い。とても。"), "words cannot be separated there"
 
 
 @pytest.mark.parametrize(
-    ("asked", "text", "met"),
+    ("required", "text", "met"),
     [
         ({"regex": r"(?i)\bye\b"}, "Ye be warned", True),
         ({"regex": r"(?i)\bye\b"}, "Yes", False),
@@ -113,33 +113,35 @@ def test_plain_words_in_short_sentences_read_easier() -> None:
         ({"lowercase": True}, "not Quite", False),
         ({"regex": "b", "max_words": 1}, "a b", False),
         ({"regex": "^[!?]+$"}, "?!", True),
-        ({"regex": ".*", "not_regex": "x", "finished": True}, " ", False),  # silence does as nobody asked
+        ({"regex": ".*", "not_regex": "x", "finished": True}, " ", False),  # an empty answer meets no check
         ({"max_words": 5}, "", False),
         ({"max_words": 5}, "...", False),
         ({"lowercase": True}, "...", False),
     ],
 )
-def test_a_check_is_met_where_all_that_it_asks_for_is(asked: dict, text: str, met: bool) -> None:
-    found = told(text, Check("mine", **asked))
+def test_a_check_is_met_if_all_its_requirements_are(required: dict, text: str, met: bool) -> None:
+    found = scores_of(text, Check("mine", **required))
     assert found["check:mine"] == found["check:all"] == met
 
 
 def test_an_answer_is_compared_with_the_plain_one_and_left_out_where_there_is_none() -> None:
     shorter, simpler = Check("shorter", shorter_than=0.8), Check("simpler", simpler_than_plain=True)
     plain = "Considerable preparation precedes everything, naturally, but afterwards it is simple indeed."
-    found = told("First boil the egg. Then eat it.", shorter, simpler, plain=plain)
+    found = scores_of("First boil the egg. Then eat it.", shorter, simpler, plain=plain)
     assert found["check:shorter"] == found["check:simpler"] == found["check:all"] == 1
-    assert told(plain, shorter, simpler, plain=plain)["check:shorter"] == 0
-    assert told(plain, shorter, simpler, plain=plain)["check:simpler"] == 0, "as easy is not easier"
+    assert scores_of(plain, shorter, simpler, plain=plain)["check:shorter"] == 0
+    assert scores_of(plain, shorter, simpler, plain=plain)["check:simpler"] == 0, "as easy is not easier"
 
-    alone = told("First boil the egg.", shorter, Check("b", regex="egg"))
+    alone = scores_of("First boil the egg.", shorter, Check("b", regex="egg"))
     assert "check:shorter" not in alone and "check:all" not in alone and alone["check:b"] == 1
-    assert told("First boil the egg.", shorter, Check("b", regex="ham"))["check:all"] == 0, "whatever the other says"
-    assert "check:shorter" not in told("Boil it.", shorter, plain="?"), "nothing is shorter than nothing"
-    assert told("", shorter, plain="Boil it.")["check:shorter"] == 0
+    assert scores_of("First boil the egg.", shorter, Check("b", regex="ham"))["check:all"] == 0, (
+        "whatever the other says"
+    )
+    assert "check:shorter" not in scores_of("Boil it.", shorter, plain="?"), "nothing is shorter than nothing"
+    assert scores_of("", shorter, plain="Boil it.")["check:shorter"] == 0
 
 
-def test_presets_are_held_to_what_they_promise() -> None:
+def test_presets_have_checks_of_their_own() -> None:
     assert checks.PROMISES.keys() <= preferences.PRESETS.keys()
     names = [check.name for check in checks.checks_of(Objectives("o", ("Concise:1.5", "vivid", "simple")))]
     assert names == ["concise", "simple"]
@@ -153,20 +155,20 @@ def test_presets_are_held_to_what_they_promise() -> None:
 
 
 @pytest.mark.parametrize("pattern", ["(", "[a", "*a", r"\p{Klingon}", "a{2,1}", "\\", "(?P<x", "(?<n>a)(?<n"])
-def test_a_bad_expression_is_told_before_anything_is_generated(pattern: str) -> None:
+def test_a_bad_expression_is_refused_before_answers_are_written(pattern: str) -> None:
     for key in ("regex", "not_regex"):
         with pytest.raises(UsageError, match=rf"^{key}: .* is not a regular expression") as error:
             Check("arr", **{key: pattern})
         assert "\n" not in str(error.value)
 
 
-def test_an_expression_that_would_take_for_ever_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_expression_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "_PATIENCE_S", 0.05)
     with pytest.raises(UsageError, match=r"the check 'arr': .* takes longer than 0\.05 s on one answer"):
-        told("a" * 60 + "b", Check("arr", regex="(a|aa)+$"))
+        scores_of("a" * 60 + "b", Check("arr", regex="(a|aa)+$"))
 
 
-def test_a_scores_key_holds_all_that_it_depends_on() -> None:
+def test_the_key_of_a_score_contains_all_its_inputs() -> None:
     def keys(text_key: str, check: Check, plain_key: str | None) -> dict[str, str]:
         beside = answer("Boil it for a very long time indeed", key=plain_key) if plain_key else None
         one = answer("Boil it", key=text_key)
@@ -184,8 +186,8 @@ def test_a_scores_key_holds_all_that_it_depends_on() -> None:
     assert len(set(first.values())) == len(first)
 
 
-@pytest.mark.parametrize(("package", "asked"), [("textstat", {}), ("regex", {"regex": "a"})])
-def test_a_missing_package_of_the_extra_is_told_in_a_line(package: str, asked: dict, monkeypatch) -> None:
+@pytest.mark.parametrize(("package", "required"), [("textstat", {}), ("regex", {"regex": "a"})])
+def test_a_missing_package_of_the_extra_gives_an_error_with_advice(package: str, required: dict, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(UsageError, match=rf"needs the package {package}: pip install 'pjlocal\[eval\]'"):
-        told("Boil it.", Check(f"without {package}", **asked))
+        scores_of("Boil it.", Check(f"without {package}", **required))

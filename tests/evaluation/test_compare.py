@@ -1,4 +1,4 @@
-"""Records to the numbers of every table: by hand, in any order, with what is missing, and in seconds."""
+"""The numbers of the tables from records: by hand, in any order, and with missing records."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_a_systems_means_are_over_prompts_with_seeds_averaged_first() -> None:
     assert found.differences == () and found.wins == () and found.smallest_significant is None
 
 
-def test_the_lesser_of_the_rewards_is_the_least_mean_and_not_the_mean_of_the_least() -> None:
+def test_least_is_the_least_mean_reward_and_not_the_mean_of_the_least() -> None:
     answers = [answer("prompt", i) for i in (1, 2)]
     rewards = [
         *(score(a, "reward:vivid", v, "m") for a, v in zip(answers, (0.0, 1.0), strict=True)),
@@ -71,7 +71,7 @@ def test_the_lesser_of_the_rewards_is_the_least_mean_and_not_the_mean_of_the_lea
     assert list(means)[:3] == [Metric("least", "m"), Metric("reward:creative", "m"), Metric("reward:vivid", "m")]
 
 
-def test_while_rewards_are_being_scored_the_lesser_one_is_of_the_answers_that_have_all() -> None:
+def test_least_counts_only_answers_with_all_rewards() -> None:
     answers = [answer("prompt", i) for i in (1, 2, 3)]
     rewards = [score(answers[0], f"reward:{name}", i, "m") for i, name in enumerate(("a", "b", "c"), 1)]
     rewards += [score(answers[1], f"reward:{name}", -9, "m") for name in ("a", "b")]
@@ -80,7 +80,7 @@ def test_while_rewards_are_being_scored_the_lesser_one_is_of_the_answers_that_ha
     assert means[Metric("reward:a", "m")].n == 2
 
 
-def test_the_share_of_checks_is_over_those_that_can_be_told() -> None:
+def test_the_share_of_checks_counts_only_known_results() -> None:
     answers = [answer("prompt", i) for i in (1, 2)]
     found = [score(answers[0], "check:a", 1), score(answers[0], "check:b", 0), score(answers[0], "check:all", 0)]
     found.append(score(answers[1], "check:a", 1))
@@ -106,7 +106,7 @@ def test_differences_are_paired_by_prompt_and_corrected_over_systems() -> None:
     assert all(v < 0 for _, v in rows["both"].worst), "a gain is none of the losses"
 
 
-def test_prompts_that_one_of_two_lacks_are_left_out_of_their_difference() -> None:
+def test_a_difference_ignores_prompts_that_one_system_lacks() -> None:
     answers = [answer("prompt", 1), answer("prompt", 2), answer("both", 2), answer("both", 3)]
     found = compare(Results(suite("prompt", "both"), answers, [score(a, "words", i) for i, a in enumerate(answers)]))
     (row,) = [row for row in found.differences if row.metric == Metric("words")]
@@ -132,7 +132,7 @@ def test_a_win_counts_in_both_orders_and_ties_as_halves() -> None:
     assert row.within_noise and row.incomplete == 0
 
 
-def test_a_judge_that_always_says_1_finds_nobody_better_and_is_unfit() -> None:
+def test_a_judge_that_always_says_1_prefers_no_system_and_is_unfit() -> None:
     pairs = [(answer("both", i, text="y" * i), answer("prompt", i)) for i in range(40)]
     verdicts = [v for pair in pairs for v in judged(*pair, ONE, ONE)]
     found = compare(Results(suite("prompt", "both"), [a for p in pairs for a in p], (), verdicts))
@@ -157,7 +157,7 @@ def test_a_comparison_in_one_order_alone_does_not_count() -> None:
     assert compare(Results(suite("prompt", "both"), pairs[1], (), verdicts[2:3])).wins == ()
 
 
-def test_seeds_of_a_prompt_are_one_vote() -> None:
+def test_several_seeds_of_a_prompt_count_as_one() -> None:
     pairs = [(answer("both", 1, seed), answer("prompt", 1, seed)) for seed in range(3)]
     verdicts = [
         v for pair, said in zip(pairs, (ONE, ONE, TWO), strict=True) for v in judged(*pair, said, said[1::-1] + TIE[:1])
@@ -249,13 +249,13 @@ def test_an_evaluation_that_has_hardly_begun_has_a_report_too() -> None:
     assert stopped.systems[0].tokens_per_s.note
 
 
-def test_the_later_of_two_scores_counts_and_what_is_no_number_does_not() -> None:
+def test_the_later_of_two_scores_counts_and_nan_does_not() -> None:
     one = answer("prompt", 1)
     scores = [score(one, "words", 1), score(one, "words", 2), score(one, "fluency", float("nan"), "m")]
     means = compare(Results(suite("prompt"), [one], scores)).systems[0].means
     assert means[Metric("words")].value == 2 and Metric("fluency", "m") not in means
 
 
-def test_more_is_better_of_some_metrics_alone() -> None:
+def test_more_is_better_only_for_some_metrics() -> None:
     assert direction(Metric("reward:vivid", "m")) == direction(Metric("check:all")) == 1
     assert direction(Metric("repetition")) == -1 and direction(Metric("words")) == 0

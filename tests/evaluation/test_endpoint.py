@@ -1,4 +1,4 @@
-"""A judge behind an address, against a server on loopback that answers, refuses, stalls and talks nonsense."""
+"""A judge behind a URL, tested with a server on loopback that answers, refuses, stalls, or sends invalid replies."""
 
 from __future__ import annotations
 
@@ -147,14 +147,14 @@ def test_without_probabilities_the_text_counts(server: Server, text: str, said: 
         b'{"choices": [{"message": {"content": "1"}, "logprobs": {"content": [{"top_logprobs": [3]}]}}]}',
     ],
 )  # fmt: skip
-def test_what_is_no_verdict_is_counted_and_never_guessed(server: Server, body: bytes) -> None:
+def test_an_unusable_reply_is_counted_and_not_guessed(server: Server, body: bytes) -> None:
     server.script = says((body, {}), (reply("2"), {}))
     judge = make_judge(server, concurrency=1)
     assert ask(judge, 3) == [Opinion(0, 1, 0)] * 2
     assert judge.failures.total() == 1
 
 
-def test_a_judge_that_never_says_anything_usable_is_not_asked_on(server: Server) -> None:
+def test_a_judge_without_usable_replies_ends_scoring(server: Server) -> None:
     server.script = says((reply("I think 1"), {}))
     with pytest.raises(ModelError, match="no usable reply so far: a reply other than 1, 2 or 0"):
         ask(make_judge(server, concurrency=1), 100)
@@ -174,7 +174,7 @@ def test_a_huge_body_is_not_read_to_its_end(server: Server) -> None:
     assert list(judge.failures) == ["a reply of more than 1 MiB"]
 
 
-def test_a_packed_body_is_not_unpacked(server: Server) -> None:
+def test_a_compressed_body_is_not_unpacked(server: Server) -> None:
     """A few bytes could become a reply that fills the memory."""
     server.script = says((gzip.compress(reply()), {"Content_Encoding": "gzip"}))
     judge = make_judge(server)
@@ -191,9 +191,7 @@ def test_a_busy_server_is_asked_again(server: Server, status: int) -> None:
 
 
 @pytest.mark.parametrize("as_date", [False, True])
-def test_a_server_that_says_when_is_left_alone_until_then(
-    server: Server, as_date: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_retry_after_is_respected(server: Server, as_date: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1e9
     waits: list[tuple[int, float]] = []  # requests before it, and seconds
 
@@ -211,13 +209,13 @@ def test_a_server_that_says_when_is_left_alone_until_then(
     assert waits == [(1, 90)]
 
 
-def test_a_server_that_wants_a_long_rest_ends_it(server: Server) -> None:
+def test_a_long_retry_after_ends_scoring(server: Server) -> None:
     server.script = says((b"", 429, {"Retry_After": "86400"}))
     with pytest.raises(ModelError, match="asks for a pause of 86400 s"):
         ask(make_judge(server))
 
 
-def test_a_server_that_stays_busy_ends_it_with_what_it_says(server: Server) -> None:
+def test_a_server_that_stays_busy_ends_scoring_with_its_message(server: Server) -> None:
     server.script = says((json.dumps({"error": {"message": "quota\x1b[31m used up"}}).encode(), 429, {}))
     with pytest.raises(ModelError, match=r"no reply in 6 tries .*429: quota␛\[31m used up"):
         ask(make_judge(server))
@@ -226,16 +224,16 @@ def test_a_server_that_stays_busy_ends_it_with_what_it_says(server: Server) -> N
 
 @pytest.mark.parametrize(
     ("status", "says_what"),
-    [(401, "set PJLOCAL_JUDGE_KEY"), (404, "is the address right"), (403, "PJLOCAL_JUDGE_KEY"), (418, "refuses")],
+    [(401, "set PJLOCAL_JUDGE_KEY"), (404, "check the address"), (403, "PJLOCAL_JUDGE_KEY"), (418, "refuses")],
 )
-def test_a_refusal_is_told_at_once(server: Server, status: int, says_what: str) -> None:
+def test_a_refusal_ends_scoring_at_once(server: Server, status: int, says_what: str) -> None:
     server.script = says((b'{"error": {"message": "no such thing"}}', status, {}))
     with pytest.raises(ModelError, match=f"status {status}: no such thing.*{says_what}|{says_what}.*no such thing"):
         ask(make_judge(server, concurrency=1), 3)
     assert len(server.requests) == 1
 
 
-def test_what_a_server_does_not_take_is_left_out(server: Server) -> None:
+def test_options_that_a_server_refuses_are_left_out(server: Server) -> None:
     def script(server: Server, handler: Handler, body: dict[str, Any]) -> None:
         for name in ("max_tokens", "temperature", "logprobs"):
             if name in body:
@@ -281,7 +279,7 @@ def test_a_cut_connection_is_tried_again(server: Server) -> None:
     assert ask(make_judge(server)) == [Opinion(1, 0, 0)]
 
 
-def test_a_server_that_stalls_or_drips_is_given_up(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_stalls_or_drips_times_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "_TRIES", 2)
 
     def script(server: Server, handler: Handler, body: dict[str, Any]) -> None:
@@ -298,7 +296,7 @@ def test_a_server_that_stalls_or_drips_is_given_up(server: Server, monkeypatch: 
         ask(make_judge(server, timeout_s=0.1))
 
 
-def test_nobody_there_is_told_without_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refused_connection_is_reported_without_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
     async def no_wait(*args: object) -> None:
         raise AssertionError("it waits for another try")
 
@@ -308,7 +306,7 @@ def test_nobody_there_is_told_without_another_try(monkeypatch: pytest.MonkeyPatc
         ask(judge)
 
 
-def test_an_interrupt_waits_for_no_reply_and_what_came_is_kept(server: Server) -> None:
+def test_an_interrupt_does_not_wait_for_replies_and_verdicts_are_kept(server: Server) -> None:
     interrupt = Interrupt()
     waited_for: list[bool] = []
 
@@ -326,7 +324,7 @@ def test_an_interrupt_waits_for_no_reply_and_what_came_is_kept(server: Server) -
     assert len(came) == 2 and not waited_for
 
 
-def test_several_are_asked_at_a_time_and_what_is_known_is_not(server: Server) -> None:
+def test_several_requests_run_at_once_and_known_verdicts_are_not_requested(server: Server) -> None:
     together = threading.Barrier(4, timeout=PATIENCE_S)
 
     def script(server: Server, handler: Handler, body: dict[str, Any]) -> None:
@@ -341,7 +339,7 @@ def test_several_are_asked_at_a_time_and_what_is_known_is_not(server: Server) ->
 
 
 @pytest.mark.parametrize("name", ["PJLOCAL_JUDGE_KEY", "OPENAI_API_KEY"])
-def test_the_key_comes_from_the_environment_and_stands_in_no_message(
+def test_the_key_comes_from_the_environment_and_is_in_no_message(
     server: Server, monkeypatch: pytest.MonkeyPatch, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv(name, f" {KEY}\n")
@@ -350,11 +348,11 @@ def test_the_key_comes_from_the_environment_and_stands_in_no_message(
     with caplog.at_level("DEBUG"), pytest.raises(ModelError) as error:
         ask(judge)
     assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-    assert "bad key" in str(error.value) and "is the key right?" in str(error.value)
+    assert "bad key" in str(error.value) and "check the key" in str(error.value)
     assert KEY not in str(error.value) + caplog.text + repr(judge.identity) + repr(judge)
 
 
-def test_a_key_over_an_open_line_is_warned_of(
+def test_sending_a_key_without_encryption_gives_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PJLOCAL_JUDGE_KEY", KEY)
@@ -366,13 +364,13 @@ def test_a_key_over_an_open_line_is_warned_of(
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://x:99999", "http://[::1"])
-def test_what_is_no_address_is_refused(url: str) -> None:
+def test_an_invalid_url_is_refused(url: str) -> None:
     with pytest.raises(UsageError, match="--judge-url must be a URL"):
         EndpointJudge(url, "gpt", Interrupt())
 
 
 @pytest.mark.parametrize("url", [f"https://me:{KEY}@example.org", f"https://example.org/v1?key={KEY}"])
-def test_a_key_in_the_address_is_refused_without_telling_it(url: str) -> None:
+def test_a_key_in_the_url_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(UsageError, match="set PJLOCAL_JUDGE_KEY") as error:
         EndpointJudge(url, "gpt", Interrupt())
     assert KEY not in str(error.value)
@@ -384,7 +382,7 @@ def test_an_address_leads_to_the_chat_completions() -> None:
     assert EndpointJudge("http://h/api/v3", "gpt", Interrupt()).url == "http://h/api/v3/chat/completions"
 
 
-def test_a_key_that_cannot_be_sent_is_refused_without_telling_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_key_that_cannot_be_sent_is_refused_and_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PJLOCAL_JUDGE_KEY", f"{KEY}\r\nX-Evil: 1")
     with pytest.raises(UsageError) as error:
         EndpointJudge("http://h", "gpt", Interrupt())

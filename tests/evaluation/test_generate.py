@@ -1,4 +1,4 @@
-"""Answers of an evaluation: the same however many at once, and however often it was broken off."""
+"""Answers of an evaluation are the same with any number at once and after interruptions."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_filters_are_the_models_where_neither_the_user_nor_the_suite_sets_them(t
     assert made.request.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
 
 
-def test_keys_are_those_of_every_version_so_far(tmp_path: Path) -> None:
+def test_keys_are_the_same_as_in_earlier_versions(tmp_path: Path) -> None:
     """An evaluation goes on under a newer pjlocal, and takes no answer for another."""
     model = tiny_models.write_llama(tmp_path / "any.gguf")
     placed = [System(name, {"mode": "judge", "placement": name}) for name in ("system", "question")]
@@ -101,9 +101,7 @@ def test_the_answers_are_the_same_however_many_are_written_at_once(
 
 
 @pytest.mark.slow
-def test_broken_off_at_any_moment_it_goes_on_and_does_nothing_twice(
-    tiny: Callable[[str], Path], tmp_path: Path
-) -> None:
+def test_an_interrupted_run_continues_and_repeats_nothing(tiny: Callable[[str], Path], tmp_path: Path) -> None:
     wanted, chance = tasks(tiny("llama")), random.Random(1)
     expected = write(tmp_path / "whole", wanted)
     breaks = 0
@@ -129,7 +127,7 @@ def test_broken_off_at_any_moment_it_goes_on_and_does_nothing_twice(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("cut", [1, 40, 200])
-def test_half_a_line_is_written_anew(tiny: Callable[[str], Path], tmp_path: Path, cut: int) -> None:
+def test_an_incomplete_line_is_written_again(tiny: Callable[[str], Path], tmp_path: Path, cut: int) -> None:
     wanted = tasks(tiny("llama"))
     expected = write(tmp_path, wanted)
     file = tmp_path / "answers.jsonl"
@@ -138,7 +136,7 @@ def test_half_a_line_is_written_anew(tiny: Callable[[str], Path], tmp_path: Path
     assert all(json.loads(line) for line in file.read_text().splitlines())
 
 
-def test_a_key_tells_whatever_changes_the_text_and_nothing_else(tmp_path: Path) -> None:
+def test_a_key_contains_what_changes_the_text_and_nothing_else(tmp_path: Path) -> None:
     def keys(suite: Suite = SUITE, **sampling: float) -> list[str]:
         return [task.key for task in tasks(tmp_path / "m.gguf", suite, PROMPTS, **sampling)]
 
@@ -149,7 +147,7 @@ def test_a_key_tells_whatever_changes_the_text_and_nothing_else(tmp_path: Path) 
     assert keys() == keys(replace(SUITE, objectives=(checked, SUITE.objectives[1]), title="Another"))
 
 
-def test_the_length_limit_of_the_first_version_is_in_no_key_whatever_the_default_is_now(tmp_path: Path) -> None:
+def test_keys_omit_the_length_limit_of_the_first_version(tmp_path: Path) -> None:
     def key(max_tokens: int) -> str:
         wanted = tasks(tmp_path / "m.gguf", replace(SUITE, max_tokens=max_tokens, settings={}), PROMPTS[:1])
         return wanted[0].key
@@ -157,7 +155,7 @@ def test_the_length_limit_of_the_first_version_is_in_no_key_whatever_the_default
     assert key(128) == "e0084a3d98479de3ebbe" != key(1024)
 
 
-def test_a_key_tells_what_changes_the_numbers_and_which_files_are_in_force(tmp_path: Path) -> None:
+def test_a_key_contains_engine_settings_that_change_numbers_and_digests_of_files(tmp_path: Path) -> None:
     def keys(engine: Engine = ENGINE, **generation: object) -> set[str]:
         suite = replace(SUITE, systems=(SUITE.systems[2],), settings=generation)
         return {task.key for task in tasks(tmp_path / "m.gguf", suite, PROMPTS, engine=engine)}
@@ -215,7 +213,7 @@ def test_a_full_disk_loses_nothing_that_was_written(tiny: Callable[[str], Path],
     assert write(tmp_path / "full", wanted) == expected
 
 
-def test_what_is_run_is_kept_and_read_again(tmp_path: Path) -> None:
+def test_run_json_can_be_read_again(tmp_path: Path) -> None:
     run = Run(SUITE, tuple(PROMPTS), ("a", "b"), {"pjlocal": "1"})
     with Folder(tmp_path) as folder:
         write_run(folder, run)

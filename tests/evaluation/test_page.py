@@ -1,4 +1,4 @@
-"""The report's page in a browser: it stays inert whatever the answers hold, and one finds what one looks for."""
+"""The page of a report in a browser: untrusted texts stay inert, and search, filters and keys work."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_the_largest_wins_and_losses_come_first_and_can_be_gone_to(chromium: Chr
     assert chromium.eval("location.hash") == "#sheet-4"
 
 
-def test_one_filters_by_objectives_words_and_systems(chromium: Chromium, tmp_path: Path) -> None:
+def test_the_page_filters_by_objectives_words_and_systems(chromium: Chromium, tmp_path: Path) -> None:
     chromium.open(written(tmp_path, page(answers(12))))
     assert len(prompts(chromium)) == 24
     chromium.eval(

@@ -85,7 +85,7 @@ def test_text_stays_text_and_nothing_in_it_is_markup(text: str) -> None:
 
 
 @pytest.mark.parametrize("n", [3, 16])
-def test_every_system_is_named_once_where_no_name_covers_another(n: int) -> None:
+def test_every_system_has_one_label_and_labels_do_not_overlap(n: int) -> None:
     names = [f"system {at}" for at in range(n)]
     points = [Point(name, 0.2 + 0.002 * (at % 3), -1.3 + 0.001 * at) for at, name in enumerate(names)]
     series = [Series(name, ((1, 50), (4, 50 + at))) for at, name in enumerate(names)]
@@ -106,7 +106,7 @@ def test_systems_differ_in_shape_as_well_as_in_colour() -> None:
     assert len(colors) == 7 and len(shapes) >= 7
 
 
-def test_inside_a_page_no_name_is_given_twice_and_every_one_that_is_used_is_there() -> None:
+def test_ids_in_a_page_are_unique_and_every_reference_has_its_id() -> None:
     page = "".join(map(inline, drawn()))
     ids = re.findall(r' id="([^"]+)"', page)
     used = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))

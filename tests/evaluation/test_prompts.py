@@ -1,4 +1,4 @@
-"""Prompts: from whatever file a user has, the same ones each time, and a line about every file that will not do."""
+"""Prompts from files of many kinds: the same ones each time, and an error message for unsuitable files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_every_format_gives_the_prompts(tmp_path: Path, name: str, text: str) ->
 
 
 @pytest.mark.parametrize(("ending", "codec"), [(".gz", "gzip"), (".bz2", "bz2"), (".ZST", "zstd")])
-def test_a_packed_file_is_unpacked(tmp_path: Path, ending: str, codec: str) -> None:
+def test_a_compressed_file_is_read(tmp_path: Path, ending: str, codec: str) -> None:
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
@@ -92,7 +92,7 @@ def test_a_packed_file_is_unpacked(tmp_path: Path, ending: str, codec: str) -> N
 
 
 @pytest.mark.parametrize("name", ["a.zip", "a.jsonl.xz", "a.csv.zip", "a.tar.gz", "a.7z", "a.json.lz4"])
-def test_what_is_packed_otherwise_is_named(tmp_path: Path, name: str) -> None:
+def test_unsupported_archives_are_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=rf"cannot read prompts .*{name}: unpack the file first, or use gzip"):
         texts(write(tmp_path / name, "PK"))
 
@@ -109,7 +109,7 @@ def test_parquet_gives_the_prompts(tmp_path: Path) -> None:
         texts(path, field="promt")
 
 
-def test_parquet_gives_what_is_asked_for_whatever_stands_beside_it(tmp_path: Path) -> None:
+def test_parquet_reads_only_the_needed_columns(tmp_path: Path) -> None:
     """Nanoseconds and the year 10,000 are nothing that Python can hold; some data sets have their texts as bytes."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
@@ -170,7 +170,7 @@ def test_without_a_package_for_parquet_a_line_says_what_to_install(tmp_path: Pat
         ("a.TSV", "prompt\nWhy, so?\nHow; so?", ["Why, so?", "How; so?"]),
     ],
 )  # fmt: skip
-def test_a_table_is_split_as_its_writer_meant(tmp_path: Path, name: str, text: str, expected: list[str]) -> None:
+def test_the_separator_of_a_table_is_found(tmp_path: Path, name: str, text: str, expected: list[str]) -> None:
     assert texts(write(tmp_path / name, text)) == expected
 
 
@@ -209,7 +209,7 @@ def test_a_prompt_that_comes_again_counts_once(tmp_path: Path) -> None:
     ]
 
 
-def test_an_id_is_the_same_whatever_is_left_out(tmp_path: Path) -> None:
+def test_an_id_does_not_depend_on_skipped_prompts(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "\n".join(f"prompt {'x' * n}" for n in range(20)))
     everything = {prompt.text: prompt.id for prompt in load_prompts(str(path))}
     for options in ({"limit": 3}, {"limit": 5, "sample": 1}, {"min_chars": 12}, {"max_chars": 15}):
@@ -239,7 +239,7 @@ def test_every_prompt_is_as_likely_in_a_sample() -> None:
     assert all(abs(counts[f"p{n:02}"] - 2000 / 6) < 5 * (2000 * 5 / 36) ** 0.5 for n in range(1, 61))
 
 
-def test_a_limit_reads_no_further_than_it_must(tmp_path: Path) -> None:
+def test_a_limit_stops_reading_early(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", '{"prompt": "Why?"}\nbroken')
     assert texts(path, limit=1) == ["Why?"]
 
@@ -313,7 +313,7 @@ _LIST = "must be a list of texts, or of objects with a text"
         ("a.txt", "a\0b", r"line 1 is not UTF-8 text: save it as UTF-8"),
     ],
 )  # fmt: skip
-def test_a_file_that_will_not_do_is_told_in_a_line(tmp_path: Path, name: str, text: str, said: str) -> None:
+def test_an_unsuitable_file_gives_an_error(tmp_path: Path, name: str, text: str, said: str) -> None:
     with pytest.raises(UsageError, match=said) as error:
         texts(write(tmp_path / name, text))
     assert "\n" not in str(error.value)
@@ -321,13 +321,13 @@ def test_a_file_that_will_not_do_is_told_in_a_line(tmp_path: Path, name: str, te
 
 @pytest.mark.parametrize("name", ["a.txt", "a.jsonl", "a.json", "a.csv"])
 @pytest.mark.parametrize("data", ["Schön, warum?".encode("latin-1"), "prompt\nWhy?".encode("utf-16")])
-def test_a_file_in_another_encoding_is_told_in_a_line(tmp_path: Path, name: str, data: bytes) -> None:
+def test_a_file_in_another_encoding_gives_an_error(tmp_path: Path, name: str, data: bytes) -> None:
     (tmp_path / name).write_bytes(data)
     with pytest.raises(UsageError, match="is not UTF-8 text: save it as UTF-8"):
         texts(tmp_path / name)
 
 
-def test_what_is_no_file_is_told_in_a_line(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_gives_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read prompts .*none\.txt: No such file or directory"):
         texts(tmp_path / "none.txt")
     with pytest.raises(UsageError, match="Is a directory"):
@@ -355,7 +355,7 @@ def test_a_file_without_end_is_refused_not_read(monkeypatch) -> None:
         list(_json(endless))
 
 
-def test_a_choice_that_leaves_none_is_told(tmp_path: Path) -> None:
+def test_a_selection_without_prompts_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "Why?\n")
     with pytest.raises(UsageError, match="has an allowed number of characters"):
         texts(path, min_chars=10)

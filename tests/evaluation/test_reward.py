@@ -1,4 +1,4 @@
-"""Implicit reward, fluency and what direct prompting thinks of an answer, against a computation by hand."""
+"""Implicit rewards, fluency, and the likelihood under direct prompting, against a computation by hand."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ def test_the_token_that_ends_an_answer_counts_where_it_ended_by_itself(model: Mo
     assert not np.isclose(cut, ended, atol=1e-6)
 
 
-def test_of_answers_to_one_prompt_the_prompt_is_read_once(tiny: Callable[[str], Path]) -> None:
+def test_a_prompt_is_read_once_for_all_its_answers(tiny: Callable[[str], Path]) -> None:
     """But for its last token, whose logits every answer is scored with; the answers share nothing."""
     engine = Engine(n_threads=1, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
     answers = [make_answer(text) for text in (TEXT, "the cat", "a dog sees")]
@@ -136,7 +136,7 @@ def test_of_answers_to_one_prompt_the_prompt_is_read_once(tiny: Callable[[str], 
         assert beside == pytest.approx(alone, abs=1e-5)
 
 
-def test_what_cannot_be_scored_has_no_scores(tiny: Callable[[str], Path]) -> None:
+def test_an_answer_that_cannot_be_scored_has_no_scores(tiny: Callable[[str], Path]) -> None:
     model = Model(tiny("llama"), Engine(), Interrupt())  # with a context of 512 tokens
     try:
         with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
@@ -168,7 +168,7 @@ def test_every_kind_of_model_scores(tiny: Callable[[str], Path], kind: str) -> N
         model.close()
 
 
-def test_an_answer_is_tokenized_as_it_goes_on_with_its_prompt(tiny: Callable[[str], Path]) -> None:
+def test_an_answer_is_tokenized_as_a_continuation_of_its_prompt(tiny: Callable[[str], Path]) -> None:
     model = Model(tiny("space_prefix"), Engine(n_threads=1), Interrupt())
     try:
         prompt = model.tokenize("<|im_start|>assistant\n", special=True)

@@ -1,4 +1,4 @@
-"""Reward models as GGUF: ranked by their head, and refused with a line where there is none."""
+"""Reward models in GGUF: they rank answers with their head, and are refused without one."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_model_with_a_head_ranks_answers(tiny: Callable[[str], Path], kind: st
     assert rank(tiny(kind), "a dog and a dog " * 8) != ranks  # longer than what was there room for, too
 
 
-def test_a_reranker_without_a_template_of_its_own_reads_the_chat(tmp_path: Path) -> None:
+def test_a_reranker_without_its_own_template_reads_the_chat(tmp_path: Path) -> None:
     path = tiny_models.write_reranker(tmp_path / "chat.gguf", template=False)
     assert all(0 < value < 1 for value in rank(path, "the cat").values())
 
@@ -58,6 +58,6 @@ def test_a_head_that_would_give_every_text_the_same_number_is_refused(tmp_path: 
         rank(path, "the cat")
 
 
-def test_no_file_is_told_as_for_any_model(tmp_path: Path) -> None:
+def test_a_missing_file_gives_the_usual_error(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such model file"):
         rank(tmp_path / "none.gguf", "the cat")

@@ -1,4 +1,4 @@
-"""Answers to scores and verdicts: resumed without doing anything twice, the same whichever were known before."""
+"""Scores and verdicts of answers: resumed without repeating work, and the same whichever were known before."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_every_answer_gets_every_score_once_and_resuming_changes_no_bit(model: M
     assert score(model, known) == [s for s in scores if s.key not in known]
 
 
-def test_another_model_scores_anew(model: Model, tiny: Callable[[str], Path]) -> None:
+def test_another_model_scores_again(model: Model, tiny: Callable[[str], Path]) -> None:
     done = {s.key for s in score(model)}
     other = Model(tiny("space_prefix"), Engine(n_threads=1), Interrupt())
     try:
@@ -66,7 +66,7 @@ def test_another_model_scores_anew(model: Model, tiny: Callable[[str], Path]) ->
 
 
 @pytest.mark.slow
-def test_a_model_that_changed_under_its_name_scores_and_judges_anew(tmp_path: Path) -> None:
+def test_a_model_file_that_changed_scores_and_judges_again(tmp_path: Path) -> None:
     """Also where its head, its end and its size are the same, as those of a merged adapter may be."""
     path = write_llama(tmp_path / "m.gguf", n_vocab=12_000)
 
@@ -90,7 +90,7 @@ def test_a_model_that_changed_under_its_name_scores_and_judges_anew(tmp_path: Pa
     assert all(a != b for a, b in zip(first, identities(), strict=True))
 
 
-def test_what_a_scorer_said_first_counts_again_where_it_is_asked_again(tiny: Callable[[str], Path], tmp_path) -> None:
+def test_the_score_of_the_last_used_file_counts(tiny: Callable[[str], Path], tmp_path) -> None:
     """Two files of one name, one after the other: the report has the numbers of the one that was asked last."""
     run, path = Run(SUITE, (), tuple(answer.key for answer in ANSWERS)), tmp_path / "m.gguf"
     with Folder(tmp_path / "out") as folder:
@@ -109,7 +109,7 @@ def test_what_a_scorer_said_first_counts_again_where_it_is_asked_again(tiny: Cal
         assert fluency(1) == first and (tmp_path / "out" / "scores.jsonl").stat().st_size == size
 
 
-def test_two_scorers_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
+def test_two_scorers_with_the_same_file_name_have_different_names(tmp_path: Path) -> None:
     paths = [tmp_path / folder / "m.gguf" for folder in "ab"]
     for seed, path in enumerate(paths):
         path.parent.mkdir()
@@ -124,7 +124,7 @@ def test_two_scorers_of_one_file_name_are_told_apart(tmp_path: Path) -> None:
     assert by == {str(path) for path in paths}
 
 
-def test_what_cannot_be_scored_is_told(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_answers_that_cannot_be_scored_give_a_warning(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     told: list[tuple[int, int]] = []
     answers = [make_answer("", finish_reason="length"), make_answer("the cat " * 600), make_answer("the cat")]
     with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
@@ -154,7 +154,7 @@ def test_pairs_have_the_same_objectives_prompt_and_seed() -> None:
     ]
 
 
-def test_a_system_is_judged_against_the_one_that_it_names_and_no_more_often_than_asked() -> None:
+def test_a_system_is_judged_against_its_named_opponent_within_the_limit() -> None:
     suite = Suite("s", "S", (OBJECTIVES["o"],), (*SYSTEMS[:2], System("both", against="judge")), baseline="plain")
     pairs = pairs_of(ANSWERS, suite, most=1)
     assert [(p.answer.system, p.baseline.system, p.answer.prompt) for p in pairs] == [
@@ -179,7 +179,7 @@ class SaysOne:
         pass
 
 
-def test_a_judge_that_always_says_1_wins_half_over_both_orders_and_turns_over_all() -> None:
+def test_a_judge_that_always_says_1_has_a_win_rate_of_half_and_flips_all_verdicts() -> None:
     pairs = pairs_of(ANSWERS, SUITE)
     verdicts = {(v.first, v.second, v.aspect): v for v in Judging(pairs, OBJECTIVES, SaysOne(), ()).verdicts()}
     assert len(verdicts) == len(pairs) * 2 * len(ASPECTS)
@@ -212,7 +212,7 @@ def test_a_local_judge_asks_both_orders_and_resuming_changes_no_bit(model: Model
     assert judge(model, pairs, {v.key for v in verdicts}) == []
 
 
-def test_what_two_questions_begin_with_is_read_once(model: Model) -> None:
+def test_the_shared_beginning_of_questions_is_read_once(model: Model) -> None:
     local = LocalJudge(model, Engine(n_ctx=2048, n_threads=1), Interrupt())
     try:
         judging = Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ())
@@ -223,7 +223,7 @@ def test_what_two_questions_begin_with_is_read_once(model: Model) -> None:
         local.close()
 
 
-def test_calls_and_tokens_are_known_before_the_judge_is_asked() -> None:
+def test_calls_and_tokens_are_counted_before_the_judge_runs() -> None:
     pairs = pairs_of(ANSWERS, SUITE)
     judging = Judging(pairs, OBJECTIVES, SaysOne(), ())
     assert judging.n_questions == judging.n_calls == 24
@@ -235,7 +235,7 @@ def test_calls_and_tokens_are_known_before_the_judge_is_asked() -> None:
     assert list(left.verdicts(lambda *n: told.append(n))) == [] and told == [(24, 24)]
 
 
-def test_answers_too_long_for_the_judge_are_told(model: Model, caplog: pytest.LogCaptureFixture) -> None:
+def test_answers_too_long_for_the_judge_give_a_warning(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     long = [make_answer("the cat " * 1200, system=system) for system in ("plain", "judge")]
     assert judge(model, pairs_of(long, SUITE)) == []
     assert "no verdict on 6 of 6 questions: the two answers are too long" in caplog.text

@@ -1,4 +1,4 @@
-"""Suites: what a user writes down is what is run, and what cannot be is told with its line before anything is."""
+"""Suites: they are read as written, and errors name the table before any answer is written."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_the_documents_suite_is_one(suite) -> None:
     assert all(f"`{field}`" in document for field in FIELDS)
 
 
-def test_what_is_left_out_has_a_default(suite) -> None:
+def test_missing_keys_have_defaults(suite) -> None:
     made = suite(OBJECTIVES + SYSTEM)
     assert made == Suite("mine", "mine", (Objectives("o", ("vivid", "creative")),), made.systems, baseline="prompt")
 
@@ -184,7 +184,7 @@ def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
         check_systems(made, Request(generation=Generation(rule="mod")), {"rule"})
 
 
-def test_every_model_has_every_system_with_a_baseline_of_its_own() -> None:
+def test_every_model_has_every_system_and_its_own_baseline() -> None:
     suite = with_models(load_suite("table4"), ["models/a.gguf", "b.gguf"])
     names = ["prompt on a", "judge on a", "both on a", "prompt on b", "judge on b", "both on b"]
     assert [system.name for system in suite.systems] == names
@@ -265,7 +265,7 @@ def test_a_suite_of_another_version_is_read_as_far_as_it_is_known() -> None:
 
 
 @pytest.mark.parametrize("broken", [{}, {"objectives": 3}, {"objectives": [{"checks": [3]}]}, []])
-def test_what_is_no_suite_is_told_in_a_line(broken: Any) -> None:
+def test_a_file_that_is_not_a_suite_gives_an_error(broken: Any) -> None:
     with pytest.raises(UsageError, match="the suite cannot be used"):
         suite_from_dict(broken)
 
@@ -472,18 +472,18 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         ("prompts = 'helpsteer2'\n" + WHOLE, "the prompts of helpsteer2 come from your own file: give it as"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_is_told_with_its_table(suite, text: str, said: str) -> None:
+def test_a_wrong_value_is_reported_with_its_table(suite, text: str, said: str) -> None:
     with pytest.raises(UsageError) as error:
         suite(text)
     assert said in str(error.value)
     assert "\n" not in str(error.value)
 
 
-def test_a_suite_that_cannot_be_read_is_told_in_a_line(tmp_path: Path) -> None:
+def test_an_unreadable_suite_gives_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"there is no suite 'tabel1': did you mean table1"):
         load_suite("tabel1")
     with pytest.raises(
-        UsageError, match=r"there is no suite 'x/y.toml': ready are modes, .* \(or give your own TOML file"
+        UsageError, match=r"there is no suite 'x/y.toml': built-in are modes, .* \(or give your own TOML file"
     ):
         load_suite("x/y.toml")
     with pytest.raises(UsageError, match=r"cannot read suite .*: Is a directory"):
@@ -515,7 +515,7 @@ def test_a_check_or_suite_made_in_python_is_held_to_its_limits_too() -> None:
         ({}, "plain", "gone"),
     ],
 )
-def test_of_two_systems_one_is_compared_with_the_other(against: dict[str, str], leads: str, behind: str) -> None:
+def test_a_comparison_of_two_systems_has_one_direction(against: dict[str, str], leads: str, behind: str) -> None:
     systems = tuple(replace(system, against=against.get(system.name)) for system in SUITE.systems)
     suite = replace(SUITE, systems=systems)
     assert suite.leads(leads, behind) and not suite.leads(behind, leads)

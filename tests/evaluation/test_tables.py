@@ -1,4 +1,4 @@
-"""The tables: best in bold, second underlined, luck named as luck, and unfit judges by their names."""
+"""The tables: best in bold, second underlined, differences within noise marked, and unfit judges named."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def compared() -> Comparison:
     return compare(results())
 
 
-def told(tables: list[Table], width: int = 120, **options: object) -> str:
+def printed(tables: list[Table], width: int = 120, **options: object) -> str:
     file = io.StringIO()
     console = Console(file=file, width=width, highlight=False, markup=False, **options)
     for table in tables:
@@ -76,21 +76,21 @@ def test_win_rates_stand_with_their_intervals_and_what_so_many_prompts_can_tell(
     assert both.value == pytest.approx(0.9) and interval(both)[0] < 90 < interval(both)[1]
     assert both.text.startswith("90% [") and not both.noise and both.rank == 1
     assert judge.text.startswith("50% [") and judge.noise and judge.rank == 2
-    text = told(tables)
+    text = printed(tables)
     assert "With 30 prompts, win rates from 70% on are significant" in " ".join(text.split())
     assert "m changes 0% of its 60" not in text and "of its 120 decisive verdicts" in text and "UNFIT" not in text
 
 
 def test_a_judge_that_turns_over_is_called_unfit_by_name() -> None:
     comparison = compare(results(turns_over=1.0))
-    text = " ".join(told(report_tables(SUITE, comparison)).split())
+    text = " ".join(printed(report_tables(SUITE, comparison)).split())
     assert "m changes 100% of its 120 decisive verdicts" in text and "UNFIT as a judge" in text
     assert "UNFIT" in as_page(results(turns_over=1.0), comparison, [])
 
 
-def test_what_luck_could_have_made_is_marked_and_the_baseline_is_not(compared: Comparison) -> None:
+def test_differences_that_may_be_chance_are_marked_except_the_baseline(compared: Comparison) -> None:
     tables = report_tables(SUITE, compared)
-    title = "Scores by m, nats a token"
+    title = "Scores by m, nats per token"
     (headings,) = [[column.heading for column in table.columns] for table in tables if table.title == title]
     assert headings == ["least served", "creative", "vivid", "fluency"]
     assert [cell.noise for cell in cells(tables, title, "judge")] == [True] * 4
@@ -126,7 +126,7 @@ def test_best_is_bold_second_underlined_and_equals_share_a_rank() -> None:
     assert [cell.rank for cell in rank_cells([Cell("1", 1.0), Cell("1", 1.0)])] == [0, 0], "nobody is better"
     best = Cell("0.7", 0.7, rank=1)
     table = Table("T", "system", ("both", "judge"), (Column("x", (best, Cell("0.5", 0.5, rank=2, noise=True))),))
-    text = told([table], force_terminal=True, color_system="standard")
+    text = printed([table], force_terminal=True, color_system="standard")
     assert "both      \x1b[1m0.7\x1b[0m\n" in text and "\x1b[2;4m≈ 0.5\x1b[0m" in text
     assert "| both | **0.7** |\n| judge | ≈ <u>0.5</u> |" in markdown_tables([table])
 
@@ -134,7 +134,7 @@ def test_best_is_bold_second_underlined_and_equals_share_a_rank() -> None:
 @pytest.mark.parametrize("width", [120, 60, 34])
 def test_on_a_narrow_terminal_columns_come_below_and_no_value_is_folded(compared: Comparison, width: int) -> None:
     tables = report_tables(SUITE, compared)
-    text = told(tables, width)
+    text = printed(tables, width)
     assert max(map(len, text.splitlines())) <= width
     for table in tables:
         for column in table.columns:
@@ -145,14 +145,14 @@ def test_on_a_narrow_terminal_columns_come_below_and_no_value_is_folded(compared
 def test_names_from_a_file_are_text_everywhere() -> None:
     for text in HOSTILE:
         table = Table(text, text, (text,), (Column(text, (Cell(text),), text),), (text,))
-        for written in (told([table]), markdown_tables([table])):
+        for written in (printed([table]), markdown_tables([table])):
             assert "\x1b" not in written and "\u202e" not in written
             written.encode()
         assert "<img" not in markdown_tables([table]).replace(r"\<img", "")
         assert markdown_tables([table]).count("\n|") == 3
 
 
-def test_a_pipe_in_a_name_is_no_column() -> None:
+def test_a_pipe_in_a_name_does_not_start_a_column() -> None:
     table = Table("T", "system", ("x|y",), (Column("a|b", (Cell("1"),)),))
     assert r"| x\|y | 1 |" in markdown_tables([table]) and r"| system | a\|b |" in markdown_tables([table])
 
@@ -169,7 +169,7 @@ def test_json_has_all_numbers_and_no_nan() -> None:
     ).items()
 
 
-def test_few_prompts_tell_nothing_and_that_is_said() -> None:
+def test_too_few_prompts_are_reported() -> None:
     few = Results(SUITE, answers(3, objectives=("bright",)))
     assert power_note(compare(few)).startswith("3 prompts are too few for any win rate")
 
@@ -194,16 +194,16 @@ def test_lambda_is_drawn_against_score_and_speed() -> None:
     plots = {plot.title: plot.svg for plot in report_plots(suite, compare(replace(some, suite=suite)))}
     svg = plots["λ against score and speed for bright"]
     assert "% won against prompt" in svg and "tokens/s" in svg and "vivid, m" in svg
-    assert "Win rates for bright, by m, with intervals at 95 %" in plots
+    assert "Win rates for bright, by m, with 95 % intervals" in plots
     assert "Reward against fluency for bright, by m" in plots
 
 
-def test_two_evaluations_are_told_apart_by_their_differences() -> None:
+def test_two_evaluations_are_labelled_by_their_differences() -> None:
     some = results()
     better = replace(some, scores=[replace(s, value=s.value + 1) if s.metric == "fluency" else s for s in some.scores])
     comparison = compare_folders(some, better)
     (table,) = folder_tables(comparison, "first", "second")
-    assert table.title == "bright: second less first"
+    assert table.title == "bright: second minus first"
     cell = table.columns[table.headings.index("fluency by m")].cells[0]
     assert cell.text.startswith("+1.000") and not cell.noise
     json.loads(folder_json(comparison), parse_constant=lambda name: pytest.fail(name))

@@ -1,4 +1,4 @@
-"""A person chooses blind: nothing tells who wrote which, every vote is kept at once, and one goes on where one left."""
+"""A person votes without seeing the systems.  Every vote is saved immediately, and voting can be continued."""
 
 from __future__ import annotations
 
@@ -35,28 +35,28 @@ with Folder(Path(sys.argv[1])) as folder:
 """
 
 
-def asked(prompts: int = 3, seed: int = 1, aspects: tuple[str, ...] = ("quality",)) -> list[Question]:
+def make_questions(prompts: int = 3, seed: int = 1, aspects: tuple[str, ...] = ("quality",)) -> list[Question]:
     of = side_by_side(answers(prompts, objectives=("bright",)), SUITE)
     return questions(of, [("both", "prompt"), ("judge", "prompt")], aspects, seed)
 
 
 def test_the_order_is_drawn_with_the_seed() -> None:
     def order(seed: int) -> list[tuple[str, str]]:
-        return [(q.first.key, q.second.key) for q in asked(20, seed)]
+        return [(q.first.key, q.second.key) for q in make_questions(20, seed)]
 
     assert order(1) == order(1) != order(2)
-    firsts = sum(q.first.system == "prompt" for q in asked(20))
+    firsts = sum(q.first.system == "prompt" for q in make_questions(20))
     assert 8 < firsts < 32, "of 40"
 
 
 def test_all_aspects_of_two_answers_come_together_and_in_one_order() -> None:
-    found = asked(4, aspects=())
+    found = make_questions(4, aspects=())
     assert [q.aspect for q in found] == ["vivid", "creative", "quality"] * 8
     for at in range(0, len(found), 3):
         assert len({(q.first.key, q.second.key) for q in found[at : at + 3]}) == 1
 
 
-def test_answers_that_are_the_same_are_not_asked_about() -> None:
+def test_identical_answers_need_no_vote() -> None:
     same = [answer("both", 1, "The same."), answer("prompt", 1, " The same.\n"), answer("judge", 1, "Another.")]
     found = questions(side_by_side(same, SUITE), [("both", "prompt"), ("judge", "prompt")], ["quality"], 0)
     assert [{q.first.system, q.second.system} for q in found] == [{"judge", "prompt"}]
@@ -75,87 +75,87 @@ def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
 
 def test_a_vote_is_kept_at_once_as_a_verdict_of_a_persons(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Voting(asked(), folder, by=voter("Ada"))
+        voting = Voting(make_questions(), folder, by=voter("Ada"))
         for choice, expected in ((1, (1.0, 0.0, 0.0)), (2, (0.0, 1.0, 0.0)), (0, (0.0, 0.0, 1.0))):
-            question = ballot.question
+            question = voting.question
             assert question
-            ballot.vote(choice)
+            voting.vote(choice)
             kept = [*Folder(tmp_path).read(Verdict).values()][-1]
             assert (kept.first, kept.second, kept.aspect) == (question.first.key, question.second.key, "quality")
             assert (kept.p_first, kept.p_second, kept.p_tie) == expected and kept.by == "person Ada"
 
 
-def test_one_goes_on_with_what_was_not_voted_on_whatever_the_seed(tmp_path: Path) -> None:
+def test_open_questions_remain_for_the_next_vote_with_any_seed(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Voting(asked(seed=1), folder)
+        voting = Voting(make_questions(seed=1), folder)
         for _ in range(4):
-            ballot.vote(1)
+            voting.vote(1)
     with Folder(tmp_path) as folder:
         for seed in (1, 2):
-            again = Voting(asked(seed=seed), folder)
+            again = Voting(make_questions(seed=seed), folder)
             assert again.n_done == 4 and len(again.votes()) == 4
-        assert Voting(asked(), folder, by=voter("another")).n_done == 0
+        assert Voting(make_questions(), folder, by=voter("another")).n_done == 0
         again.vote(2), again.vote(2)
         assert again.question is None and len(again.votes()) == 6
 
 
-def test_votes_can_be_taken_back_and_cast_anew(tmp_path: Path) -> None:
+def test_votes_can_be_undone_and_repeated(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Voting(asked(), folder)
-        ballot.undo()
-        assert ballot.notice == "no vote to take back"
-        first = ballot.question
-        ballot.vote(1), ballot.vote(1)
-        ballot.undo(), ballot.undo()
-        assert ballot.question is first and ballot.n_done == 0
+        voting = Voting(make_questions(), folder)
+        voting.undo()
+        assert voting.notice == "no vote to undo"
+        first = voting.question
+        voting.vote(1), voting.vote(1)
+        voting.undo(), voting.undo()
+        assert voting.question is first and voting.n_done == 0
         assert folder.read(Verdict) == {}, "gone from the folder, too"
-        ballot.vote(2)
+        voting.vote(2)
         assert [v.p_second for v in folder.read(Verdict).values()] == [1.0]
 
 
-def test_a_vote_behind_which_others_wrote_is_replaced_by_the_next(tmp_path: Path) -> None:
+def test_a_vote_followed_by_other_writers_lines_is_replaced_by_the_next_vote(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder, Folder(tmp_path) as others:
-        ballot = Voting(asked(), folder)
-        ballot.vote(1)
+        voting = Voting(make_questions(), folder)
+        voting.vote(1)
         theirs = Verdict("k", "x", "y", "quality", "m", 0.2, 0.7, 0.1)
         others.append(theirs)
-        ballot.undo()
-        assert "counts until you vote again" in ballot.notice
-        ballot.vote(2)
+        voting.undo()
+        assert "the vote stays until you vote again" in voting.notice
+        voting.vote(2)
         assert folder.read(Verdict)["k"] == theirs
-        assert [v.p_second for v in ballot.votes()] == [1.0]
+        assert [v.p_second for v in voting.votes()] == [1.0]
 
 
-def test_the_paper_does_not_tell_who_wrote_what(tmp_path: Path) -> None:
+def test_the_question_does_not_show_the_systems(tmp_path: Path) -> None:
     of: list[SideBySide] = side_by_side([answer("both", 1, "One.\x1b[2J"), answer("prompt", 1, "Two.")], SUITE)
     with Folder(tmp_path) as folder:
-        ballot = Voting(questions(of, [("both", "prompt")], ["vivid"], 0), folder)
+        voting = Voting(questions(of, [("both", "prompt")], ["vivid"], 0), folder)
         file = io.StringIO()
         for width in (40, 120):
-            Console(file=file, width=width, force_terminal=True).print(render_question(ballot, width))
+            Console(file=file, width=width, force_terminal=True).print(render_question(voting, width))
     text = file.getvalue()
     assert "both" not in text and "prompt" not in text and "accepted" not in text
     assert "\x1b[2J" not in text and "Which answer is more: vivid?" in text
 
 
-def test_the_same_statistics_tell_of_votes_as_of_a_judges_verdicts(tmp_path: Path) -> None:
+def test_votes_have_the_same_statistics_as_a_judges_verdicts(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Voting(asked(8), folder)
-        while question := ballot.question:
-            ballot.vote(1 if question.first.system == "both" else 2 if question.second.system == "both" else 0)
-    told = compare(Results(SUITE, answers(8, objectives=("bright",)), (), ballot.votes()))
+        voting = Voting(make_questions(8), folder)
+        while question := voting.question:
+            voting.vote(1 if question.first.system == "both" else 2 if question.second.system == "both" else 0)
+    told = compare(Results(SUITE, answers(8, objectives=("bright",)), (), voting.votes()))
     rates = {row.system: (row.result.rate.value, row.result.wins, row.result.ties, row.incomplete) for row in told.wins}
     assert rates == {"both": (1.0, 8, 0, 0), "judge": (0.5, 0, 8, 0)}
     assert told.judges == {}, "of a person nobody knows what another order would have changed"
 
 
-def test_at_the_end_it_is_told_who_won(tmp_path: Path) -> None:
+def test_the_result_shows_the_systems(tmp_path: Path) -> None:
     with Folder(tmp_path) as folder:
-        ballot = Voting(asked(2), folder)
-        while question := ballot.question:
+        voting = Voting(make_questions(2), folder)
+        while question := voting.question:
             is_both = [a.system == "both" for a in (question.first, question.second)]
-            ballot.vote(is_both.index(True) + 1 if any(is_both) else 0)
-        counts = tally(ballot.asked, ballot.votes(), SUITE)
+            voting.vote(is_both.index(True) + 1 if any(is_both) else 0)
+        counts = tally(voting.questions, voting.votes(), SUITE)
     assert {name: (c.won, c.tied, c.lost) for name, c in counts.items()} == {
         ("both", "prompt", "quality"): (2, 0, 0),
         ("judge", "prompt", "quality"): (0, 2, 0),
@@ -165,19 +165,21 @@ def test_at_the_end_it_is_told_who_won(tmp_path: Path) -> None:
     assert " ".join(file.getvalue().split()).endswith("both prompt quality 2 0 0 judge prompt quality 0 2 0")
 
 
-def test_a_system_is_told_against_the_one_that_the_suite_compares_it_with(tmp_path: Path) -> None:
+def test_a_system_is_counted_against_its_baseline(tmp_path: Path) -> None:
     systems = (
         *(s for s in SUITE.systems if s.name != "both"),
         replace(SUITE.systems[-1], name="both", against="judge"),
     )
     with Folder(tmp_path) as folder:
         of = side_by_side(answers(1, objectives=("bright",)), SUITE)
-        ballot = Voting(questions(of, [("judge", "both")], ["quality"], seed=1), folder)
-        ballot.vote(0)
-        assert [*tally(ballot.asked, ballot.votes(), replace(SUITE, systems=systems))] == [("both", "judge", "quality")]
+        voting = Voting(questions(of, [("judge", "both")], ["quality"], seed=1), folder)
+        voting.vote(0)
+        assert [*tally(voting.questions, voting.votes(), replace(SUITE, systems=systems))] == [
+            ("both", "judge", "quality")
+        ]
 
 
-def test_one_votes_with_single_keys_on_a_terminal(on_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+def test_voting_takes_single_keys_on_a_terminal(on_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
     path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
     terminal = on_terminal(sys.executable, "-c", VOTE, str(tmp_path / "run"), columns=100, lines=24, PYTHONPATH=path)
     terminal.until("0/2")
@@ -185,11 +187,11 @@ def test_one_votes_with_single_keys_on_a_terminal(on_terminal: Callable[..., Ter
     terminal.type("1")
     terminal.until("1/2")
     terminal.type("u")
-    terminal.until("taken back · 0/2")
+    terminal.until("the vote is undone · 0/2")
     terminal.type("2")
     terminal.until("1/2")
     terminal.type("0")
-    terminal.until("All votes are cast")
+    terminal.until("All questions are answered")
     terminal.type("q")
     assert terminal.end() == 0
     kept = [(v.p_first, v.p_second, v.p_tie) for v in Folder(tmp_path / "run").read(Verdict).values()]

@@ -1,4 +1,4 @@
-"""An adapter is held against the model before llama.cpp reads it; what does not fit costs a line."""
+"""An adapter is checked against the model before llama.cpp reads it; one that does not fit gives an error."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_adapters_that_fit_are_taken(tmp_path: Path, model: Header) -> None:
         ({"adapter__lora__alpha": 8}, "is broken: its adapter.lora.alpha"),
         ({"adapter__lora__alpha": "8"}, "is broken: its adapter.lora.alpha"),
         ({"adapter__alora__invocation_tokens": [1, 2]}, "is an activated LoRA"),
-        ({"tensors": {}}, "is broken: it changes nothing"),
+        ({"tensors": {}}, "is broken: it changes no tensor"),
         ({"tensors": {Q: np.ones((4, 64), np.float32)}}, f"its tensor {Q} is not half of a matrix"),
         ({"tensors": {f"{Q}.lora_a": np.ones((4, 64), np.float32)}}, f"it has only one half of {Q}"),
         ({"tensors": pair("blk.7.attn_q.weight")}, "it changes blk.7.attn_q.weight, and the model has no such tensor"),
@@ -70,7 +70,7 @@ def test_adapters_that_fit_are_taken(tmp_path: Path, model: Header) -> None:
         ({"tensors": pair(dtype=np.int32)}, f"its tensor {Q}.lora_a has the type I32"),
     ],
 )
-def test_a_lora_that_does_not_fit_costs_a_line(tmp_path: Path, model: Header, changed: dict, says: str) -> None:
+def test_a_lora_that_does_not_fit_gives_an_error(tmp_path: Path, model: Header, changed: dict, says: str) -> None:
     settings = {"architecture": "llama", "tensors": pair()} | changed
     with pytest.raises(ModelError) as caught:
         check_lora(written(tmp_path / "pirate.gguf", **settings), model)
@@ -90,13 +90,13 @@ def test_a_lora_that_does_not_fit_costs_a_line(tmp_path: Path, model: Header, ch
         ({"direction.1": np.full(64, np.inf, np.float32)}, "one of its values is not a finite number"),
     ],
 )
-def test_a_control_vector_that_does_not_fit_costs_a_line(tmp_path, model: Header, tensors: dict, says: str) -> None:
+def test_a_control_vector_that_does_not_fit_gives_an_error(tmp_path, model: Header, tensors: dict, says: str) -> None:
     with pytest.raises(ModelError) as caught:
         read_control_vector(written(tmp_path / "calm.gguf", "controlvector", tensors), model)
     assert says in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_files_that_are_cut_short_or_no_gguf_cost_a_line(tmp_path: Path, model: Header) -> None:
+def test_files_that_are_cut_short_or_not_gguf_give_an_error(tmp_path: Path, model: Header) -> None:
     data = write_lora(tmp_path / "whole.gguf").read_bytes()
     for size in (0, 3, 30, len(data) // 2, len(data) - 1):
         (tmp_path / "cut.gguf").write_bytes(data[:size])

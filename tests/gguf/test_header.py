@@ -1,4 +1,4 @@
-"""A header is read as it was written, in no time; a broken one is told in a line that says what is wrong, and where."""
+"""Headers are read correctly and fast; a broken one gives an error message with the fault and its place."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_all_that_was_written_is_read(tiny: Callable[[str], Path], kind: str) ->
     assert header.n_file_bytes == path.stat().st_size
 
 
-def test_what_a_list_of_models_shows(smollm2: Path) -> None:
+def test_the_facts_in_a_list_of_models(smollm2: Path) -> None:
     header = read_header(smollm2)
     assert (header.architecture, header.file_type, header.n_ctx_train) == ("llama", "Q4_1", 8192)
     assert header.n_parameters == 134_515_008 and header.n_vocab == 49_152 and header.has_chat_template
@@ -87,7 +87,7 @@ def split(tmp_path: Path) -> list[Path]:
     return tiny_models.write_split(tmp_path / "tiny.gguf")
 
 
-def test_of_a_split_model_all_parts_are_read_as_one(split: list[Path], tiny: Callable[[str], Path]) -> None:
+def test_all_parts_of_a_split_model_are_read_as_one(split: list[Path], tiny: Callable[[str], Path]) -> None:
     header, whole = read_header(split[0]), read_header(tiny("llama"))
     assert {(t.name, t.shape) for t in header.tensors} == {(t.name, t.shape) for t in whole.tensors}
     assert header.parts == tuple(split) and header.n_parameters == whole.n_parameters
@@ -97,7 +97,7 @@ def test_of_a_split_model_all_parts_are_read_as_one(split: list[Path], tiny: Cal
         assert len(start) == tensor.n_bytes
 
 
-def test_parts_that_are_missing_or_do_not_belong_together_are_told(split: list[Path]) -> None:
+def test_parts_that_are_missing_or_do_not_belong_together_are_refused(split: list[Path]) -> None:
     with pytest.raises(ModelError, match=f"{split[1].name}: it is not the first part of a split model. Name"):
         read_header(split[1])
     third = split[2].read_bytes()
@@ -149,28 +149,28 @@ HUGE = struct.pack("<Q", 2**62)
     [
         (b"", "is empty: download"),
         (b"PK\3\4", "is not a GGUF file: convert"),
-        (b"GGUF", "the version announces at byte 4 that 4 more follow, and there are 0. Download it again"),
+        (b"GGUF", "the version needs 4 bytes from byte 4 on, and 0 are left. Download it again"),
         (whole(version=1), "has GGUF version 1, which is no longer supported"),
         (whole(version=4), "has GGUF version 4, and 3 is the newest known version"),
-        (whole(version=3 << 24), "in the other byte order"),
+        (whole(version=3 << 24), "is a big-endian GGUF file"),
         (whole(n_keys=10**6), "it claims to have 1,000,000 metadata keys"),
         (whole(n_tensors=2**63), "it claims to have 9,223,372,036,854,775,808 tensors"),
         (
             whole(HUGE),
-            "metadata key 1 announces at byte 32 that 4,611,686,018,427,387,904 more follow, and there are 256",
+            "metadata key 1 needs 4,611,686,018,427,387,904 bytes from byte 32 on, and 256 are left",
         ),
         (whole(key(b"a", 4, ONE), key(b"a", 4, ONE)), "the metadata key a occurs twice"),
         (whole(key(b"\xff\xfe", 4, ONE)), "metadata key 1 is not UTF-8, before byte"),
         (whole(key(b"", 4, ONE)), "metadata key 1 is empty"),
         (whole(key(b"\x1b[31m", 4, ONE)), "metadata key 1 is '␛[31m'"),
         (whole(key(b"a", 13, ONE)), "the type 13 of a does not exist"),
-        (whole(key(b"a", 8, HUGE)), "a announces at byte 45 that 4,611,686,018,427,387,904 more follow"),
+        (whole(key(b"a", 8, HUGE)), "a needs 4,611,686,018,427,387,904 bytes from byte 45 on"),
         (whole(key(b"a", 9, struct.pack("<IQ", 9, 1))), "a is an array of arrays"),
         (whole(key(b"a", 9, struct.pack("<IQ", 0, 2**31))), "a claims to have 2,147,483,648 items"),
-        (whole(key(b"a", 9, struct.pack("<IQ", 10, 10**6))), "a announces at byte 49 that 8,000,000 more follow"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 10, 10**6))), "a needs 8,000,000 bytes from byte 49 on"),
         (whole(key(b"a", 9, struct.pack("<IQ", 8, 10**7))), "a claims to have 10,000,000 texts"),
-        (whole(key(b"a", 9, struct.pack("<IQ", 8, 2) + text(b"x") + HUGE)), "a announces at byte 49 that"),
-        (whole(key(b"a", 9, struct.pack("<IQ", 8, 9) + text(b"x")), data=b""), "a announces at byte 49 that 72 more"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 8, 2) + text(b"x") + HUGE)), "bytes from byte 49 on"),
+        (whole(key(b"a", 9, struct.pack("<IQ", 8, 9) + text(b"x")), data=b""), "a needs 72 bytes from byte 49 on"),
         (
             whole(key(b"general.alignment", 4, struct.pack("<I", 24))),
             "its general.alignment is 24 and must be",
@@ -191,7 +191,7 @@ HUGE = struct.pack("<Q", 2**62)
         ),
     ],
 )
-def test_what_is_broken_is_told_in_a_line_with_its_place(tmp_path: Path, data: bytes, says: str) -> None:
+def test_a_broken_header_gives_an_error_with_its_place(tmp_path: Path, data: bytes, says: str) -> None:
     path = tmp_path / "model.gguf"
     path.write_bytes(data)
     with pytest.raises(ModelError) as caught:
@@ -205,7 +205,7 @@ def test_a_tensor_type_that_only_a_newer_llama_cpp_knows_is_left_to_it(tmp_path:
     assert [(t.type, t.n_bytes) for t in read_header(path).tensors] == [("type 77", 96), ("F32", 16)]
 
 
-def test_what_is_no_file_is_told_and_never_waited_for(tmp_path: Path) -> None:
+def test_a_path_that_is_not_a_file_gives_an_error_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     for name, says in (("none", "no such model file: .*none"), (".", "is a directory"), ("pipe", "pipe is not a file")):
         with pytest.raises(ModelError, match=says):

@@ -1,4 +1,4 @@
-"""Every model on a machine, wherever another program has put it, by the name that means it."""
+"""Find every model on a machine by its name, also in the folders of other programs."""
 
 from __future__ import annotations
 
@@ -158,16 +158,16 @@ def test_a_split_model_is_one_and_says_what_is_missing(put: Put) -> None:
     assert torn.trouble == "1 of 3 parts missing (the first is 00002)"
 
 
-def test_what_leads_nowhere_is_marked(home: Path) -> None:
+def test_broken_links_are_marked(home: Path) -> None:
     downloaded(home, "o/r", "gone.gguf").resolve().unlink()
     in_ollama(home, "registry.ollama.ai/library/gone/latest", "e" * 64, content=None)
     assert {model.name: model.trouble for model in find_all()} == {
-        "gone.gguf": "its link points to nothing",
+        "gone.gguf": "its link is broken",
         "gone:latest": "its file is missing: ollama pull it again",
     }
 
 
-def test_manifests_that_are_none_are_passed_over(home: Path, put: Put) -> None:
+def test_invalid_manifests_are_ignored(home: Path, put: Put) -> None:
     folder = ".ollama/models/manifests/registry.ollama.ai/library"
     texts = [b"", b"{", b"[]", b'{"layers": 1}', b'{"layers": [1]}', b"[" * 100_000, b'{"layers": [{"mediaType": 0}]}']
     evil = '{"layers": [{"mediaType": "application/vnd.ollama.image.model", "digest": "../../../etc/passwd"}]}'
@@ -184,7 +184,7 @@ def test_the_current_snapshot_goes_before_older_ones(home: Path) -> None:
     assert find_model("model") == find_model("o/r") == new
 
 
-def test_what_is_beside_models_is_no_model(home: Path, put: Put) -> None:
+def test_other_files_are_not_models(home: Path, put: Put) -> None:
     downloaded(home, "o/r", "mmproj-model-f16.gguf")
     put(f"{HUB}/datasets--o--d/snapshots/1/data.gguf")
     put(f"{HUB}/models--o--r/blobs/blob.gguf")
@@ -212,7 +212,7 @@ def test_the_beginning_of_a_name_is_enough_where_it_is_the_only_one(put: Put) ->
         find_model("Qwem3-8B-Q4_K_M")
 
 
-def test_a_whole_name_goes_before_longer_ones_that_begin_so(put: Put) -> None:
+def test_an_exact_name_is_preferred_to_longer_ones(put: Put) -> None:
     for file in ("tiny.gguf", "tiny-chat.gguf"):
         put(f".cache/llama.cpp/{file}")
     assert find_model("tiny").name == "tiny.gguf"
@@ -225,9 +225,9 @@ def test_a_repository_means_what_was_downloaded_from_it(home: Path) -> None:
     assert find_model("org/Name-GGUF").name == "name-Q4_K_M.gguf"  # as pull would choose
     assert find_model("org/name-gguf:q8_0").name == "name-Q8_0.gguf"
     assert find_model("org/one").name == "one-Q8_0.gguf"
-    with pytest.raises(ModelError, match=r"there is Q8_0: pjlocal models pull org/one:Q4_K_M"):
+    with pytest.raises(ModelError, match=r"which has Q8_0 of org/one: pjlocal models pull org/one:Q4_K_M"):
         find_model("org/one:Q4_K_M")
-    with pytest.raises(ModelError, match="pjlocal models pull org/none downloads such a repository"):
+    with pytest.raises(ModelError, match="To download a repository: pjlocal models pull org/none"):
         find_model("org/none")
     with pytest.raises(ModelError, match=r"^no such model file: \./org/none$"):
         find_model("./org/none")

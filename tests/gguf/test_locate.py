@@ -1,4 +1,4 @@
-"""The file that a model's name means, here and from elsewhere."""
+"""Find the file of a model by its name, from any folder."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_only_files_count_not_folders_of_that_name(here: Path) -> None:
     assert "folder.gguf" not in available_models()
 
 
-def test_of_a_split_model_the_first_part_stands_for_all(here: Path) -> None:
+def test_a_split_model_is_listed_once_by_its_first_part(here: Path) -> None:
     for i in (1, 2, 10):
         (here / "models" / f"big-000{i:02}-of-00010.gguf").touch()
     assert [name for name in available_models() if "big" in name] == ["big-00001-of-00010.gguf"]
@@ -64,7 +64,7 @@ def test_a_lasting_name_means_the_same_file_from_everywhere(here: Path, tmp_path
         ("n" * 300, "no model 'nnn"),
     ],
 )
-def test_what_cannot_be_a_model_is_said_in_a_line(here: Path, name: str, says: str) -> None:
+def test_an_impossible_name_gives_an_error(here: Path, name: str, says: str) -> None:
     (here / "models" / "toy.gguf").touch()
     with pytest.raises(ModelError, match=says):
         find_model(name)

@@ -40,7 +40,7 @@ def test_the_estimate_is_within_a_tenth_of_what_is_used(
 
 
 @pytest.mark.parametrize("kind", ["gemma3", "mamba", "jamba", "qwen35", "llama"])
-def test_so_does_what_a_chat_keeps_of_a_memory_that_cannot_be_trimmed(tiny: Callable[[str], Path], kind: str) -> None:
+def test_the_estimate_includes_the_checkpoints_of_a_chat(tiny: Callable[[str], Path], kind: str) -> None:
     with PersonaJudge(tiny(kind), prefer=["vivid", "creative"]) as judge:
         for n in range(4):
             judge("Why do cats purr, and " + n * "when " + "where?", seed=1, max_tokens=20, ignore_end=True)

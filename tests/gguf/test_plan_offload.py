@@ -48,7 +48,7 @@ def test_a_model_that_fits_goes_to_the_card_whole() -> None:
     assert plan_offload(header(), Engine(), 2, [24 * GIB]).n_gpu_layers == 33
 
 
-def test_where_there_is_nothing_to_put_it_on_it_stays_with_the_cpu() -> None:
+def test_without_a_device_the_model_stays_on_the_cpu() -> None:
     for free in ([], [0], [GIB], [GIB + MIB]):
         assert plan_offload(header(), BATCHED, 2, free) == Offload(33)
 
@@ -76,7 +76,7 @@ def test_the_caches_of_all_views_count_and_so_does_the_margin() -> None:
     assert plan_offload(header(), engine.replace(layout="contexts"), 4, card) != plan_offload(header(), engine, 2, card)
 
 
-def test_a_context_that_was_not_asked_for_shrinks_before_layers_are_given_up() -> None:
+def test_a_default_context_shrinks_before_layers_stay_on_the_cpu() -> None:
     card = [WEIGHTS + CACHE_8192 + GIB + 600 * MIB]  # two views have room for half of it
     assert plan_offload(header(), BATCHED, 2, card) == Offload(33, 33, 4096, (), (33.0,))
     asked = plan_offload(header(), BATCHED.replace(n_ctx=8192), 2, card)
@@ -112,13 +112,13 @@ def test_several_cards_share_by_what_they_have_free() -> None:
     both = plan_offload(header(), BATCHED.replace(n_ctx=8192), 2, [5 * GIB, 5 * GIB])
     one = plan_offload(header(), BATCHED.replace(n_ctx=8192), 2, [5 * GIB])
     assert both.n_gpu_layers > 1.5 * one.n_gpu_layers
-    told = plan_offload(header(), BATCHED.replace(tensor_split="1,3"), 2, [24 * GIB, 24 * GIB])
-    assert told.shares == (9.0, 24.0)
+    plan = plan_offload(header(), BATCHED.replace(tensor_split="1,3"), 2, [24 * GIB, 24 * GIB])
+    assert plan.shares == (9.0, 24.0)
     rows = plan_offload(header(), BATCHED.replace(split_mode="row"), 2, [6 * GIB, 6 * GIB])
     assert rows.n_gpu_layers == 33 and rows.shares == ()
 
 
-def test_layers_are_dealt_as_llama_cpp_deals_them() -> None:
+def test_layers_are_assigned_as_in_llama_cpp() -> None:
     assert assign_layers(10, [1, 1]) == [5, 5]
     assert assign_layers(33, [3.0, 1.0]) == [25, 8]
     assert assign_layers(5, [0, 1]) == [0, 5]
@@ -128,14 +128,14 @@ def test_layers_are_dealt_as_llama_cpp_deals_them() -> None:
             assert assign_layers(n, [first, n - first]) == [first, n - first], "what is said in layers is kept"
 
 
-def test_so_many_layers_as_were_asked_for_are_not_weighed() -> None:
+def test_a_requested_number_of_layers_is_not_checked() -> None:
     assert fixed_offload(header(), Engine(), -1) == Offload(33, 33)
     assert fixed_offload(header(), Engine(tensor_split="1,1"), 10) == Offload(33, 10, shares=(1.0, 1.0))
     assert fixed_offload(header(), Engine(tensor_split="1,1", split_mode="none"), 10).shares == ()
     assert fixed_offload(header(), Engine(), 99).n_gpu_layers == 33
 
 
-def test_what_did_not_fit_after_all_is_tried_with_fewer_layers_down_to_none() -> None:
+def test_after_a_failed_load_fewer_layers_are_tried_down_to_none() -> None:
     offload = plan_offload(header(expert_mib=1024), BATCHED, 2, [12 * GIB, 12 * GIB])
     seen = [offload]
     while seen[-1].n_gpu_layers:
@@ -146,11 +146,11 @@ def test_what_did_not_fit_after_all_is_tried_with_fewer_layers_down_to_none() ->
 
 
 @pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
-def test_every_kind_of_model_is_weighed(tiny, kind: str) -> None:
+def test_every_architecture_can_be_planned(tiny, kind: str) -> None:
     offload = plan_offload(read_header(tiny(kind)), Engine(), 2, [2 * GIB])
     assert (offload.n_gpu_layers, offload.n_layers) == (3, 3)
 
 
-def test_the_hostile_are_weighed_too(tmp_path: Path) -> None:
+def test_hostile_headers_can_be_planned_too(tmp_path: Path) -> None:
     path = tiny_models.write_vocab_only(tmp_path / "none.gguf")
     assert plan_offload(read_header(path), Engine(), 2, [2 * GIB]).n_layers == 3

@@ -1,4 +1,4 @@
-"""--sampling model: the filters that a model's file names, where nothing else sets them."""
+"""--sampling model: the sampling settings of a model's file are used if nothing else sets them."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
 
 
 @pytest.mark.slow
-def test_a_chat_that_goes_on_keeps_what_was_set_in_it_and_takes_the_files_values_where_it_is_told_to(
+def test_a_continued_chat_keeps_its_settings_and_takes_the_files_values_on_request(
     pjlocal: Callable, says: Path, tmp_path: Path
 ) -> None:
     def temperature(*lines: str, options: tuple[str, ...] = ()) -> str:

@@ -1,4 +1,4 @@
-"""An answer that is begun: its prompt ends with the open turn of the assistant, whatever templates do to answers."""
+"""Answers with a given beginning: the prompt ends with the open turn of the assistant, with all templates."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def prompt(path: Path, answer: str, preference: str = "", **prompting: str) -> s
 
 @pytest.mark.parametrize("template", [CHATML, TRIMS, NO_ANSWERS, NO_WHITE])
 @pytest.mark.parametrize("answer", ["Ahoy", "Ahoy, ", " \n", "So:\n\n", "It ends <|im_end|>"])
-def test_the_answer_stands_as_it_is_behind_the_prompt_that_asks_for_it(tmp_path, template: str, answer: str) -> None:
+def test_the_answer_follows_its_prompt_unchanged(tmp_path, template: str, answer: str) -> None:
     assert prompt(model(tmp_path, template), answer) == f"{OPEN}{answer}"
 
 
@@ -44,21 +44,21 @@ def test_the_text_of_a_control_token_stays_text(tmp_path: Path) -> None:
         assert not any(map(judge.model.is_control, begun))
 
 
-def test_preferences_stand_behind_the_question(tmp_path: Path) -> None:
+def test_preferences_follow_the_question(tmp_path: Path) -> None:
     text = prompt(model(tmp_path, CHATML), "Ahoy", "PREF", system="SYS")
     assert text.endswith("<|im_start|>user\nHello\n\nPREF<|im_end|>\n<|im_start|>assistant\nAhoy")
 
 
-def test_a_model_without_a_template_goes_on_behind_the_colon(tmp_path: Path) -> None:
+def test_a_model_without_a_template_continues_after_the_colon(tmp_path: Path) -> None:
     assert prompt(model(tmp_path, None), "Ahoy") == "User: Hello\n\nAssistant: Ahoy"
 
 
-def test_a_channel_is_no_part_of_the_prompt(tmp_path: Path) -> None:
+def test_a_channel_is_not_part_of_the_prompt(tmp_path: Path) -> None:
     text = prompt(model(tmp_path, tiny_models.HARMONY), "<|channel|>final<|message|>Ahoy")
     assert text == "<|start|>user<|message|>Hello<|end|><|start|>assistant<|channel|>final<|message|>Ahoy"
 
 
-def test_a_beginning_stands_behind_what_the_template_puts_before_an_answer(tmp_path: Path) -> None:
+def test_a_beginning_follows_the_templates_text_before_an_answer(tmp_path: Path) -> None:
     text = prompt(model(tmp_path, tiny_models.HARMONY), "Ahoy")
     assert text.endswith("<|start|>assistant<|channel|>final<|message|>Ahoy")
     thinks = "('<think>\n\n</think>\n\n' if m['role'] == 'assistant' and loop.last else '')"
@@ -71,7 +71,7 @@ def test_a_beginning_stands_behind_what_the_template_puts_before_an_answer(tmp_p
     assert prompt(model(tmp_path, qwen3), "Ahoy") == f"{OPEN}<think>\n\n</think>\n\nAhoy"
 
 
-def test_what_begins_an_answer_is_thought_as_far_as_it_is(tmp_path: Path) -> None:
+def test_a_beginning_is_thinking_only_if_it_continues_thinking(tmp_path: Path) -> None:
     with PersonaJudge(model(tmp_path, OPENS_THINKING), max_tokens=4, ignore_end=True, seed=1) as judge:
         answer = judge.stream("Hello", begin="Ahoy")
         given = [event for event in answer if event.kind == "given"]
@@ -85,13 +85,13 @@ def test_what_begins_an_answer_is_thought_as_far_as_it_is(tmp_path: Path) -> Non
         assert not any(event.thought for event in judge.stream(done))
 
 
-def test_a_beginning_of_the_answer_closes_thoughts_that_the_prompt_opens(tmp_path: Path) -> None:
+def test_a_beginning_closes_thinking_that_the_prompt_opens(tmp_path: Path) -> None:
     path = model(tmp_path, OPENS_THINKING)
     assert prompt(path, "Ahoy") == f"{OPEN}<think>\n\n</think>\n\nAhoy"
     assert prompt(path, "So.\n</think>\n\nAhoy") == f"{OPEN}<think>\nSo.\n</think>\n\nAhoy", "with its own thoughts"
 
 
-def test_an_answer_that_was_cut_in_its_thoughts_goes_on_there(tmp_path: Path) -> None:
+def test_an_answer_cut_off_while_thinking_continues_there(tmp_path: Path) -> None:
     with PersonaJudge(model(tmp_path, OPENS_THINKING)) as judge:
         tokens = tuple(judge.model.tokenize("the cat", special=False))
         said = [Message("user", "Hello"), Message("assistant", judge.model.text(tokens), tokens)]

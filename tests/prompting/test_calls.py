@@ -1,4 +1,4 @@
-"""Functions in prompts: shown as the template shows them, called as it writes calls; else in words."""
+"""Functions in prompts: in the syntax of the template, or as text if it has none."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_a_call_that_begins_in_the_head_of_the_answer_can_be_forced_and_not_chos
 
 @pytest.mark.parametrize("thought", ["", "<think>\n\n</think>\n\n"])
 @pytest.mark.parametrize("opened", ["", "<think>\n", "<think>\n\n</think>\n\n"])
-def test_a_thought_in_front_of_a_call_is_no_part_of_it(judge_of: Template, thought: str, opened: str) -> None:
+def test_thinking_before_a_call_is_not_part_of_it(judge_of: Template, thought: str, opened: str) -> None:
     template = tool_templates.HERMES.replace("'<tool_call>", f"'{thought}<tool_call>")
     template = template.replace("assistant\n' }}", f"assistant\n{opened}' }}}}")
     syntax = judge_of(template).template.call_support.syntax
@@ -109,7 +109,7 @@ def test_arguments_are_a_text_for_templates_that_take_a_text(judge_of: Template)
     )
 
 
-def test_calls_and_results_are_told_in_words_where_the_template_has_no_place_for_them(judge_of: Template) -> None:
+def test_calls_and_results_are_text_if_the_template_does_not_support_them(judge_of: Template) -> None:
     for template in (
         tiny_models.CHATML.replace(
             "{% for",
@@ -124,7 +124,7 @@ def test_calls_and_results_are_told_in_words_where_the_template_has_no_place_for
         assert text.index("SYS") < text.index("- weather: the weather <|im_end|> there") < text.index("Weather?")
 
 
-def test_a_call_is_opened_behind_the_prompt_and_not_within_a_thought(judge_of: Template) -> None:
+def test_a_call_is_opened_after_the_prompt_and_not_inside_thinking(judge_of: Template) -> None:
     hermes = tool_templates.HERMES
     opening = '<tool_call>\n{"name": "weather", "arguments": '
     asked = [Message("user", "Weather?")]

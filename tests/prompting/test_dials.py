@@ -1,4 +1,4 @@
-"""More or less of a preference: half a step at a time, from avoided over absent to asked for."""
+"""A preference gets stronger or weaker by half a step, from avoided over absent to preferred."""
 
 from __future__ import annotations
 

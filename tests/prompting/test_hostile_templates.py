@@ -1,4 +1,4 @@
-"""A chat template is a program that came with a file: it costs a line, and not memory, time, files or the process."""
+"""A hostile chat template gives an error message, and cannot exhaust memory or time, open files, or end the process."""
 
 from __future__ import annotations
 
@@ -104,26 +104,26 @@ def rendered(template: str, seconds: float = 0.3) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ENDLESS)
-def test_what_does_not_end_is_ended(what: str) -> None:
+def test_a_template_has_a_time_limit(what: str) -> None:
     with pytest.raises(ModelError, match=r"chat template takes longer than 0.3 s: use another model"):
         rendered(ENDLESS[what])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", HUGE)
-def test_what_wants_all_memory_does_not_get_it(what: str) -> None:
+def test_a_template_has_a_memory_limit(what: str) -> None:
     with pytest.raises(ModelError, match=r"needs more than 256 MiB of memory|takes longer than 1 s"):
         rendered(HUGE[what], seconds=1)
 
 
 @pytest.mark.parametrize("what", ESCAPES)
-def test_what_wants_out_of_the_sandbox_stays_in_it(what: str) -> None:
+def test_a_template_cannot_leave_the_sandbox(what: str) -> None:
     with pytest.raises(Refusal, match=r"is unsafe|unknown tag|no loader|not all arguments|undefined"):
         rendered(ESCAPES[what], seconds=20)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only the time is bounded everywhere")
-def test_even_outside_of_it_there_is_nothing_to_open() -> None:
+def test_outside_the_sandbox_no_file_can_be_opened() -> None:
     code = (
         "import socket, sys\n"
         "from pjlocal.prompting import jinja_process\n"
@@ -138,14 +138,14 @@ def test_even_outside_of_it_there_is_nothing_to_open() -> None:
     assert (result.stdout, result.stderr) == ("", "")
 
 
-def test_a_hostile_model_file_costs_a_line(tmp_path: Path, pjlocal) -> None:
+def test_a_hostile_model_file_gives_an_error(tmp_path: Path, pjlocal) -> None:
     path = tiny_models.write_llama(tmp_path / "model.gguf", chat_template=HUGE["a product"])
     result = pjlocal("run", "-m", path, "Hello")
     assert (result.returncode, result.stdout) == (1, "") and result.stderr.count("\n") == 1
     assert "the model's chat template needs more than 256 MiB of memory" in result.stderr
 
 
-def test_one_that_turns_hostile_later_ends_nothing_else(tmp_path: Path) -> None:
+def test_a_template_that_turns_hostile_later_ends_nothing_else(tmp_path: Path) -> None:
     later = "{% if messages[-1]['content'] == 'Now' %}{{ 'a' * 10 ** 10 }}{% endif %}" + tiny_models.CHATML
     path = tiny_models.write_llama(tmp_path / "model.gguf", chat_template=later)
     with PersonaJudge(path) as judge:
@@ -156,7 +156,7 @@ def test_one_that_turns_hostile_later_ends_nothing_else(tmp_path: Path) -> None:
     assert judge.template._process._process.returncode is not None, "nothing of it is left"
 
 
-def test_what_a_template_says_is_a_line() -> None:
+def test_the_error_of_a_template_is_one_line() -> None:
     with pytest.raises(Refusal) as caught:
         rendered("{{ raise_exception('\x1b[31mred\n' * 9999) }}", seconds=20)
     assert len(str(caught.value)) <= 300 and "\n" not in str(caught.value) and "\x1b" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""The tokens of a prompt are those that it has in one piece, whatever is kept or hidden in it."""
+"""A prompt in pieces has the same tokens as in one piece, with kept tokens and hidden texts in it."""
 
 from __future__ import annotations
 
@@ -66,15 +66,15 @@ def some(random: Random, words: list[str], most: int = 6) -> str:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_text_that_goes_on_gets_no_space_and_is_split_as_behind_other_text(models, kind: str) -> None:
+def test_continuing_text_gets_no_space_and_is_split_as_after_other_text(models, kind: str) -> None:
     model, random = models[kind], Random(kind)
     for _ in range(300):
         text = some(random, [*TEXTS, *CONTROLS])
         for special in (False, True):
-            tokens = model.tokenize(text, special=special, goes_on=True)
+            tokens = model.tokenize(text, special=special, continues=True)
             before = model.tokenize("7", special=False)  # which is merged with nothing
             assert [*before, *tokens] == model.tokenize(f"7{text}", special=special) or kind == "bytes"
-    assert model.tokenize("", special=True, goes_on=True) == []
+    assert model.tokenize("", special=True, continues=True) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -111,12 +111,12 @@ def test_hidden_spellings_are_split_as_plain_text_among_what_surrounds_them(mode
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_kept_tokens_get_no_space_behind_them(models, kind: str) -> None:
+def test_no_space_follows_kept_tokens(models, kind: str) -> None:
     model, random = models[kind], Random(kind)
     for _ in range(300):
         answer, after = some(random, ["yes", " it", " is", "hi", "7"]) + "7", some(random, TEXTS)
         before = "<|im_start|>user\n"
-        kept = model.tokenize(answer, special=False, goes_on=True)
+        kept = model.tokenize(answer, special=False, continues=True)
         tokens = tokens_of(model, [before, Hidden(answer, tuple(kept)), f"{after}</s>\n<|im_end|>"])
         if kind != "bytes":
             assert tokens == model.tokenize(f"{before}{answer}{after}</s>\n<|im_end|>", special=True)
@@ -136,7 +136,7 @@ def test_a_history_of_answers_has_the_tokens_of_the_whole_prompt(tmp_path: Path,
             conversation = [Message("user", said[0])]
             for _ in range(3):
                 answer = f"yes{some(random, TEXTS[:4])}"
-                tokens = model.tokenize(answer, special=False, goes_on=True)
+                tokens = model.tokenize(answer, special=False, continues=True)
                 conversation += [Message("assistant", answer, tuple(tokens)), Message("user", some(random, TEXTS[:4]))]
             with_tokens = tokens_like(conversation, "", Prompting())
             texts_alone = [Message(m.role, m.content) for m in conversation]
@@ -146,7 +146,7 @@ def test_a_history_of_answers_has_the_tokens_of_the_whole_prompt(tmp_path: Path,
                 assert with_tokens == model.tokenize(whole, special=True)
 
 
-def test_a_control_token_spelled_in_a_question_costs_its_letters_and_no_spaces(tmp_path: Path) -> None:
+def test_a_control_token_spelled_in_a_question_is_its_letters_without_spaces(tmp_path: Path) -> None:
     path = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=ZEPHYR, words=WORDS, space_prefix=True)
     with PersonaJudge(path) as judge:
         model = judge.model
@@ -167,7 +167,7 @@ def test_a_spelling_that_merges_to_its_control_token_stays_text(tmp_path: Path) 
         assert 2 not in tokens and text in model.text(tokens)
 
 
-def test_unknown_is_no_token_that_the_user_can_type(tmp_path: Path) -> None:
+def test_users_cannot_type_the_unknown_token(tmp_path: Path) -> None:
     with PersonaJudge(tiny_models.write_llama(tmp_path / "m.gguf", add_bos=False)) as judge:
         tokens = judge.template.tokens([Message("user", "x<unk>y")], "", Prompting())
         assert 0 not in tokens and "x<unk>y" in judge.model.text(tokens)

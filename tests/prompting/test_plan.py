@@ -1,4 +1,4 @@
-"""Who takes part: the views of every mode, their strengths, and what cannot be had together."""
+"""The views of every mode, their strengths, and settings that exclude each other."""
 
 from __future__ import annotations
 
@@ -17,51 +17,51 @@ from pjlocal.request import Request, deal, in_turn
 from pjlocal.settings import Generation
 
 
-def cast(*prefer: str, **generation: Any):
+def roles_of(*prefer: str, **generation: Any):
     return make_roles(Request(deal(prefer), Generation(**generation)))
 
 
 def test_two_preferences_at_strength_1_need_no_neutral_view() -> None:
-    made = cast("vivid", "formal")
-    assert (made.mode, made.n_speakers, made.neutral) == ("judge", 2, None)
-    assert made.prefixes == [PRESETS["vivid"], PRESETS["formal"]]
-    assert made.weights == {"a": Weight(0, 1.0), "b": Weight(1, 1.0)}
+    roles = roles_of("vivid", "formal")
+    assert (roles.mode, roles.n_speakers, roles.neutral) == ("judge", 2, None)
+    assert roles.prefixes == [PRESETS["vivid"], PRESETS["formal"]]
+    assert roles.weights == {"a": Weight(0, 1.0), "b": Weight(1, 1.0)}
 
 
 def test_strengths_of_all_and_of_each_bring_a_neutral_view() -> None:
-    made = cast("vivid:2", "formal", strength="0.5")
-    assert made.weights == {"a": Weight(0, 2.0), "b": Weight(1, 0.5)}
-    assert made.prefixes[made.neutral] == "" and len(made.prefixes) == 3
-    assert cast("vivid:2e0", "formal").weights["a"] == Weight(0, 2.0)
-    assert cast("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
-    assert cast("vivid", "formal", mode="both").weights["b"] == Weight(1, 1.0, auto=True)
-    assert cast("vivid", "formal", mode="both", rule="mod").weights == {"a": Weight(0, 1.0), "b": Weight(1, 1.0)}
-    assert cast("vivid", "formal", mode="args").weights == {"a": Weight(0, 1.5), "b": Weight(1, 1.5)}
+    roles = roles_of("vivid:2", "formal", strength="0.5")
+    assert roles.weights == {"a": Weight(0, 2.0), "b": Weight(1, 0.5)}
+    assert roles.prefixes[roles.neutral] == "" and len(roles.prefixes) == 3
+    assert roles_of("vivid:2e0", "formal").weights["a"] == Weight(0, 2.0)
+    assert roles_of("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
+    assert roles_of("vivid", "formal", mode="both").weights["b"] == Weight(1, 1.0, auto=True)
+    assert roles_of("vivid", "formal", mode="both", rule="mod").weights == {"a": Weight(0, 1.0), "b": Weight(1, 1.0)}
+    assert roles_of("vivid", "formal", mode="args").weights == {"a": Weight(0, 1.5), "b": Weight(1, 1.5)}
 
 
 def test_a_view_without_a_preference_is_the_neutral_one() -> None:
-    made = cast("vivid", strength="2")
-    assert made.prefixes == [PRESETS["vivid"], ""] and made.neutral == 1
+    roles = roles_of("vivid", strength="2")
+    assert roles.prefixes == [PRESETS["vivid"], ""] and roles.neutral == 1
 
 
-def test_what_is_avoided_is_a_view_that_never_speaks() -> None:
-    made = cast("vivid", "formal", avoid=("humorous:2", "Use long words"))
-    assert made.n_speakers == 2 and made.prefixes[2:4] == [PRESETS["humorous"], "Use long words"]
-    assert (made.weights["avoid 1"], made.weights["avoid 2"]) == (Weight(2, -2.0), Weight(3, -1.0))
-    assert made.neutral == 4
+def test_an_avoided_preference_is_a_view_that_writes_no_tokens() -> None:
+    roles = roles_of("vivid", "formal", avoid=("humorous:2", "Use long words"))
+    assert roles.n_speakers == 2 and roles.prefixes[2:4] == [PRESETS["humorous"], "Use long words"]
+    assert (roles.weights["avoid 1"], roles.weights["avoid 2"]) == (Weight(2, -2.0), Weight(3, -1.0))
+    assert roles.neutral == 4
 
 
 def test_a_panel_has_a_view_for_each_preference_in_the_order_in_which_they_were_given() -> None:
     wishes = ["vivid", "formal", "concise", "simple"]
-    made = cast(*wishes, panel=True)
-    assert made.preferences == {name: [wish] for name, wish in zip("abcd", wishes, strict=True)}
-    assert made.n_speakers == 4 and in_turn(deal(wishes)) == wishes
-    assert cast(*wishes, panel=True, mode="prompt").n_speakers == 1
+    roles = roles_of(*wishes, panel=True)
+    assert roles.preferences == {name: [wish] for name, wish in zip("abcd", wishes, strict=True)}
+    assert roles.n_speakers == 4 and in_turn(deal(wishes)) == wishes
+    assert roles_of(*wishes, panel=True, mode="prompt").n_speakers == 1
 
 
 @pytest.mark.parametrize("rule", ["mod", "mixture", "overlap"])
 def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
-    assert cast("vivid", "formal", mode="both", rule=rule).neutral is None
+    assert roles_of("vivid", "formal", mode="both", rule=rule).neutral is None
 
 
 @pytest.mark.parametrize(
@@ -109,9 +109,9 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
         ),
     ],
 )
-def test_what_cannot_be_had_together_is_told_in_a_line(prefer, generation, says: str) -> None:
+def test_settings_that_exclude_each_other_give_an_error(prefer, generation, says: str) -> None:
     with pytest.raises(UsageError, match="^" + re.escape(says)) as error:
-        cast(*prefer, **generation)
+        roles_of(*prefer, **generation)
     assert "\n" not in str(error.value)
 
 
@@ -131,13 +131,13 @@ def test_strengths_and_floors_have_limits(values, says: str) -> None:
 
 
 def test_strengths_that_are_the_same_number_are_the_same() -> None:
-    cast = make_roles(Request((("vivid:1",), ("creative",)), Generation(mode="prompt")))
-    assert cast.neutral is None
+    roles = make_roles(Request((("vivid:1",), ("creative",)), Generation(mode="prompt")))
+    assert roles.neutral is None
     with pytest.raises(UsageError, match=r"give all of them the same$"):
         make_roles(Request((("vivid:2",), ("creative",)), Generation(mode="prompt", panel=True)))
 
 
-def test_what_changes_nothing_is_told_once(tiny, tmp_path, caplog) -> None:
+def test_settings_without_effect_give_one_warning(tiny, tmp_path, caplog) -> None:
     lora = (str(write_lora(tmp_path / "pirate.gguf")),)
     with PersonaJudge(tiny("llama"), prefer=["vivid:2"]) as judge:
         for settings, told in (

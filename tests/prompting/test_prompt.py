@@ -31,7 +31,7 @@ def model(tmp_path: Path, template: str | None, **options: object) -> Path:
     return tiny_models.write_llama(tmp_path / "model.gguf", chat_template=template, **options)
 
 
-def test_the_preference_stands_behind_the_question(tmp_path: Path) -> None:
+def test_placement_question_puts_the_preference_after_the_question(tmp_path: Path) -> None:
     path = model(tmp_path, CHATML, add_bos=False)
     text, _ = prompt(path, system="SYS", placement=Prompting().placement)
     assert text == (
@@ -39,14 +39,14 @@ def test_the_preference_stands_behind_the_question(tmp_path: Path) -> None:
     )
 
 
-def test_or_in_the_system_message_behind_the_shared_system_text(tmp_path: Path) -> None:
+def test_placement_system_puts_the_preference_after_the_system_text(tmp_path: Path) -> None:
     text, _ = prompt(model(tmp_path, CHATML, add_bos=False), system="SYS")
     assert text == (
         "<|im_start|>system\nSYS\n\nPREF<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
     )
 
 
-def test_or_in_a_user_turn_of_its_own_with_an_empty_answer(tmp_path: Path) -> None:
+def test_placement_user_turn_uses_a_turn_with_an_empty_answer(tmp_path: Path) -> None:
     text, _ = prompt(model(tmp_path, CHATML, add_bos=False), placement="user-turn")
     assert text == (
         "<|im_start|>user\nPREF<|im_end|>\n<|im_start|>assistant\n<|im_end|>\n"
@@ -75,7 +75,7 @@ def test_a_model_without_a_template_gets_a_plain_dialogue(tmp_path: Path) -> Non
     assert text.strip() == "PREF\n\nUser: Hello\n\nAssistant:"
 
 
-def test_a_broken_template_is_said_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_template_is_reported_and_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     text, _ = prompt(model(tmp_path, BROKEN, add_bos=False))
     assert text.strip().endswith("User: Hello\n\nAssistant:")
     assert "chat template is broken" in caplog.text

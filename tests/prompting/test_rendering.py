@@ -1,4 +1,4 @@
-"""What is said reaches the prompt, or the failure is told: templates of many kinds, and what they refuse."""
+"""Messages reach the prompt, or an error says that they do not, with templates of many kinds."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_model_with_parts_answers(tmp_path: Path, pjlocal) -> None:
 # What does not reach the prompt.
 
 
-def test_a_question_that_does_not_reach_the_prompt_fails_in_a_line(tmp_path: Path, pjlocal) -> None:
+def test_a_question_that_does_not_reach_the_prompt_gives_an_error(tmp_path: Path, pjlocal) -> None:
     path = tiny_models.write_llama(tmp_path / "model.gguf", chat_template=NOTHING)
     result = pjlocal("run", "-m", path, "Hello")
     assert (result.returncode, result.stdout) == (1, "")
@@ -99,13 +99,13 @@ def test_a_question_that_does_not_reach_the_prompt_fails_in_a_line(tmp_path: Pat
     )
 
 
-def test_so_does_one_before_it(read) -> None:
+def test_an_earlier_question_that_does_not_reach_the_prompt_gives_an_error_too(read) -> None:
     assert read(LAST_ALONE, "Why?") == "Why?"
     with pytest.raises(ModelError, match="leaves out earlier questions: begin a new chat"):
         read(LAST_ALONE, "Why?", "So.", "Why?")
 
 
-def test_answers_that_do_not_reach_it_are_told_of_once(read, caplog) -> None:
+def test_answers_missing_from_the_prompt_are_reported_once(read, caplog) -> None:
     text = read(NO_ANSWERS, "Why?", "So.", "And?", turns=3)
     assert text == chatml(("user", "Why?"), ("assistant", ""), ("user", "And?"))
     assert [record.message for record in caplog.records] == [
@@ -115,7 +115,7 @@ def test_answers_that_do_not_reach_it_are_told_of_once(read, caplog) -> None:
 
 @pytest.mark.parametrize("template", [TO_JSON, ESCAPES, CHATML.replace("['content']", "['content'] | upper")])
 @pytest.mark.parametrize("question", ['Say "so" & <b>', "two\nlines", "</s> and <|im_end|>", "  white  "])
-def test_a_template_may_escape_what_is_said(read, caplog, template: str, question: str) -> None:
+def test_a_template_may_escape_messages(read, caplog, template: str, question: str) -> None:
     text = read(template, question, 'I "say" <i>', question)
     assert not caplog.records
     assert "\ue000" not in text and ("SAY" if "upper" in template else "say") in text
@@ -175,7 +175,7 @@ def test_a_preference_in_a_user_turn_stands_before_the_message_where_empty_answe
     assert "refuses empty answers: --placement user-turn puts the preference at the start" in record.message
 
 
-def test_elsewhere_it_has_its_turn_whatever_was_not_answered(read, caplog) -> None:
+def test_a_preference_has_its_turn_despite_unanswered_questions(read, caplog) -> None:
     text = read(CHATML, "Why?", "", "And?", preference="PREF", placement="user-turn")
     assert text == chatml(("user", "PREF"), ("assistant", ""), ("user", "Why?\n\nAnd?"))
     assert not caplog.records
@@ -185,7 +185,7 @@ def test_elsewhere_it_has_its_turn_whatever_was_not_answered(read, caplog) -> No
 
 
 @pytest.mark.parametrize("template", [CHATML, THINKING_ALOUD, None])
-def test_a_switch_for_thinking_that_a_model_does_not_have_is_told_of_once(read, caplog, template: str | None) -> None:
+def test_a_missing_switch_for_thinking_is_reported_once(read, caplog, template: str | None) -> None:
     caplog.set_level(logging.WARNING)
     read(template, "Why?", think="off", turns=3)
     assert [record.message for record in caplog.records] == [
@@ -193,7 +193,7 @@ def test_a_switch_for_thinking_that_a_model_does_not_have_is_told_of_once(read, 
     ]
 
 
-def test_where_there_is_one_or_nothing_was_asked_nothing_is_told(read, caplog) -> None:
+def test_a_switch_for_thinking_that_works_or_is_not_used_is_not_reported(read, caplog) -> None:
     assert read(SWITCH, "Why?", think="off").endswith("<think></think>")
     assert not read(SWITCH, "Why?", think="on").endswith("<think></think>")
     read(CHATML, "Why?")
@@ -201,7 +201,7 @@ def test_where_there_is_one_or_nothing_was_asked_nothing_is_told(read, caplog) -
 
 
 @pytest.mark.slow
-def test_the_command_line_tells_of_it(tmp_path: Path, pjlocal) -> None:
+def test_the_command_line_reports_a_missing_switch_for_thinking(tmp_path: Path, pjlocal) -> None:
     path = tiny_models.write_llama(tmp_path / "model.gguf")
     note = "pjlocal: think off: this model's chat template has no switch for thinking\n"
     one = ("-m", path, "--regex", "a")

@@ -1,4 +1,4 @@
-"""What a model thinks is told apart from what it answers, however its tokens are cut."""
+"""The thinking is separated from the answer, however the text is split into tokens."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ def marked(tokens: Sequence[str], opened: Marks | None = None, may_begin: bool =
     return [Token(*pair) for pair in zip(tokens, flags, strict=True)]
 
 
-def told_apart(*tokens: str, opened: Marks | None = None) -> tuple[str, str]:
-    """What is thought and what is answered of the tokens, with all their marks."""
+def separated(*tokens: str, opened: Marks | None = None) -> tuple[str, str]:
+    """The thinking and the answer in the tokens, with all marks."""
     found = marked(tokens, opened)
     thought, answer = ("".join(token.text for token in found if token.thought is which) for which in (True, False))
     assert thought + answer == "".join(tokens), "nothing is lost, and the order stays"
@@ -48,15 +48,15 @@ def told_apart(*tokens: str, opened: Marks | None = None) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("marks", MARKS, ids=lambda marks: marks.open)
-def test_what_stands_between_the_marks_is_thought_however_they_are_split(marks: Marks) -> None:
+def test_text_between_the_marks_is_thinking_however_it_is_split(marks: Marks) -> None:
     mark, end = marks.open, marks.close
     thought, answer = f"{mark}Hm, <b> </b>.\n{end}", "Yes <think> so."
-    assert told_apart(*thought, *answer) == (thought, answer)
-    assert told_apart(mark, "Hm, <b> </b>.\n", end, answer) == (thought, answer)
+    assert separated(*thought, *answer) == (thought, answer)
+    assert separated(mark, "Hm, <b> </b>.\n", end, answer) == (thought, answer)
     for cut in range(1, len(mark)):
-        assert told_apart(mark[:cut], f"{mark[cut:]}Hm, <b> </b>.\n{end[:cut]}", end[cut:], answer) == (thought, answer)
-    assert told_apart("\n", " ", thought, answer) == (f"\n {thought}", answer), "white space before it"
-    assert told_apart(thought, "\n", "\n", answer, "\n") == (f"{thought}\n\n", f"{answer}\n"), "and behind it"
+        assert separated(mark[:cut], f"{mark[cut:]}Hm, <b> </b>.\n{end[:cut]}", end[cut:], answer) == (thought, answer)
+    assert separated("\n", " ", thought, answer) == (f"\n {thought}", answer), "white space before it"
+    assert separated(thought, "\n", "\n", answer, "\n") == (f"{thought}\n\n", f"{answer}\n"), "and behind it"
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5, 7, 1000])
@@ -89,49 +89,49 @@ def test_the_texts_come_without_marks_as_soon_as_they_are_known(marks: Marks, n:
         ("", "", "What <|channel|>final<|message|> means"),
     ],
 )  # fmt: skip
-def test_the_answer_begins_behind_every_channel_but_the_final_one(thought: str, thinking: str, answer: str) -> None:
-    assert told_apart(*(thought + answer)) == (thought, answer)
+def test_the_answer_begins_after_all_channels_before_the_final_one(thought: str, thinking: str, answer: str) -> None:
+    assert separated(*(thought + answer)) == (thought, answer)
     assert answer_start(thought + answer) == len(thought)
     for n in (1, 2, 3, 4, 5, 11, 1000):
         text = thought + answer
         assert split(marked([text[at : at + n] for at in range(0, len(text), n)])) == (thinking, answer)
 
 
-def test_a_token_that_ends_the_thought_belongs_to_it_and_what_it_says_to_the_answer() -> None:
-    assert told_apart("<think>", "Hm", ".</think>\n\n", "Yes.") == ("<think>Hm.</think>\n\n", "Yes.")
+def test_a_token_that_ends_thinking_belongs_to_it_and_its_text_to_the_answer() -> None:
+    assert separated("<think>", "Hm", ".</think>\n\n", "Yes.") == ("<think>Hm.</think>\n\n", "Yes.")
     assert split(marked(["<think>", "Hm", ".</think>\n\nYe", "s."])) == ("Hm.", "Yes.")
     assert split(marked(["<think>", "Hm", ".</think>\n\nYes."])) == ("Hm.", "Yes.")
 
 
-def test_the_prompt_may_have_opened_the_thought() -> None:
+def test_the_prompt_may_have_opened_thinking() -> None:
     think, magistral = opened_by("<|im_start|>assistant\n<think>\n"), opened_by("...[THINK]")
     assert think and think.open == "<think>" and magistral and magistral.open == "[THINK]"
     assert not opened_by("<think>\n\n</think>\n\n") and not opened_by("assistant\n")
-    assert told_apart("Hm", ".", "</", "think", ">", "Yes.", opened=think) == ("Hm.</think>", "Yes.")
-    assert told_apart("Hm </think>", "[/THINK]", "Yes.", opened=magistral) == ("Hm </think>[/THINK]", "Yes.")
-    assert told_apart("<think>", "Hm", "</think>", "Yes.", opened=think)[1] == "Yes."
+    assert separated("Hm", ".", "</", "think", ">", "Yes.", opened=think) == ("Hm.</think>", "Yes.")
+    assert separated("Hm </think>", "[/THINK]", "Yes.", opened=magistral) == ("Hm </think>[/THINK]", "Yes.")
+    assert separated("<think>", "Hm", "</think>", "Yes.", opened=think)[1] == "Yes."
     assert split(marked(["<think>", "Hm", "</think>", "Yes."], think)) == ("Hm", "Yes.")
 
 
 @pytest.mark.parametrize("answer", ["Yes.", "<b>Yes</b>", "<thin ice", "", "  ", "a <think>b</think>", "<thi"])
-def test_an_answer_without_thought_is_an_answer(answer: str) -> None:
-    assert told_apart(*answer) == ("", answer)
-    assert told_apart(answer) == ("", answer)
+def test_an_answer_without_thinking_is_an_answer(answer: str) -> None:
+    assert separated(*answer) == ("", answer)
+    assert separated(answer) == ("", answer)
     assert split(marked([*answer])) == ("", answer)
 
 
-def test_a_text_that_goes_on_has_no_thought_unless_the_prompt_opens_one() -> None:
+def test_a_completion_has_no_thinking_unless_its_prompt_opens_it() -> None:
     assert not any(token.thought for token in marked(["<think>", "Hm"], may_begin=False))
     assert all(token.thought for token in marked(["Hm", "."], MARKS[0], may_begin=False))
 
 
-def test_a_thought_that_is_never_finished_is_a_thought() -> None:
-    assert told_apart("<think>", "Hm, ", "or", " </thin") == ("<think>Hm, or </thin", "")
-    assert told_apart("Hm", opened=MARKS[0]) == ("Hm", "")
+def test_unfinished_thinking_is_thinking() -> None:
+    assert separated("<think>", "Hm, ", "or", " </thin") == ("<think>Hm, or </thin", "")
+    assert separated("Hm", opened=MARKS[0]) == ("Hm", "")
     assert split(marked(["<think>", "Hm, or", " </thin"])) == ("Hm, or </thin", "")
 
 
-def test_marks_of_others_are_quotations_where_the_prompt_opened_the_thought() -> None:
+def test_marks_of_other_families_are_text_if_the_prompt_opened_thinking() -> None:
     tokens = marked(["Not ", "[/THINK]", " or ", "</thinking>", ".", "</think>", "\n\n", "Yes"], MARKS[0])
     assert split(tokens) == ("Not [/THINK] or </thinking>.", "Yes")
     texts = ThinkingText()
@@ -145,7 +145,7 @@ def test_only_what_may_become_a_mark_is_held_back() -> None:
         assert thinking.is_thought is known
 
 
-def test_thoughts_in_texts_that_do_not_say_so_are_found() -> None:
+def test_thinking_in_unmarked_texts_is_found() -> None:
     assert find_thoughts(["<thi", "nk>", "Hm", "</think>", "\n", "Yes"]) == [True] * 5 + [False]
     assert find_thoughts(["Hm", "</think>", "Yes"]) == [True, True, False]
     assert find_thoughts(["Yes, ", "<think>", "</think>"]) == [False] * 3

@@ -39,7 +39,7 @@ _THINKS = ["<think>", "\nHm,", " <b>", ".\n", "</think>", "\n\n", "Yes"]
         ("stderr", 3, "", "Hm, <b>\n"),
     ],
 )
-def test_a_pipe_gets_the_answer_alone_or_the_thoughts_too(capsys, thoughts, n_shown: int, out: str, err: str) -> None:
+def test_a_pipe_gets_only_the_answer_or_the_thinking_too(capsys, thoughts, n_shown: int, out: str, err: str) -> None:
     with Display(sys.stdout, thoughts) as display:
         for n, text in enumerate(_THINKS[:n_shown]):
             display.show(plain_event(n, text, thought=text != "Yes"))

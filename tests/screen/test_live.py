@@ -106,7 +106,7 @@ def test_the_status_line_has_a_row_of_its_own_while_an_answer_streams(monkeypatc
     assert without_spaces(screen.text) == without_spaces(text)
 
 
-def test_thoughts_that_are_not_shown_are_counted_in_one_row_while_they_come(monkeypatch) -> None:
+def test_hidden_thinking_is_counted_in_one_row(monkeypatch) -> None:
     monkeypatch.setattr(live, "_REDRAW_S", 0)
     monkeypatch.setattr(live, "_REDRAW_SHARE", 1e9)
     screen = Screen(40, 30, lambda reply: None)

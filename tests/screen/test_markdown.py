@@ -64,12 +64,12 @@ def printed(width: int, *renderables: RenderableType) -> str:
         ("| a | b |\n|---|---|\n| 1 | 2 | 3 |", "a  b\n────────\n1  2 | 3"),
     ],
 )
-def test_what_is_written_is_what_is_shown(text: str, expected: str) -> None:
+def test_plain_text_is_shown_unchanged(text: str, expected: str) -> None:
     lines = [line.rstrip() for line in shown(text).rstrip("\n").split("\n")]
     assert [re.sub(" {2,}", "  ", line) if "|" in text else line for line in lines] == expected.split("\n")
 
 
-def test_a_text_above_a_rule_is_no_title() -> None:
+def test_text_above_a_rule_is_not_a_title() -> None:
     assert shown("text\n---\nmore", 20) == f"text\n\n{'-' * 20}\n\nmore\n"
 
 
@@ -145,7 +145,7 @@ def test_a_long_line_of_code_is_whole_where_it_stays_and_folded_in_a_panel(text:
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
 @pytest.mark.parametrize("flow", ["LineFlow", "MarkdownFlow"])
-def test_a_selection_of_code_or_of_an_address_has_no_line_ends_that_are_not_in_it(environment, tmp_path, flow) -> None:
+def test_copied_code_and_addresses_have_no_additional_line_ends(environment, tmp_path, flow) -> None:
     code = f"""
 from rich.console import Console, Group
 from rich.text import Text

@@ -1,4 +1,4 @@
-"""Colours say who wrote a token, or which preference pulled it in and how hard; without colours, other styles do."""
+"""Colours show the writer of a token, or the preference that pushed it; without colours, other styles do."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOKEN = TokenEvent(0, 7, "x", "accepted", 0, "a", 0.5, 0.5, 1.0, judge="b")
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_every_view_of_a_panel_has_a_style_of_its_own_and_more_than_there_are_begin_anew(no_color: bool) -> None:
+def test_every_view_of_a_panel_has_its_own_style_and_styles_repeat_after_the_last(no_color: bool) -> None:
     styles = [blame_style(replace(TOKEN, draft=name), no_color) for name in "abcdefgh"]
     assert len(set(styles)) == 8
     assert blame_style(replace(TOKEN, draft="z"), no_color) in {
@@ -23,7 +23,7 @@ def test_every_view_of_a_panel_has_a_style_of_its_own_and_more_than_there_are_be
     }
 
 
-def test_what_all_agreed_on_has_no_views_colour() -> None:
+def test_tokens_that_all_views_agree_on_have_no_views_colour() -> None:
     both = replace(TOKEN, kind="resampled", judge=None)
     assert blame_style(both) == blame_style(both, no_color=True) == "underline"
     assert blame({"a": ["vivid"], "b": []}, "both").legend.plain == (
@@ -49,7 +49,7 @@ def test_the_hardest_pull_gives_a_token_its_colour_and_its_strength(pushes, styl
     assert push_style(event) == style and push_style(event, no_color=True) == no_color
 
 
-def test_the_push_view_says_what_its_colours_mean_or_that_there_are_no_pushes() -> None:
+def test_the_push_view_explains_its_colours_or_says_that_there_are_no_pushes() -> None:
     line = push({"a": ["vivid"], "b": ["two words"]}, ["a", "b", "avoid 1"]).legend.plain
     assert line == "a: vivid  b: two words  avoid 1  more probable by it: ×1.1 ×2 ×10"
     nothing = push({"a": ["vivid"]}, [])

@@ -86,7 +86,7 @@ def saved(there: Path) -> Callable[[], Session]:
 
 
 @pytest.mark.slow
-def test_run_prints_and_traces_what_it_does_without_the_server(
+def test_run_has_the_same_output_and_trace_with_and_without_the_server(
     pjlocal: Run, served: Served, model: Path, tmp_path: Path
 ) -> None:
     options = ("run", "hello", "-p", "vivid", "-p", "creative", "--seed", "3", "-n", "30", "--json", "--trace")
@@ -125,9 +125,7 @@ def test_presets_and_the_url_come_from_this_machines_configuration(
         (("--server", "URL/nowhere"), "unknown path"),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_line(
-    pjlocal: Run, served: Served, options: tuple[str, ...], told: str
-) -> None:
+def test_errors_are_one_clear_line(pjlocal: Run, served: Served, options: tuple[str, ...], told: str) -> None:
     made = pjlocal("run", "hello", *(option.replace("URL", served.url) for option in options))
     assert made.returncode in (1, 2) and made.stdout == ""
     assert told in one_line(made.stderr)
@@ -170,7 +168,7 @@ def stranger(status: int, body: bytes) -> Iterator[str]:
         (200, b'{"chats": [1], "name": "another"}'),
     ],
 )
-def test_a_server_that_is_not_pjlocals_is_named_in_one_line_by_every_command(
+def test_every_command_reports_a_foreign_server_in_one_line(
     environment: dict[str, str], tmp_path: Path, status: int, body: bytes
 ) -> None:
     with stranger(status, body) as url:
@@ -180,7 +178,7 @@ def test_a_server_that_is_not_pjlocals_is_named_in_one_line_by_every_command(
             assert f"the server at {url} is not a pjlocal server of this version" in one_line(complained.decode())
 
 
-def test_a_model_that_is_gone_there_is_not_said_to_be_missing_here(
+def test_a_model_missing_on_the_server_is_not_reported_as_missing_here(
     model: Path, server_environment: dict[str, str], pjlocal: Run, tmp_path: Path
 ) -> None:
     path = tmp_path / "theirs.gguf"
@@ -214,7 +212,9 @@ def test_ctrl_c_stops_the_answer_there(served: Served, here: dict[str, str]) -> 
 
 
 @pytest.mark.slow
-def test_a_chat_is_kept_there_and_goes_on_there(chat: Run, saved: Callable[[], Session], here: dict[str, str]) -> None:
+def test_a_chat_is_saved_and_continued_on_the_server(
+    chat: Run, saved: Callable[[], Session], here: dict[str, str]
+) -> None:
     made = chat("One.", "Two.", options=("-p", "vivid"))
     assert made.returncode == 0
     session = saved()
@@ -234,14 +234,14 @@ def _shown(text: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_named_chat_keeps_its_name_there(chat: Run, saved: Callable[[], Session]) -> None:
+def test_a_named_chat_keeps_its_name_on_the_server(chat: Run, saved: Callable[[], Session]) -> None:
     for question in ("hello", "again"):
         assert chat(question, options=("--session", "my trip")).returncode == 0
     assert saved().title == "my trip" and [turn.question for turn in saved().turns] == ["hello", "again"]
 
 
 @pytest.mark.slow
-def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Session], tmp_path: Path) -> None:
+def test_commands_change_the_chat_on_the_server(chat: Run, saved: Callable[[], Session], tmp_path: Path) -> None:
     exported = tmp_path / "chat.json"
     made = chat(
         "/title Named before", "One.", "Two.", "/regen", "Three.", "/undo", "/compare", "/set temperature 0.5",
@@ -259,7 +259,9 @@ def test_what_commands_change_is_changed_there(chat: Run, saved: Callable[[], Se
 
 
 @pytest.mark.slow
-def test_drafts_forks_and_other_tokens_are_kept_there(chat: Run, saved: Callable[[], Session], there: Path) -> None:
+def test_drafts_forks_and_chosen_tokens_are_saved_on_the_server(
+    chat: Run, saved: Callable[[], Session], there: Path
+) -> None:
     lines = ("One.", "/regen", "/compare", "/drafts", "/drafts 1", "/take both", "/why 1", '/why 1 " so"', "/why 0 So")
     made = chat(*lines, options=("-p", "vivid", "-p", "concise"))
     assert made.returncode == 0, made.stderr
@@ -282,7 +284,9 @@ def test_drafts_forks_and_other_tokens_are_kept_there(chat: Run, saved: Callable
 
 
 @pytest.mark.slow
-def test_what_the_server_refuses_changes_nothing_and_the_chat_goes_on(chat: Run, saved: Callable[[], Session]) -> None:
+def test_a_refusal_by_the_server_changes_nothing_and_the_chat_continues(
+    chat: Run, saved: Callable[[], Session]
+) -> None:
     made = chat("One.", "word " * 40_000, "/set regex (", "/model other", "Two.")
     assert "the prompt is" in made.stderr and "the regular expression" in made.stderr and "one model" in made.stderr
     assert [turn.question for turn in saved().turns] == ["One.", "Two."]
@@ -296,7 +300,7 @@ def test_a_chat_that_is_not_saved_is_saved_nowhere(chat: Run, there: Path) -> No
 
 
 @pytest.mark.slow
-def test_a_chat_that_went_on_elsewhere_is_not_gone_on_with_unseen(
+def test_a_chat_changed_elsewhere_is_not_continued_unseen(
     chat: Run, saved: Callable[[], Session], here: dict[str, str], served: Served
 ) -> None:
     chat("One.")
@@ -340,7 +344,7 @@ def test_sessions_are_those_of_the_server(chat: Run, pjlocal: Run, served: Serve
 
 
 @pytest.mark.slow
-def test_a_server_that_ends_leaves_the_chat_with_a_line(
+def test_a_chat_reports_the_end_of_its_server_in_one_line(
     model: Path, server_environment: dict[str, str], here: dict[str, str]
 ) -> None:
     with serving(model, server_environment | {"PJLOCAL_CONFIG": "/dev/null"}, *BIG) as dying:
@@ -361,7 +365,9 @@ def test_a_server_that_ends_leaves_the_chat_with_a_line(
 
 
 @pytest.mark.slow
-def test_an_evaluation_has_its_answers_written_there(pjlocal: Run, served: Served, model: Path, tmp_path: Path) -> None:
+def test_an_evaluations_answers_are_written_by_the_server(
+    pjlocal: Run, served: Served, model: Path, tmp_path: Path
+) -> None:
     options = ("eval", "run", "quick", "--limit", "2", "--max-tokens", "6", "--no-reward", "--parallel", "4")
     made = pjlocal(*options, "--server", served.url, "--out", str(tmp_path / "there"))
     assert made.returncode == 0, made.stderr

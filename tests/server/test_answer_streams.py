@@ -86,7 +86,7 @@ def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
             assert no_times(Result.from_whole(end["result"]).as_dict()) == no_times(expected.result.as_dict())
 
 
-def test_a_conversation_goes_on_with_the_tokens_of_its_answers_and_what_does_not_fit_leaves(served: Served) -> None:
+def test_a_conversation_keeps_its_answers_tokens_and_drops_turns_that_do_not_fit(served: Served) -> None:
     request = make_request(["vivid"], max_tokens=5)
     said: list[dict[str, Any]] = [{"role": "user", "content": "hello"}]
     _, *tokens, end = ask(served.http, body(request) | {"messages": said})
@@ -104,7 +104,7 @@ def test_a_conversation_goes_on_with_the_tokens_of_its_answers_and_what_does_not
     assert "too long" in error["error"] and error["status"] == 2 and "--ctx" in error["error"]
 
 
-def test_what_is_stopped_ends_with_a_result_and_a_client_that_hangs_up_frees_its_place(big: Served) -> None:
+def test_a_stopped_answer_has_a_result_and_a_disconnected_client_frees_its_place(big: Served) -> None:
     endless = body(make_request(["vivid"], max_tokens=30_000))
     with big.http.stream("POST", "/api/answers", json=endless) as reply:
         lines = streamed(reply.iter_lines())
@@ -181,7 +181,7 @@ def test_an_answer_that_waits_says_that_it_is_alive_and_a_full_queue_refuses_it(
         assert next(waiting.iter_lines()) == ": alive"
 
 
-def test_the_model_and_a_request_are_told_of_without_an_answer(served: Served, by_socket: httpx2.Client) -> None:
+def test_the_model_and_a_request_are_described_without_an_answer(served: Served, by_socket: httpx2.Client) -> None:
     about = by_socket.get("/api/model").json()
     assert about["name"] == "llama" and about["context_limit"] == 512
     assert Request().restore(about["request"]) == Request()
@@ -214,7 +214,7 @@ WRONG: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
-def test_what_cannot_be_asked_is_refused_in_a_line(served: Served, by_socket: httpx2.Client, wrong: Any) -> None:
+def test_wrong_requests_are_refused_in_one_line(served: Served, by_socket: httpx2.Client, wrong: Any) -> None:
     reply = by_socket.post("/api/answers", json=wrong)
     if reply.status_code == 200:
         (error,) = streamed(reply.text.splitlines())
@@ -234,7 +234,7 @@ def test_the_page_sends_the_settings_that_it_sets(served: Served) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("n_threads", [1, 2])
 @pytest.mark.parametrize("kind", ["llama", "smollm2"])
-def test_a_run_has_the_same_bytes_by_a_server_however_many_threads_and_whatever_was_read_before(
+def test_a_server_gives_the_bytes_of_run_for_any_threads_and_cache(
     request: pytest.FixtureRequest,
     model: Path,
     server_environment: dict[str, str],

@@ -308,7 +308,7 @@ def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
         ("temprature", 0, "did you mean temperature"),
     ],
 )
-def test_what_would_change_the_answer_and_cannot_be_had_is_refused(
+def test_unsupported_fields_that_change_the_answer_are_refused(
     served: Served, name: str, value: Any, advice: str
 ) -> None:
     for path in (CHAT, COMPLETION):
@@ -405,12 +405,12 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
         ({"mode": "base", "prefer": ["vivid"]}, "which has no preference: give it one with judge_prefer"),
     ],
 )
-def test_a_setting_for_which_the_mode_has_no_use_is_refused(served: Served, own: dict[str, Any], says: str) -> None:
+def test_a_setting_without_effect_in_the_mode_is_refused(served: Served, own: dict[str, Any], says: str) -> None:
     assert says in refusal(served, pjlocal={"prefer": ["vivid", "creative"]} | own)
     assert text(served, pjlocal={"prefer": ["vivid", "creative"], "mode": own["mode"], "panel": False, "lam": 4})
 
 
-def test_a_chat_that_is_not_there_is_told_without_advice_for_a_terminal(served: Served) -> None:
+def test_a_missing_chat_is_reported_without_advice_for_a_terminal(served: Served) -> None:
     for reply in (send(served, ANSWER, chat={"question": "x", "id": 12345}), served.http.get("/api/chats/12345")):
         assert reply.status_code == 404 and "no saved chat" in reply.text
         assert not TERMINAL.search(reply.json()["error"]["message"])

@@ -1,4 +1,4 @@
-"""An answer whose logits are not numbers ends with an error, and those beside it and behind it are whole."""
+"""An answer with invalid logits ends with an error, and other answers are not affected."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from served import serving
 
 
-def test_one_answer_that_breaks_leaves_the_others_alone(
+def test_a_broken_answer_does_not_affect_the_others(
     tiny: Callable[[str], Path], server_environment: dict[str, str]
 ) -> None:
     with serving(tiny("broken_word"), server_environment, "-p", "vivid", "-p", "concise", "--mode", "both") as served:
@@ -29,7 +29,7 @@ def test_one_answer_that_breaks_leaves_the_others_alone(
         with ThreadPoolExecutor(4) as clients:
             replies = list(clients.map(ask, prompts))
         for reply in replies[1:3]:
-            assert reply[0] == 500 and reply[1].startswith("the model's logits are not numbers")
+            assert reply[0] == 500 and reply[1].startswith("the model computes invalid logits")
         assert [replies[0], replies[3], ask("hello")] == [before] * 3
         status, said = served.end()
         assert status == 0 and "Traceback" not in said

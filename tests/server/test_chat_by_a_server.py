@@ -82,7 +82,7 @@ def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -
         assert [event.p for event in there] == pytest.approx([event.p for event in here], rel=0.01)
 
 
-def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> None:
+def test_the_server_reads_only_new_tokens(served: Served, model: Path) -> None:
     with chatting(model, server=False) as chat:
         said(chat, LONG)
         lanes = chat.judge.decoder.lanes
@@ -96,7 +96,7 @@ def test_the_server_reads_no_more_than_is_new(served: Served, model: Path) -> No
         assert served.metric("pjlocal_tokens_fed_total") - before <= expected
 
 
-def test_one_that_is_stopped_leaves_the_next_one_as_it_is(served: Served, model: Path) -> None:
+def test_a_stopped_answer_does_not_change_the_next_one(served: Served, model: Path) -> None:
     answers = []
     for server in (True, False):
         with chatting(model, server, max_tokens=3000) as chat:
@@ -112,7 +112,7 @@ def test_one_that_is_stopped_leaves_the_next_one_as_it_is(served: Served, model:
     assert answers[0] == answers[1]
 
 
-def test_one_that_is_left_ends_on_the_server_and_the_chat_goes_on(served: Served, model: Path) -> None:
+def test_an_abandoned_answer_ends_on_the_server_and_the_chat_continues(served: Served, model: Path) -> None:
     with chatting(model, max_tokens=3000) as chat:
         writing = iter(chat.ask(LONG))
         next(writing)
@@ -122,7 +122,7 @@ def test_one_that_is_left_ends_on_the_server_and_the_chat_goes_on(served: Served
     when(lambda: served.metric("pjlocal_answers_now") == 0)
 
 
-def test_what_cannot_be_asked_is_told_and_nothing_changes(served: Served, model: Path) -> None:
+def test_a_refused_question_is_reported_and_changes_nothing(served: Served, model: Path) -> None:
     with chatting(model) as chat:
         said(chat, "One.")
         with pytest.raises(UsageError, match="nosuch"):
@@ -133,7 +133,7 @@ def test_what_cannot_be_asked_is_told_and_nothing_changes(served: Served, model:
 
 
 @pytest.mark.parametrize("change", [{"mode": "rewrite"}, {"avoid": ("@wish",)}])
-def test_what_no_server_writes_the_model_does_loaded_here(
+def test_answers_that_no_server_writes_come_from_the_model_loaded_here(
     served: Served, model: Path, change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -156,7 +156,7 @@ def test_what_no_server_writes_the_model_does_loaded_here(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
-def test_when_the_server_ends_what_was_said_is_kept_and_the_chat_goes_on(
+def test_when_the_server_ends_the_chat_keeps_its_turns_and_continues(
     model: Path, server_environment: dict[str, str], signum: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = ENGINE.replace(n_ctx=32768)
@@ -212,7 +212,7 @@ def test_an_adapter_that_is_not_there_is_refused_at_once(served: Served, model: 
 
 
 @pytest.mark.slow
-def test_ctrl_c_is_heeded_whatever_the_server_does(model: Path, server_environment: dict[str, str]) -> None:
+def test_ctrl_c_works_whatever_the_server_does(model: Path, server_environment: dict[str, str]) -> None:
     engine = ENGINE.replace(n_ctx=32768, n_batch=300)
     options = (*BIG, "--batch", "300")
     with (
@@ -231,7 +231,7 @@ def test_ctrl_c_is_heeded_whatever_the_server_does(model: Path, server_environme
 
 
 @pytest.mark.parametrize("server", [True, False])
-def test_where_the_views_live_is_told_of_a_servers_too(served: Served, model: Path, server: bool) -> None:
+def test_the_layouts_of_a_servers_views_are_known(served: Served, model: Path, server: bool) -> None:
     with chatting(model, server) as chat:
         assert chat.judge.layouts == {}
         said(chat, "One.")
@@ -257,7 +257,7 @@ def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_questio
 
 
 @pytest.mark.slow
-def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, server_environment: dict[str, str]) -> None:
+def test_a_restarted_server_continues_the_chat(model: Path, server_environment: dict[str, str]) -> None:
     engine = ENGINE.replace(n_batch=32)  # rounds alike, whatever is read together
     with chatting(model, server=False, engine=engine) as chat:
         expected = [said(chat, LONG), said(chat, "And then?")]
@@ -271,7 +271,7 @@ def test_a_server_that_was_started_anew_goes_on_with_the_chat(model: Path, serve
 
 
 @pytest.mark.slow
-def test_a_model_that_was_unloaded_meanwhile_is_loaded_again(model: Path, server_environment: dict[str, str]) -> None:
+def test_an_unloaded_model_is_loaded_again(model: Path, server_environment: dict[str, str]) -> None:
     options = ("--batch", "300", "--unload-after", "0.2")
     with (
         serving(model, server_environment, *options) as served,

@@ -60,7 +60,7 @@ def test_a_turn_is_saved_as_the_terminal_saves_it(served: Served, store: Store) 
     assert turn.statistics["usage"]["completion_tokens"] == 12
 
 
-def test_a_chat_goes_on_with_what_was_said_and_what_is_in_force_there(served: Served, store: Store) -> None:
+def test_a_chat_continues_with_its_turns_and_settings(served: Served, store: Store) -> None:
     settings = {"generation": {"max_tokens": 5, "mode": "plain"}, "sampling": {"temperature": 0.1}}
     session = saved(store, "From the terminal", a_turn("Hello", "Hi you"), settings=settings)
     _, _, result = ask(served, "And you?", session.id, {"draft_prefer": ["vivid"], "judge_prefer": []})
@@ -88,7 +88,7 @@ def test_a_terminal_sends_all_settings_and_these_are_those_of_the_chat(served: S
 
 
 @pytest.mark.slow
-def test_where_a_chat_no_longer_fits_its_oldest_exchanges_are_left_out(
+def test_the_oldest_exchanges_are_left_out_of_a_chat_that_does_not_fit(
     tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
     database = tmp_path / "chats.db"
@@ -113,7 +113,7 @@ def test_an_answer_that_is_asked_again_takes_the_place_of_the_last(served: Serve
     assert status == 400 and "load the chat again" in line
 
 
-def test_what_is_compared_is_saved_as_a_draft_and_has_the_seed_of_what_it_is_compared_with(served, store) -> None:
+def test_a_compared_answer_is_saved_as_a_draft_with_the_seed_of_the_original(served, store) -> None:
     head, _, result = ask(served, "Which?", settings={"seed": 8})
     chat, turn = head["chat"], head["turn"]
     same = ask(served, "Which?", chat, replacing=turn, keep=False)
@@ -125,7 +125,7 @@ def test_what_is_compared_is_saved_as_a_draft_and_has_the_seed_of_what_it_is_com
     assert store.load(chat).settings["generation"]["mode"] is None, "the next answer has the settings of the chat"
 
 
-def test_the_drafts_of_a_turn_are_told_and_another_is_put_in_force(served: Served, store: Store) -> None:
+def test_the_drafts_of_a_turn_are_listed_and_another_is_chosen(served: Served, store: Store) -> None:
     head, _, first = ask(served, "Who?", settings={"seed": 5})
     chat = head["chat"]
     again, _, second = ask(served, "Who?", chat, replacing=head["turn"], after=head["turn"])
@@ -263,7 +263,7 @@ def test_an_exported_chat_can_be_added(served: Served, store: Store) -> None:
 
 
 @pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "hung up"])
-def test_what_was_written_until_it_was_stopped_is_saved(served: Served, store: Store, stopped: bool) -> None:
+def test_the_text_of_a_stopped_answer_is_saved(served: Served, store: Store, stopped: bool) -> None:
     session = saved(store, "endless", settings=ENDLESS)
     with served.http.stream("POST", ANSWERS, json=body("hello", session.id)) as reply:
         events = streamed(reply.iter_lines())
@@ -320,14 +320,14 @@ WRONG: list[Any] = [
 
 
 @pytest.mark.parametrize("wrong", WRONG, ids=range(len(WRONG)))
-def test_what_cannot_be_asked_is_refused_in_a_line_and_leaves_nothing(served: Served, store: Store, wrong: Any) -> None:
+def test_a_refused_question_gets_one_line_and_saves_nothing(served: Served, store: Store, wrong: Any) -> None:
     before = store.summaries()
     status, _, line = refused(served, wrong)
     assert status in (200, 400) and line and "\n" not in line and "--" not in line
     assert store.summaries() == before
 
 
-def test_web_pages_of_others_read_no_chats_even_where_they_may_ask_for_answers(served: Served) -> None:
+def test_foreign_web_pages_cannot_read_chats_even_if_they_may_ask_for_answers(served: Served) -> None:
     evil = {"Origin": "https://evil.example"}
     assert served.http.get("/v1/models", headers=evil).status_code == 200
     assert served.http.get("/api/chats", headers=evil).status_code == 403
@@ -365,7 +365,7 @@ def test_a_chat_is_deleted_with_its_caches_as_the_terminal_deletes_it(
     assert session.id not in [summary.id for summary in store.summaries()] and not cache.exists()
 
 
-def test_of_a_chat_that_is_gone_a_line_says_so_whatever_is_wanted_of_it(served: Served, store: Store) -> None:
+def test_every_request_for_a_removed_chat_is_refused_in_one_line(served: Served, store: Store) -> None:
     session = saved(store, "gone", a_turn())
     store.remove(session.id)
     for path in (f"/api/chats/{session.id}", "/api/chats/999", "/api/chats/99999999999999999999999"):
@@ -385,7 +385,7 @@ def test_of_a_chat_that_is_gone_a_line_says_so_whatever_is_wanted_of_it(served: 
 @pytest.mark.parametrize(
     "number", ["9" * 5000, "9" * 19, "9" * 20, str(2**63), "-1", "0", "1.0", "x", "²", "١", "1e3", "%00"]
 )
-def test_a_number_that_no_chat_can_have_is_a_chat_that_there_is_not(served: Served, number: str) -> None:
+def test_an_impossible_chat_number_is_an_unknown_chat(served: Served, number: str) -> None:
     path = f"/api/chats/{number}"
     for reply in (
         served.http.get(path),
@@ -431,7 +431,7 @@ def test_a_chat_that_is_renamed_while_it_is_answered_keeps_its_new_title(served:
     assert store.load(session.id).title == "Endless indeed" and len(store.load(session.id).turns) == 1
 
 
-def test_what_was_said_elsewhere_is_seen_before_a_chat_goes_on(served: Served, store: Store) -> None:
+def test_turns_added_elsewhere_are_seen_before_a_chat_continues(served: Served, store: Store) -> None:
     session = saved(store, "two windows", settings=ENDLESS)
     short = {"max_tokens": 2, "ignore_end": False}
     with served.http.stream("POST", ANSWERS, json=body("first", session.id, after=0)) as reply:
@@ -472,7 +472,7 @@ def test_a_question_counts_from_when_it_is_accepted(served: Served, store: Store
     assert ask(served, "second", session.id, short, after=store.load(session.id).turns[-1].id)
 
 
-def test_a_question_that_finds_no_place_leaves_its_chat_free(served: Served, store: Store) -> None:
+def test_a_question_refused_for_lack_of_places_does_not_lock_its_chat(served: Served, store: Store) -> None:
     session = saved(store, "free", a_turn("Hello", "Hi you"))
     last = store.load(session.id).turns[-1].id
     assert "regular expression" in refused(served, body("first", session.id, {"regex": "("}, after=last))[2]

@@ -56,7 +56,7 @@ def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(sent: bytes) -> 
     assert talk(scenario) == b""
 
 
-def test_a_byte_now_and_then_makes_the_wait_no_longer() -> None:
+def test_single_bytes_do_not_extend_the_time_limit() -> None:
     async def scenario(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bytes:
         writer.write(HEAD + b"X: ")
         closed = asyncio.ensure_future(reader.read())

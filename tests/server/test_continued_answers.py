@@ -80,7 +80,7 @@ def test_what_cannot_be_continued_is_refused(served: Served, body: Any, field: s
     assert not re.search(r"--\w", error["message"])
 
 
-def test_a_text_that_goes_on_takes_no_beginning(served: Served) -> None:
+def test_a_completion_refuses_begin(served: Served) -> None:
     reply = served.http.post("/v1/completions", json={"prompt": "Once", "pjlocal": {"begin": "the cat"}})
     assert reply.status_code == 400 and "begin is for conversations" in reply.json()["error"]["message"]
 

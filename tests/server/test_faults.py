@@ -44,7 +44,7 @@ def n_errors(metrics: Metrics) -> int:
 
 
 @pytest.mark.slow
-def test_a_database_that_breaks_in_the_middle_of_an_answer_is_told_logged_and_counted(
+def test_a_database_that_breaks_during_an_answer_is_reported_logged_and_counted(
     tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
     database = tmp_path / "chats.db"
@@ -66,7 +66,7 @@ def test_a_database_that_breaks_in_the_middle_of_an_answer_is_told_logged_and_co
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_an_error_that_nobody_foresaw_is_logged_and_counted_before_and_in_a_response(
+def test_an_unexpected_error_is_logged_and_counted_before_and_in_a_response(
     metrics: Metrics, caplog: pytest.LogCaptureFixture, begun: bool
 ) -> None:
     sent: list[Any] = []
@@ -90,7 +90,7 @@ def test_an_error_that_nobody_foresaw_is_logged_and_counted_before_and_in_a_resp
 
 
 @pytest.mark.parametrize("begun", [False, True])
-def test_a_fault_in_the_service_is_told_logged_and_counted_before_and_in_a_stream(
+def test_a_fault_in_the_service_is_reported_logged_and_counted_before_and_in_a_stream(
     metrics: Metrics, caplog: pytest.LogCaptureFixture, begun: bool
 ) -> None:
     class Faulty(Service):

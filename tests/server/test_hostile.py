@@ -76,7 +76,7 @@ def refused(served: Served, path: str, content: bytes) -> dict[str, str]:
     "content",
     [b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"\0" * 100, b"{}", b"[" * 100_000, b'{"a":' * 100_000],
 )
-def test_a_body_that_is_no_request_is_refused_in_a_line(served: Served, path: str, content: bytes) -> None:
+def test_an_invalid_body_is_refused_in_one_line(served: Served, path: str, content: bytes) -> None:
     refused(served, path, content)
 
 
@@ -94,7 +94,7 @@ def test_a_body_that_is_no_request_is_refused_in_a_line(served: Served, path: st
         (COMPLETIONS, f'{BODIES[COMPLETIONS]}, "messages": []'),
     ],
 )  # fmt: skip
-def test_what_says_nothing_or_too_much_is_refused_in_a_line(served: Served, path: str, text: str) -> None:
+def test_empty_and_oversized_fields_are_refused_in_one_line(served: Served, path: str, text: str) -> None:
     refused(served, path, f"{{{text}}}".encode())
 
 
@@ -124,14 +124,14 @@ def test_a_body_without_end_is_cut_off(served: Served) -> None:
 
 
 @pytest.mark.parametrize("hang_up", [True, False])
-def test_half_a_request_harms_nobody(served: Served, hang_up: bool) -> None:
+def test_half_a_request_does_no_harm(served: Served, hang_up: bool) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nHost: 127.0.0.1\r\nAuthorization: Bearer {KEY}\r\n"
     whole = f"{head}Content-Length: 1000\r\n\r\n".encode()
     for cut in (0, 1, 10, len(whole) - 2, len(whole)):
         raw(served, whole[:cut] + (b'{"messa' if cut == len(whole) else b""), hang_up)
 
 
-def test_noise_harms_nobody(served: Served) -> None:
+def test_noise_does_no_harm(served: Served) -> None:
     noise = random.Random(7)
     for _ in range(50):
         raw(served, noise.randbytes(noise.randrange(1, 300)), hang_up=noise.random() < 0.5)
@@ -140,7 +140,7 @@ def test_noise_harms_nobody(served: Served) -> None:
     assert raw(served, b"GET /health HTTP/1.1\r\nHost: 127.0.0.1\r\nX: " + b"y" * 100_000).startswith(b"HTTP/1.1 400")
 
 
-def test_what_there_is_not_is_told_as_an_error_of_openais(served: Served) -> None:
+def test_unknown_paths_get_an_error_in_openais_form(served: Served) -> None:
     for method, path, status in (
         ("GET", "/none", 404),
         ("POST", "/", 405),
@@ -163,7 +163,7 @@ def test_what_there_is_not_is_told_as_an_error_of_openais(served: Served) -> Non
         ("/" + "x" * 60_000, ""),
     ],
 )  # fmt: skip
-def test_who_speaks_another_protocol_is_told_which_one_is_spoken_here(served: Served, path: str, says: str) -> None:
+def test_clients_of_other_protocols_get_a_hint_of_the_right_one(served: Served, path: str, says: str) -> None:
     for method in ("GET", "POST"):
         reply = served.http.request(method, path, content=b"{}")
         error = reply.json()["error"]["message"]
@@ -269,7 +269,7 @@ def test_a_path_or_search_of_any_length_is_refused_in_a_line(served: Served) -> 
 
 
 @pytest.mark.slow
-def test_a_thousand_hostile_inputs_harm_nobody(served: Served) -> None:
+def test_a_thousand_hostile_inputs_do_no_harm(served: Served) -> None:
     def n_files() -> int:
         return len(os.listdir(f"/proc/{served.process.pid}/fd"))
 

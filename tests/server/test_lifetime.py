@@ -108,7 +108,7 @@ def test_the_model_leaves_the_memory_after_idling_and_comes_back(
 
 
 @pytest.mark.slow
-def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_back(
+def test_a_missing_model_file_is_reported_and_served_again_once_it_is_back(
     tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.gguf"
@@ -124,7 +124,7 @@ def test_a_model_that_has_gone_meanwhile_is_told_and_served_again_when_it_is_bac
 
 
 @pytest.mark.slow
-def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, str], tmp_path: Path) -> None:
+def test_answers_continue_while_a_slow_template_runs(environment: dict[str, str], tmp_path: Path) -> None:
     loop = "{% for i in range(400) %}{{ range(9999) | sum - range(9999) | sum }}{% endfor %}"
     template = f"{{% if 'slowly' in messages[-1].content %}}{loop}{{% endif %}}{CHATML}"
     path = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=template)
@@ -158,7 +158,7 @@ def test_answers_go_on_while_a_template_takes_its_time(environment: dict[str, st
         (("--ctx", "100000000"), 1, "--parallel"),
     ],
 )
-def test_what_cannot_be_served_is_said_before_anything_is(
+def test_wrong_settings_are_reported_before_serving_starts(
     pjlocal: Callable[..., subprocess.CompletedProcess[str]],
     tiny: Callable[[str], Path],
     options: tuple[str, ...],
@@ -169,7 +169,7 @@ def test_what_cannot_be_served_is_said_before_anything_is(
     assert result.returncode == status and says in one_line(result.stderr)
 
 
-def test_a_port_that_is_taken_is_said_in_a_line(
+def test_a_port_in_use_is_reported_in_one_line(
     pjlocal: Callable[..., subprocess.CompletedProcess[str]], tiny: Callable[[str], Path]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
@@ -177,7 +177,9 @@ def test_a_port_that_is_taken_is_said_in_a_line(
     assert result.returncode == 1 and "cannot listen on 127.0.0.1 port" in one_line(result.stderr)
 
 
-def test_a_missing_package_is_told_with_how_to_get_it(environment: dict[str, str], tmp_path: Path) -> None:
+def test_a_missing_package_is_reported_with_the_command_that_installs_it(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     (tmp_path / "uvicorn.py").write_text("raise ModuleNotFoundError('no', name='uvicorn')")
     result = subprocess.run(
         [*PJLOCAL, "serve"], capture_output=True, text=True, env=environment | {"PYTHONPATH": str(tmp_path)}

@@ -82,7 +82,7 @@ def post(served: Served, prompt: str) -> str:
 
 
 @pytest.mark.slow
-def test_a_long_prompt_over_http_lets_a_stream_go_on(served: Served) -> None:
+def test_a_stream_continues_during_a_long_prompt_over_http(served: Served) -> None:
     with streaming(served) as stream:
         fed, decodes = served.metrics("pjlocal_tokens_fed_total", "pjlocal_decodes_total")
         text = post(served, LONG)
@@ -112,7 +112,7 @@ def run(model: Path, prompt: str, timeout: float = 60, **changes: Any) -> str:
 
 
 @pytest.mark.slow
-def test_a_long_prompt_from_the_command_line_lets_a_stream_go_on(
+def test_a_stream_continues_during_a_long_prompt_from_the_command_line(
     served: Served, model: Path, tiny: Callable[[str], Path]
 ) -> None:
     with PersonaJudge(model, prefer=["vivid", "creative"], engine=ENGINE) as judge:
@@ -128,7 +128,7 @@ def test_a_long_prompt_from_the_command_line_lets_a_stream_go_on(
 
 
 @pytest.mark.slow
-def test_others_are_begun_while_a_prompt_from_the_command_line_is_read(served: Served, model: Path) -> None:
+def test_other_answers_start_while_a_prompt_from_the_command_line_is_read(served: Served, model: Path) -> None:
     """And who gave up is not waited for."""
     texts: list[str] = []
     thread = threading.Thread(target=lambda: texts.append(run(model, "more " + LONG)))
@@ -144,7 +144,7 @@ def test_others_are_begun_while_a_prompt_from_the_command_line_is_read(served: S
         thread.join()
 
 
-def test_one_that_hangs_up_while_its_prompt_is_read_frees_its_place(served: Served, model: Path) -> None:
+def test_a_client_that_disconnects_while_its_prompt_is_read_frees_its_place(served: Served, model: Path) -> None:
     with streaming(served) as stream:
         with suppress(httpx2.TimeoutException):
             run(model, "less " + LONG * 3, timeout=0.3)

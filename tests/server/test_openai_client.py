@@ -25,7 +25,7 @@ def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> I
         yield made
 
 
-def test_every_persona_is_a_model_of_its_own(client: OpenAI) -> None:
+def test_every_persona_is_listed_as_a_model(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [
         "llama", "bold", "cook", "llama:bold", "llama:cook",
     ]  # fmt: skip
@@ -103,7 +103,7 @@ def test_a_stream_says_the_same_and_counts_at_its_end(client: OpenAI) -> None:
     assert len(chunks) > 10  # token by token
 
 
-def test_a_stream_tells_token_events_on_request(client: OpenAI) -> None:
+def test_a_stream_sends_token_events_on_request(client: OpenAI) -> None:
     stream = client.chat.completions.create(
         model="vivid+creative",
         messages=ASK,
@@ -178,7 +178,7 @@ def test_json_obeys_its_schema(client: OpenAI) -> None:
     assert (some.choices[0].message.content or "").startswith("{")
 
 
-def test_a_bare_text_goes_on(client: OpenAI) -> None:
+def test_a_completion_continues_its_prompt_without_a_template(client: OpenAI) -> None:
     asked: Any = {"prompt": "the cat sees", "seed": 2, "max_tokens": 8, "extra_body": LONG}
     answer = client.completions.create(model="llama", **asked, logprobs=2)
     assert answer.usage and answer.usage.prompt_tokens == 1 + len("the cat sees")  # no template around it
@@ -211,7 +211,7 @@ def test_a_bare_text_goes_on(client: OpenAI) -> None:
         ({"messages": [{"role": "user", "content": " "}]}, "is empty"),
     ],
 )  # fmt: skip
-def test_what_cannot_be_had_is_refused_and_says_why(client: OpenAI, asked: dict[str, Any], says: str) -> None:
+def test_unsupported_fields_are_refused_with_the_reason(client: OpenAI, asked: dict[str, Any], says: str) -> None:
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as refused:
             client.chat.completions.create(**({"model": "llama", "messages": ASK, "stream": stream} | asked))
@@ -227,7 +227,7 @@ def test_none_is_what_is_not_given(client: OpenAI) -> None:
     assert client.completions.create(model="llama", prompt="x", max_tokens=1, stop=None, suffix=None).choices
 
 
-def test_what_changes_nothing_is_passed_over(client: OpenAI) -> None:
+def test_fields_without_effect_are_accepted(client: OpenAI) -> None:
     harmless: Any = {
         "user": "me",
         "store": False,
@@ -238,7 +238,7 @@ def test_what_changes_nothing_is_passed_over(client: OpenAI) -> None:
     assert client.chat.completions.create(model="llama", messages=ASK, max_tokens=1, **harmless).choices
 
 
-def test_an_unknown_model_is_told_with_the_nearest(client: OpenAI) -> None:
+def test_an_unknown_model_is_refused_with_the_nearest_name(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="did you mean llama:bold"):
         client.chat.completions.create(model="llama:blod", messages=ASK)
     with pytest.raises(openai.NotFoundError, match="no model 'other:bold'"):

@@ -56,7 +56,7 @@ def asked(store: Store, number: int) -> list[str]:
     return [question for question, _ in texts(store, store.load(number))]
 
 
-def test_the_terminal_goes_on_with_what_the_page_began_and_the_page_sees_it(page, terminal, store: Store) -> None:
+def test_the_terminal_continues_a_chat_of_the_page_and_the_page_sees_it(page, terminal, store: Store) -> None:
     number = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SHORT).id
     chromium: Chromium = page(f"#{number}")
     ask(chromium, "From the page")
@@ -73,7 +73,7 @@ def test_the_terminal_goes_on_with_what_the_page_began_and_the_page_sees_it(page
     assert asked(store, number) == ["Hello", "From the page", "From the terminal", "And now?"]
 
 
-def test_the_page_goes_on_with_what_the_terminal_began_and_the_terminal_says_so(page, terminal, store: Store) -> None:
+def test_the_page_continues_a_chat_of_the_terminal_and_the_terminal_says_so(page, terminal, store: Store) -> None:
     number = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SHORT).id
     chat = terminal(number)
     assert "cut off after 6" in chat.say("From the terminal")
@@ -87,7 +87,7 @@ def test_the_page_goes_on_with_what_the_terminal_began_and_the_terminal_says_so(
     assert asked(store, number) == ["Hello", "From the terminal", "From the page", "And now?"]
 
 
-def test_of_two_questions_at_once_the_second_is_refused_in_a_line(page, terminal, store: Store) -> None:
+def test_the_second_of_two_simultaneous_questions_is_refused_in_one_line(page, terminal, store: Store) -> None:
     number = saved(store, "shared", a_turn("Hello", "Hi you"), settings=ENDLESS).id
     chat = terminal(number)
     chromium: Chromium = page(f"#{number}")

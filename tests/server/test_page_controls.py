@@ -46,7 +46,7 @@ def test_a_token_makes_a_few_nodes_however_long_its_answer_is(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_a_server_that_stops_in_the_middle_is_said_to_have_stopped(
+def test_the_page_reports_a_server_that_stops_during_an_answer(
     chromium: Chromium, model: Path, server_environment: dict[str, str], tmp_path: Path, how: int
 ) -> None:
     environment = server_environment | {"PJLOCAL_DATABASE": str(tmp_path / "chats.db")}
@@ -250,7 +250,7 @@ def test_the_question_has_the_focus_and_a_new_chat_is_in_reach_in_long_chats_and
     assert chromium.eval("document.activeElement.id") == "question"
 
 
-def test_a_touch_device_is_told_to_tap(page, chromium: Chromium) -> None:
+def test_a_touch_device_shows_a_hint_to_tap(page, chromium: Chromium) -> None:
     page()
     hint = "document.getElementById('begin').innerText"
     assert "Point at a word" in chromium.eval(hint) and "Tap a word" not in chromium.eval(hint)
@@ -262,7 +262,7 @@ def test_a_touch_device_is_told_to_tap(page, chromium: Chromium) -> None:
 
 
 @pytest.mark.slow
-def test_columns_that_wait_say_so(page, store: Store) -> None:
+def test_waiting_columns_say_so(page, store: Store) -> None:
     settings = ENDLESS | {"generation": {"max_tokens": 2000, "ignore_end": True}}
     chromium = page(f"#{saved(store, 'compare', a_turn('Which?', 'That one'), settings=settings).id}")
     click(chromium, "Compare modes")

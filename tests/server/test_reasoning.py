@@ -39,7 +39,7 @@ def ask(client: OpenAI, text: str = f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}",
     )
 
 
-def test_the_thinking_has_a_field_of_its_own_and_is_counted(client: OpenAI) -> None:
+def test_thinking_has_its_own_field_and_is_counted(client: OpenAI) -> None:
     reply = ask(client)
     (choice,) = reply.choices
     assert choice.message.content == ANSWER and choice.message.reasoning_content == THOUGHT
@@ -69,7 +69,7 @@ def test_the_thinking_is_left_out_on_request(client: OpenAI, left_out: dict[str,
     assert not any("reasoning_content" in (delta.model_extra or {}) for delta in deltas)
 
 
-def test_an_answer_that_is_cut_inside_its_thoughts_is_empty(client: OpenAI) -> None:
+def test_an_answer_cut_off_while_thinking_is_empty(client: OpenAI) -> None:
     reply = ask(client, max_tokens=20)
     (choice,) = reply.choices
     assert choice.finish_reason == "length" and choice.message.content == ""
@@ -81,7 +81,7 @@ def test_an_answer_that_is_cut_inside_its_thoughts_is_empty(client: OpenAI) -> N
     assert not any(chunk.delta.content for chunk in chunks)
 
 
-def test_token_events_say_which_tokens_are_thought(client: OpenAI) -> None:
+def test_token_events_mark_thinking(client: OpenAI) -> None:
     (choice,) = ask(client, own={"events": True}, logprobs=True).choices
     events = choice.pjlocal["events"]
     flags = [event["thought"] for event in events]
@@ -93,7 +93,7 @@ def test_token_events_say_which_tokens_are_thought(client: OpenAI) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("template", "stays"), [(OPENS, False), (KEEPS, True), (tiny_models.CHATML, False)])
 @pytest.mark.parametrize("field", ["reasoning_content", "reasoning"])
-def test_the_thoughts_of_earlier_answers_come_into_the_prompt_where_the_template_reads_them(
+def test_the_thinking_of_earlier_answers_is_in_the_prompt_if_the_template_reads_it(
     tmp_path: Path, server_environment: dict[str, str], template: str, stays: bool, field: str
 ) -> None:
     model = tiny_models.write_llama(tmp_path / "opens.gguf", chat_template=template, n_ctx_train=2048)

@@ -67,7 +67,7 @@ def test_items_are_the_messages_of_a_conversation(client: OpenAI) -> None:
     assert again.status in ("completed", "incomplete")
 
 
-def test_a_stream_tells_of_items_parts_and_pieces_in_their_order(client: OpenAI) -> None:
+def test_a_stream_sends_items_parts_and_deltas_in_order(client: OpenAI) -> None:
     asked: Any = {
         "model": "vivid+creative",
         "input": "hello",
@@ -146,14 +146,14 @@ def test_a_function_is_called_and_its_result_answered(client: OpenAI) -> None:
         ({"extra_body": {"n": 2}}, "n must be 1"),
     ],
 )
-def test_what_cannot_be_had_is_refused_and_says_why(client: OpenAI, asked: dict[str, Any], says: str) -> None:
+def test_unsupported_fields_are_refused_with_the_reason(client: OpenAI, asked: dict[str, Any], says: str) -> None:
     for stream in (False, True):
         with pytest.raises(openai.BadRequestError) as refused:
             client.responses.create(**({"model": "llama", "input": "hello", "stream": stream} | asked))
         assert says in refused.value.message, refused.value.message
 
 
-def test_what_changes_nothing_is_passed_over(client: OpenAI) -> None:
+def test_fields_without_effect_are_accepted(client: OpenAI) -> None:
     harmless: Any = {"store": True, "metadata": {"a": "b"}, "user": "me", "truncation": "disabled", "include": []}
     nothing: Any = {
         "tools": [],

@@ -86,7 +86,7 @@ def test_a_correction_comes_with_the_first_answer(served: Served, model: Path) -
 
 
 @pytest.mark.slow
-def test_what_changes_nothing_is_said_by_run_and_not_by_the_server(
+def test_run_and_not_the_server_warns_of_settings_without_effect(
     served: Served, model: Path, server_environment: dict[str, str]
 ) -> None:
     for _ in range(2):
@@ -97,7 +97,7 @@ def test_what_changes_nothing_is_said_by_run_and_not_by_the_server(
     assert "no effect" not in "".join(served.said)
 
 
-def test_a_warning_is_said_once_however_many_views_there_are(
+def test_a_warning_is_printed_once_for_all_views(
     served: Served, model: Path, server_environment: dict[str, str]
 ) -> None:
     result = run(model, server_environment, "-p", "vivid", "-p", "creative", "--think", "on", "-n", "2")
@@ -181,7 +181,9 @@ def test_a_model_file_that_has_changed_is_not_the_servers(served: Served, model:
     assert by_server(model)
 
 
-def test_what_needs_more_than_the_model_is_not_asked_of_a_server(model: Path, served: Served, tmp_path: Path) -> None:
+def test_requests_that_need_more_than_the_model_do_not_go_to_a_server(
+    model: Path, served: Served, tmp_path: Path
+) -> None:
     (tmp_path / "wish").write_text("Rhyme.")
     assert by_server(model, make_request(["vivid"], mode="rewrite", aligner=str(model))) is None
     assert by_server(model, make_request([f"@{tmp_path}/wish"])) is None
@@ -236,7 +238,7 @@ def test_a_run_that_is_killed_leaves_nothing_being_written(
 
 
 @pytest.mark.slow
-def test_what_is_wrong_with_a_request_is_told_as_without_a_server(
+def test_a_wrong_request_has_the_same_error_as_without_a_server(
     served: Served, model: Path, server_environment: dict[str, str]
 ) -> None:
     told = [run(model, server_environment, "-p", "vvid", *more) for more in ((), ("--no-server",))]
@@ -370,7 +372,7 @@ def test_a_server_that_falls_silent_in_the_middle_is_given_up(model: Path, monke
 
 
 @pytest.mark.parametrize("trace", [(), ("--trace", "FILE")])
-def test_what_came_of_an_answer_is_reported_where_the_server_dies_in_the_middle(
+def test_the_text_so_far_is_reported_if_the_server_dies_during_an_answer(
     model: Path, server_environment: dict[str, str], tmp_path: Path, trace: tuple[str, ...]
 ) -> None:
     file = str(tmp_path / "trace")
@@ -389,7 +391,7 @@ def test_what_came_of_an_answer_is_reported_where_the_server_dies_in_the_middle(
         assert len(Path(file).read_text().splitlines()) == 2
 
 
-def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(
+def test_a_socket_in_a_folder_that_others_can_open_is_not_used(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "run").mkdir(mode=0o700)
@@ -402,7 +404,7 @@ def test_a_socket_in_a_folder_that_is_open_to_others_is_nobodys(
         assert by_server(model, engine=ENGINE.replace(n_ctx=300)) is None
 
 
-def test_a_folder_that_others_can_put_another_in_the_place_of_is_nobodys(tmp_path: Path) -> None:
+def test_a_folder_that_others_can_replace_is_not_private(tmp_path: Path) -> None:
     folder = tmp_path / "runtime-1000" / "pjlocal"
     for one in (folder.parent, folder):
         one.mkdir(mode=0o700)
@@ -435,7 +437,7 @@ NOISE = (b"", b"\n", b"{", b"GET / HTTP/9\r\n\r\n", b"\xff" * 1000 + b"\n", b"PO
 NOISE += (b"POST /api/answers HTTP/1.1\r\nContent-Length: 99999\r\n\r\n" + b"[" * 99_999,)
 
 
-def test_noise_on_the_socket_harms_nobody(served: Served, model: Path) -> None:
+def test_noise_on_the_socket_does_no_harm(served: Served, model: Path) -> None:
     for noise in NOISE:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(socket_path(model, ENGINE)))

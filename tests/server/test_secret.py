@@ -18,7 +18,9 @@ HELLO = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 
 
 @pytest.mark.parametrize("header", ["", "Bearer", "Bearer wrong", "Basic {}", "Bearer {}x", "{}", "Bearer \xe9"])
-def test_without_the_token_no_chat_is_listed_read_changed_or_begun(served: Served, store: Store, header: str) -> None:
+def test_chats_cannot_be_listed_read_changed_or_begun_without_the_token(
+    served: Served, store: Store, header: str
+) -> None:
     session = saved(store, "private", a_turn("Who?", "Nobody."))
     headers = {"Authorization": header.format(served.token).encode("latin-1")} if header else {}
     path = f"/api/chats/{session.id}"
@@ -37,7 +39,7 @@ def test_without_the_token_no_chat_is_listed_read_changed_or_begun(served: Serve
     assert store.load(session.id).title == "private"
 
 
-def test_a_client_of_ollamas_is_told_without_a_token_that_its_protocol_is_not_spoken(served: Served) -> None:
+def test_an_ollama_client_without_a_token_gets_a_hint_of_the_right_protocol(served: Served) -> None:
     for method, path in (
         ("POST", "/api/chat"),
         ("POST", "/api/generate"),
@@ -48,7 +50,7 @@ def test_a_client_of_ollamas_is_told_without_a_token_that_its_protocol_is_not_sp
         assert reply.status_code == 404 and "Ollama's API is not served" in reply.json()["error"]["message"]
 
 
-def test_without_a_key_programs_ask_as_they_like_and_the_greeting_says_so(served: Served) -> None:
+def test_without_a_key_every_program_may_ask_and_the_greeting_says_so(served: Served) -> None:
     assert httpx2.post(served.url + CHAT, json=HELLO).status_code == 200
     assert httpx2.get(f"{served.url}/v1/models").status_code == 200
     assert "without a key: every user of this machine may use it" in served.greeting

@@ -27,7 +27,7 @@ def make_jobs(n: int, news: list[News]) -> list[Job]:
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_nobody_waits_for_ever_when_the_thread_ends_by_what_nobody_foresaw() -> None:
+def test_jobs_end_if_the_thread_dies_of_an_unexpected_error() -> None:
     def load(interrupt: Interrupt) -> NoReturn:
         raise SystemExit  # which no handler of errors catches
 
@@ -42,7 +42,7 @@ def test_nobody_waits_for_ever_when_the_thread_ends_by_what_nobody_foresaw() -> 
         service.submit(make_jobs(1, news))
 
 
-def test_what_cannot_be_loaded_is_news_and_tried_again_for_the_next() -> None:
+def test_a_failed_load_is_reported_and_tried_again_for_the_next_job() -> None:
     def load(interrupt: Interrupt) -> NoReturn:
         raise ModelError("it is gone")
 

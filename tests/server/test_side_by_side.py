@@ -62,7 +62,7 @@ def endless(served: Served) -> Iterator[httpx2.Response]:
         yield reply
 
 
-def test_one_batch_reads_what_all_answers_feed(served: Served) -> None:
+def test_one_batch_decodes_the_tokens_of_all_answers(served: Served) -> None:
     with endless(served) as one, endless(served) as other:
         assert next(lines := one.iter_lines()) and next(others := other.iter_lines())
         counters = ("pjlocal_tokens_fed_total", "pjlocal_decodes_total")
@@ -91,7 +91,7 @@ def test_a_client_that_hangs_up_frees_its_place(served: Served) -> None:
     assert served.metric('pjlocal_answers_total{finish_reason="cancelled"}') >= 2
 
 
-def test_one_that_waits_and_hangs_up_leaves_the_queue(served: Served) -> None:
+def test_a_waiting_client_that_disconnects_leaves_the_queue(served: Served) -> None:
     with endless(served) as one, endless(served) as other, endless(served) as third:
         when(busy(served, 3))
         third.close()
@@ -100,7 +100,7 @@ def test_one_that_waits_and_hangs_up_leaves_the_queue(served: Served) -> None:
     when(busy(served, 0))
 
 
-def test_more_than_the_queue_holds_is_told_to_come_again(served: Served) -> None:
+def test_a_request_beyond_the_queue_is_asked_to_retry(served: Served) -> None:
     with endless(served), endless(served), endless(served):
         when(busy(served, 3))
         refused = served.http.post("/v1/chat/completions", json=body())
@@ -113,7 +113,7 @@ def test_more_than_the_queue_holds_is_told_to_come_again(served: Served) -> None
     assert ask(served)
 
 
-def test_more_answers_than_there_will_ever_be_places_are_refused_for_good(served: Served) -> None:
+def test_a_request_for_more_answers_than_places_is_refused_without_retry(served: Served) -> None:
     reply = served.http.post("/v1/chat/completions", json=body(n=4))
     assert reply.status_code == 400 and "at most 3 answers at once (not 4)" in reply.text
     panel = {"prefer": ["vivid", "creative", "formal", "simple", "correct"], "panel": True}
@@ -121,7 +121,7 @@ def test_more_answers_than_there_will_ever_be_places_are_refused_for_good(served
     assert reply.status_code == 400 and "5 views" in reply.text and "--parallel" in reply.text
 
 
-def test_a_conversation_that_goes_on_is_not_read_again(served: Served) -> None:
+def test_a_continued_conversation_is_not_read_again(served: Served) -> None:
     said: list[dict[str, str]] = [{"role": "user", "content": "Tell me all about the sun and the rain."}]
     fed = served.metric("pjlocal_tokens_fed_total")
     first = ask(served, messages=said)

@@ -80,7 +80,7 @@ def test_a_chat_that_one_tab_begins_names_or_deletes_is_so_listed_in_the_other(o
 
 
 @pytest.mark.slow
-def test_two_tabs_go_on_in_one_chat_and_both_show_all_of_it(open_tabs, store: Store) -> None:
+def test_two_tabs_continue_one_chat_and_both_show_all_of_it(open_tabs, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     first, second = open_tabs(f"#{session.id}")
     ask(second, "From the second")
@@ -128,7 +128,7 @@ fetch = async (path, options) => {
 
 
 @pytest.mark.parametrize("opening", [True, False])
-def test_of_two_replies_the_newer_one_is_shown_whichever_comes_first(page, store: Store, opening: bool) -> None:
+def test_the_newer_of_two_replies_is_shown_whichever_arrives_first(page, store: Store, opening: bool) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     changed = f"new BroadcastChannel('pjlocal').postMessage({session.id})"
     chromium = page("" if opening else f"#{session.id}")
@@ -158,7 +158,7 @@ def test_a_question_that_is_asked_while_a_chat_is_loaded_is_asked_there(page, st
 
 
 @pytest.mark.parametrize(("method", "button"), [("PATCH", "Save the title"), ("DELETE", "Delete for good")])
-def test_what_is_done_to_one_chat_does_nothing_to_that_opened_meanwhile(
+def test_a_slow_change_to_one_chat_does_not_touch_the_chat_opened_since(
     page, store: Store, method: str, button: str
 ) -> None:
     first, second = (saved(store, name, a_turn(name), settings=SETTINGS) for name in ("first", "second"))
@@ -193,7 +193,7 @@ def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: St
 
 
 @pytest.mark.slow
-def test_while_one_tabs_question_waits_for_its_first_word_the_other_tab_does_not_go_on_without_it(
+def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
     open_tabs, store: Store, served: Served
 ) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
@@ -218,7 +218,7 @@ def test_while_one_tabs_question_waits_for_its_first_word_the_other_tab_does_not
     assert [question for question, _ in texts(store, session)] == ["Hello", "one", "two"]
 
 
-def test_where_a_chat_has_gone_on_elsewhere_one_sees_how_before_one_asks(page, store: Store) -> None:
+def test_turns_added_elsewhere_are_shown_before_the_question_is_asked(page, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     chromium = page(f"#{session.id}")
     chromium.wait_for(WRITTEN)
@@ -286,7 +286,7 @@ def test_deleting_a_chat_asks_first(page, store: Store) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["ask", "rename", "delete"])
-def test_of_a_chat_that_is_gone_meanwhile_the_page_says_so_and_begins_another(page, store: Store, wanted: str) -> None:
+def test_a_removed_chat_is_reported_and_a_new_one_begins(page, store: Store, wanted: str) -> None:
     session: Session = saved(store, "gone", a_turn(), settings=SETTINGS)
     chromium = page(f"#{session.id}")
     chromium.wait_for(WRITTEN)

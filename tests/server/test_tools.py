@@ -75,7 +75,7 @@ def test_a_forced_call_has_arguments_of_its_schema(client: OpenAI, plain: Served
         validate(json.loads(made.arguments), CITY)
 
 
-def test_one_of_several_functions_is_called_where_one_must_be(client: OpenAI, plain: Served) -> None:
+def test_a_required_call_calls_one_of_several_functions(client: OpenAI, plain: Served) -> None:
     for asked in (client, plain.openai()):
         names = set()
         for seed in range(3):
@@ -143,9 +143,7 @@ def test_each_template_has_calls_in_its_own_form(
 
 
 @pytest.mark.slow
-def test_thoughts_stand_before_a_call_in_a_field_of_their_own(
-    tmp_path: Path, server_environment: dict[str, str]
-) -> None:
+def test_thinking_before_a_call_has_its_own_field(tmp_path: Path, server_environment: dict[str, str]) -> None:
     template = tool_templates.HERMES.replace("assistant\n' }}", "assistant\n<think>\n' }}")
     path = tmp_path / "model.gguf"
     tiny_models.write_llama(path, chat_template=template, added=[MARK, "</think>"], n_ctx_train=2048)
@@ -179,7 +177,7 @@ def test_thoughts_stand_before_a_call_in_a_field_of_their_own(
         assert forced.tool_calls and not hasattr(forced, "reasoning_content")
 
 
-def test_what_is_not_offered_is_told_in_a_header(client: OpenAI, plain: Served) -> None:
+def test_a_header_warns_of_tools_that_were_not_offered(client: OpenAI, plain: Served) -> None:
     asked: Any = {"model": "", "messages": ASK, "max_tokens": 3, "tools": [WEATHER]}
     reply = plain.openai().chat.completions.with_raw_response.create(**asked)
     assert "tools were not offered" in reply.headers["x-pjlocal-warning"]
@@ -262,7 +260,7 @@ def test_an_answer_of_a_form_may_be_a_call_instead(client: OpenAI) -> None:
         ({"messages": [*ASK, {"role": "assistant", "tool_calls": [{"id": "1", "function": {}}]}]}, "tool_calls.0"),
     ],
 )
-def test_what_cannot_be_called_is_refused_and_says_why(client: OpenAI, asked: dict[str, Any], says: str) -> None:
+def test_unsupported_tools_are_refused_with_the_reason(client: OpenAI, asked: dict[str, Any], says: str) -> None:
     with pytest.raises(openai.BadRequestError) as refused:
         client.chat.completions.create(**({"model": "", "messages": ASK} | asked))
     assert says in refused.value.message, refused.value.message

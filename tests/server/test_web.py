@@ -96,7 +96,7 @@ def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, 
 SHOWN = "[...document.querySelectorAll('article')].map((one) => one.innerText).join('')"
 
 
-def test_thoughts_are_folded_counted_and_opened_on_demand(page, store: Store) -> None:
+def test_thinking_is_folded_counted_and_opened_on_demand(page, store: Store) -> None:
     session = saved(store, "Thinks", settings=says("<think>\nLet me *see*.\n</think>\n\nIt *purrs*."))
     chromium = page(f"#{session.id}")
     ask(chromium, "Why?")
@@ -124,7 +124,7 @@ def test_thoughts_are_folded_counted_and_opened_on_demand(page, store: Store) ->
 
 
 @pytest.mark.slow
-def test_thoughts_that_are_open_stay_open_while_they_are_written(page, store: Store) -> None:
+def test_opened_thinking_stays_open_while_it_is_written(page, store: Store) -> None:
     text = " ".join(f"thought{n}" for n in range(150))
     session = saved(
         store, "Thinks long", settings=says(f"<think>{text}</think>Done.") | {"generation": {"max_tokens": 3000}}
@@ -144,7 +144,7 @@ def test_thoughts_that_are_open_stay_open_while_they_are_written(page, store: St
 
 
 @pytest.mark.slow
-def test_an_answer_that_is_cut_inside_its_thoughts_says_so(page, store: Store) -> None:
+def test_an_answer_cut_off_while_thinking_says_so(page, store: Store) -> None:
     session = saved(store, "Cut", settings=says("<think>Let me see") | {"generation": {"max_tokens": 14}})
     chromium = page(f"#{session.id}")
     ask(chromium, "Why?")
@@ -155,7 +155,7 @@ def test_an_answer_that_is_cut_inside_its_thoughts_says_so(page, store: Store) -
 
 
 @pytest.mark.slow
-def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: Store) -> None:
+def test_an_answer_can_be_stopped_repeated_and_repeated_with_other_settings(page, store: Store) -> None:
     session = saved(store, "endless", settings=ENDLESS)
     chromium = page(f"#{session.id}")
     ask(chromium, "Go on")
@@ -186,7 +186,7 @@ def test_an_answer_can_be_stopped_asked_again_and_asked_otherwise(page, store: S
 
 
 @pytest.mark.slow
-def test_a_page_that_is_loaded_anew_in_the_middle_goes_on_with_the_answer(page, store: Store) -> None:
+def test_a_page_reloaded_during_an_answer_continues_to_show_it(page, store: Store) -> None:
     session = saved(store, "endless", a_turn("Hello", "Hi you"), settings=ENDLESS)
     chromium = page(f"#{session.id}")
     ask(chromium, "Go on")
@@ -269,7 +269,7 @@ def test_markdown_becomes_elements_and_what_is_none_stays_text(page, source: str
 
 
 @pytest.mark.slow
-def test_no_markdown_takes_for_ever(page) -> None:
+def test_markdown_is_rendered_in_bounded_time(page) -> None:
     """Chromium is waited for 20 seconds: an expression that tries every way to match would take years."""
     chromium = page()
     for part in (
@@ -355,7 +355,7 @@ ASKED = "document.getElementById('asking').open"
 LIST = "document.querySelector('#list li')"
 
 
-def test_the_token_leaves_the_address_and_serves_the_tab_when_it_is_loaded_anew(page, store: Store, served) -> None:
+def test_the_token_is_removed_from_the_address_and_kept_for_reloads_of_the_tab(page, store: Store, served) -> None:
     session = saved(store, "Lighthouse", a_turn(), settings=SETTINGS)
     chromium = page(f"#{session.id}")
     chromium.wait_for(WRITTEN)

@@ -146,7 +146,7 @@ def test_a_body_composed_as_a_graphical_client_composes_it_is_accepted(served: S
     ],
     ids=str,
 )  # fmt: skip
-def test_a_setting_has_the_names_that_it_has_elsewhere(fields: dict[str, Any], expected: dict[str, Any]) -> None:
+def test_a_setting_is_accepted_by_the_names_of_other_programs(fields: dict[str, Any], expected: dict[str, Any]) -> None:
     assert settings(**fields) == expected
     if "max_completion_tokens" not in fields:
         assert settings(COMPLETION, **fields) == expected
@@ -177,7 +177,7 @@ def test_two_fields_that_contradict_each_other_are_refused(fields: dict[str, Any
         settings(**fields)
 
 
-def test_a_setting_at_the_top_does_what_it_does_under_the_key(served: Served) -> None:
+def test_a_setting_works_the_same_at_the_top_and_under_the_pjlocal_key(served: Served) -> None:
     own = {"prefer": ["vivid", "concise"], "mode": "both", "top_k": 5, "ignore_end": True, "seed": 3, "max_tokens": 12}
     assert texts(served, **own) == texts(served, pjlocal=own)
     assert refusal(served, top_k="many") == "top_k must be a whole number (not 'many')"
@@ -203,7 +203,7 @@ def test_a_setting_at_the_top_does_what_it_does_under_the_key(served: Served) ->
     ],
     ids=str,
 )  # fmt: skip
-def test_an_answer_obeys_what_it_must_be_by_any_name(served: Served, fields: dict[str, Any], pattern: str) -> None:
+def test_constraints_work_under_each_of_their_names(served: Served, fields: dict[str, Any], pattern: str) -> None:
     for path in (CHAT, COMPLETION):
         (text,) = texts(served, path, **fields, seed=1, max_tokens=60)
         assert re.fullmatch(pattern, text), text
@@ -216,7 +216,7 @@ def test_the_context_limits_an_answer(served: Served) -> None:
         assert reply["usage"]["total_tokens"] == N_CTX
 
 
-def test_no_answer_ends_before_its_least_number_of_tokens(served: Served) -> None:
+def test_no_answer_ends_before_min_tokens(served: Served) -> None:
     short: dict[str, Any] = {"logit_bias": {"</s>": 100}, "max_tokens": 20, "seed": 1}
     assert texts(served, **short) == [""]
     for mode in ({}, {"prefer": ["vivid", "formal"]}, {"prefer": ["vivid", "formal"], "mode": "both", "floor": 0}):
@@ -232,7 +232,7 @@ def test_a_token_may_end_an_answer(served: Served) -> None:
     assert "stop_token '99999999': the model has tokens" in refusal(served, stop_token_ids=[99_999_999])
 
 
-def test_several_prompts_go_on_in_one_request(served: Served) -> None:
+def test_several_prompts_are_completed_in_one_request(served: Served) -> None:
     prompts = ["the cat", "a dog and"]
     how: dict[str, Any] = {"seed": 4, "max_tokens": 6, "ignore_eos": True}
     alone = [text for prompt in prompts for text in texts(served, COMPLETION, prompt=prompt, n=2, **how)]
@@ -265,7 +265,7 @@ def test_a_prompt_may_be_given_as_tokens(served: Served) -> None:
     assert "texts, not tokens" in refusal(served, COMPLETION, prompt=letters, echo=True)
 
 
-def test_a_completion_tells_as_many_alternatives_as_are_asked_for(served: Served) -> None:
+def test_a_completion_has_the_requested_number_of_alternatives(served: Served) -> None:
     reply = send(served, COMPLETION, logprobs=20, max_tokens=2, ignore_eos=True).json()["choices"][0]["logprobs"]
     assert all(10 < len(top) <= 20 for top in reply["top_logprobs"])  # tokens that read alike share a place
     assert refusal(served, COMPLETION, logprobs=101) == "logprobs must be at most 100"
@@ -301,7 +301,7 @@ def test_a_system_message_may_begin_with_settings(served: Served) -> None:
         assert says in refusal(served, messages=messages)
 
 
-def test_thinking_is_switched_where_the_template_can_and_else_a_header_says_that_it_is_not(
+def test_thinking_is_switched_by_the_template_or_a_header_says_that_it_is_not(
     served: Served, tmp_path: Path, server_environment: dict[str, str]
 ) -> None:
     for stream in (False, True):

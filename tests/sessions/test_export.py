@@ -43,7 +43,7 @@ def test_json_holds_everything_and_its_tokens_make_the_events_again() -> None:
     }
 
 
-def test_json_keeps_odd_characters_exactly_and_gives_a_terminal_no_orders() -> None:
+def test_json_keeps_odd_characters_exactly_without_escape_sequences() -> None:
     odd = 'a\x1b[2J\x00\x7f\x9b31m\u202e\u2028 "\\ \ud800 é 日本 🎂'
     text = as_json(chat(accepted(odd), question=odd, title=odd))
     assert "é 日本 🎂" in text
@@ -73,7 +73,7 @@ def test_every_format_shows_the_thinking_apart() -> None:
     assert "<details" not in as_html(chat(accepted("Yes.")))
 
 
-def test_a_thought_without_an_answer_is_shown_as_such() -> None:
+def test_thinking_without_an_answer_is_shown_as_thinking() -> None:
     cut = chat(replace(accepted("<think>Hm"), thought=True))
     html = as_html(cut)
     assert "Thinking: 1 token</summary>" in html and "no answer" in html.partition("</details>")[2]
@@ -106,7 +106,7 @@ def test_markdown_ends_a_code_block_that_the_answer_left_open() -> None:
     assert tail("```x``` y") == "```x``` y\n"
 
 
-def test_markdown_takes_no_orders_and_its_one_line_texts_stay_on_their_lines() -> None:
+def test_markdown_has_no_escape_sequences_and_keeps_one_line_texts_on_one_line() -> None:
     text = as_markdown(chat(accepted("c\x1b[2J\u202ed\ud800"), question="a\r\nb\x9b", title="<b>one\ntwo_3_</b>\x1b"))
     assert text.startswith("# \\<b>one two_3\\_\\</b>␛\n")
     assert "> a\n> b<U+009B>\n" in text
@@ -169,7 +169,7 @@ def test_html_needs_nothing_from_outside_and_runs_nothing() -> None:
     assert "url(" not in html and "@import" not in html and "://" not in html
 
 
-def test_html_makes_untrusted_text_neither_tags_nor_attributes_nor_orders() -> None:
+def test_html_escapes_untrusted_text() -> None:
     html = as_html(hostile_session())
     plain = Page(as_html(chat(accepted("x"), resampled("x"), bonus("x"))))
     page = Page(html)
@@ -184,7 +184,7 @@ def test_html_makes_untrusted_text_neither_tags_nor_attributes_nor_orders() -> N
     html.encode()
 
 
-def test_html_keeps_a_character_together_whose_parts_are_tokens() -> None:
+def test_html_keeps_a_character_of_several_tokens_together() -> None:
     events = [
         accepted("e"), bonus("\u0301 "), accepted("👩"), bonus("\u200d"), accepted("🚀"),
         accepted(" 🇩"), bonus("🇪"), accepted("🇫"), bonus("🇷"), accepted("👍"), bonus("🏽"), accepted("\u0301"),
@@ -233,7 +233,7 @@ def test_the_ending_chooses_the_format_and_a_new_file_is_its_owners_alone(tmp_pa
 
 
 @pytest.mark.parametrize("name", ["x", "x.txt", ".html", "html"])
-def test_another_ending_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_unknown_file_ending_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(UsageError, match=r"has no known format: end the name in \.md, \.json or \.html"):
         write_export(Session(), tmp_path / name, force=True)
     assert not os.listdir(tmp_path)
@@ -249,7 +249,7 @@ def test_an_existing_file_is_overwritten_by_force_alone(tmp_path: Path) -> None:
     assert path.read_text().startswith("# New\n")
 
 
-def test_what_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+def test_a_failed_write_is_an_output_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "folder.md").mkdir()
     (tmp_path / "loop.md").symlink_to("loop.md")
@@ -309,7 +309,7 @@ def test_exports_of_older_versions_say_who_judged() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_the_colours_of_views_can_be_read_and_told_apart_by_the_colour_blind(scheme: str) -> None:
+def test_the_colour_blind_can_read_and_distinguish_the_colours_of_views(scheme: str) -> None:
     """WCAG AA as text on the page and on a card; and CIE76 distances of 20 for the three kinds of colour blindness
     (Machado 2009, complete)."""
     light, dark = re.findall(r":root \{(.*?)\}", source("blame.css") + source("sessions/export.css"), re.DOTALL)

@@ -28,7 +28,7 @@ def test_the_summaries_are_newest_first(store) -> None:
     assert store.latest() == new.id
 
 
-def test_without_sessions_there_is_no_latest(store) -> None:
+def test_without_sessions_there_is_no_latest_session(store) -> None:
     assert store.latest() is None and store.summaries() == []
 
 
@@ -57,7 +57,7 @@ def test_a_session_is_found_by_id_title_or_how_only_one_title_begins(store) -> N
         ("%", "there is no saved chat"),
     ],
 )
-def test_a_name_that_no_session_has_is_refused(store, name, says) -> None:
+def test_an_unknown_name_is_refused(store, name, says) -> None:
     for title in ("Story of the sea", "Story of the land", "Cooking"):
         saved(store, title)
     with pytest.raises(UsageError, match=says):

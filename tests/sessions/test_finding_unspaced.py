@@ -42,14 +42,14 @@ def test_a_word_is_found_wherever_it_stands(store, text: str, found: list[str], 
         assert store.search(query) == [], query
 
 
-def test_of_a_long_text_the_words_around_the_hit_are_shown(store) -> None:
+def test_a_snippet_of_a_long_text_shows_the_words_around_the_match(store) -> None:
     saved(store, "Talk", a_turn("?", "あ" * 300 + "東京の天気" + "い" * 300))
     (hit,) = store.search("天気")
     assert "東京の天気" in hit.snippet and 40 <= len(hit.snippet) <= 60
     assert hit.snippet.startswith("…あ") and hit.snippet.endswith("い…")
 
 
-def test_what_was_put_apart_comes_together_again() -> None:
+def test_together_undoes_apart() -> None:
     text = "PythonとSQLite、今日 の\n東京!"
     assert together(apart(text)) == text and apart("Déjà vu: 한국어 🎉") == "Déjà vu: 한국어 🎉"
 

@@ -44,7 +44,7 @@ assert "llama_cpp" not in sys.modules
 
 
 def writer(file: Path, title: str, session_id: int = 0, n_turns: int = 0) -> subprocess.Popen[str]:
-    """A process that writes turns, once it is told to, and prints session, turn and number of tokens of each."""
+    """A process that writes turns on request, and prints session, turn and number of tokens of each."""
     args = [sys.executable, "-c", _WRITER, str(file), title, str(session_id), str(n_turns)]
     process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdout
@@ -58,8 +58,8 @@ def start(process: subprocess.Popen[str]) -> None:
     process.stdin.flush()
 
 
-def told(process: subprocess.Popen[str]) -> list[list[int]]:
-    """What the process reported until its end; a line that the kill has cut in the middle is no report."""
+def reports_of(process: subprocess.Popen[str]) -> list[list[int]]:
+    """The reports of a process until its end, without an incomplete line."""
     with process:
         lines = process.stdout.readlines()
     return [list(map(int, line.split())) for line in lines if line.endswith("\n")]
@@ -70,7 +70,7 @@ def test_two_processes_open_a_new_database_at_once_and_write_to_one_without_loss
     for process in two:
         start(process)
     for process in two:
-        assert len(told(process)) == 40 and process.returncode == 0
+        assert len(reports_of(process)) == 40 and process.returncode == 0
     with Store() as store:
         for title in "xy":
             turns = store.load(store.find(title)).turns
@@ -85,7 +85,7 @@ def test_two_processes_write_to_one_session_without_loss(file) -> None:
     for process in two:
         start(process)
     for process in two:
-        assert len(told(process)) == 40 and process.returncode == 0
+        assert len(reports_of(process)) == 40 and process.returncode == 0
     with Store() as store:
         turns = store.load(session.id).turns
     assert sorted(turn.question for turn in turns) == sorted(f"{title} {i}" for title in "xy" for i in range(40))
@@ -94,7 +94,7 @@ def test_two_processes_write_to_one_session_without_loss(file) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="kill -9")
-def test_whatever_was_finished_survives_kill_9_at_any_moment(file) -> None:
+def test_finished_turns_survive_kill_9_at_any_moment(file) -> None:
     chance = random.Random(9)
     reported: list[list[int]] = []
     for moment in range(20):
@@ -103,7 +103,7 @@ def test_whatever_was_finished_survives_kill_9_at_any_moment(file) -> None:
         reported += [list(map(int, process.stdout.readline().split())) for _ in range(chance.randrange(10))]
         time.sleep(chance.uniform(0, 0.01))
         process.kill()
-        reported += told(process)
+        reported += reports_of(process)
         with Store() as store:
             assert store._db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
             assert store._db.execute("PRAGMA foreign_key_check").fetchone() is None

@@ -49,7 +49,7 @@ def test_a_session_comes_back_as_it_was(store) -> None:
     assert loaded.turns[0].answer == "Hi 👩\u200d🚀\x1b[31m\u202e!"
 
 
-def test_what_was_written_of_an_unfinished_answer_is_there_at_once(store, file) -> None:
+def test_the_text_of_an_unfinished_answer_is_saved_at_once(store, file) -> None:
     session = saved(store, "Story")
     turn = Turn("Tell me")
     store.add_turn(session.id, turn)
@@ -100,7 +100,7 @@ def test_a_removed_session_is_gone_with_its_tokens_and_its_words(store, file) ->
         db.execute("INSERT INTO turns_text (turns_text, rank) VALUES ('integrity-check', 1)")
 
 
-def test_a_chat_that_is_removed_while_it_is_open_does_not_go_on_in_another(store) -> None:
+def test_a_chat_removed_while_open_does_not_continue_in_another(store) -> None:
     session, turn = Session("Open"), Turn("Who?")
     store.add_turn(store.add_session(session), turn)
     store.remove(session.id)
@@ -164,7 +164,7 @@ def test_reading_a_list_of_chats_needs_no_numpy_and_no_llama_cpp() -> None:
 # What is said when it cannot be used.
 
 
-def test_what_is_no_database_is_refused_and_left_alone(file) -> None:
+def test_a_file_that_is_not_a_database_is_refused_and_left_alone(file) -> None:
     file.parent.mkdir()
     file.write_text("Dear diary, this is not a database.\n" * 100)
     says = f"^cannot use the saved chats in {re.escape(str(file))}: file is not a database .set PJLOCAL_DATABASE"

@@ -1,4 +1,4 @@
-"""A model whose logits are not numbers gets one line; nothing else breaks with it."""
+"""A model with NaN or infinite logits gives an error message, and other answers continue."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from pjlocal.engine.model import Model
 from pjlocal.engine.scoring import TextReader
 from pjlocal.errors import ModelError
 
-SAID = "the model's logits are not numbers: the file"
+MESSAGE = "the model computes invalid logits"
 KINDS = ["not_numbers", "one_not_a_number", "infinite"]
 ENGINE = Engine(n_threads=1)
 WAYS: list[dict[str, Any]] = [
@@ -51,42 +51,45 @@ def broken(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Itera
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("way", WAYS, ids=str)
-def test_every_mode_and_schedule_says_so(broken: Model, way: dict[str, Any]) -> None:
-    with PersonaJudge(broken, prefer=["vivid", "creative"], engine=ENGINE) as judge, pytest.raises(ModelError) as said:
+def test_every_mode_and_schedule_reports_invalid_logits(broken: Model, way: dict[str, Any]) -> None:
+    with (
+        PersonaJudge(broken, prefer=["vivid", "creative"], engine=ENGINE) as judge,
+        pytest.raises(ModelError) as caught,
+    ):
         judge("hello", max_tokens=5, **way)
-    assert SAID in str(said.value)
+    assert MESSAGE in str(caught.value)
 
 
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("filters", FILTERS, ids=str)
-def test_every_filter_and_layout_says_so(broken: Model, filters: dict[str, Any]) -> None:
+def test_every_filter_and_layout_reports_invalid_logits(broken: Model, filters: dict[str, Any]) -> None:
     for layout, mode in (("contexts", "both"), ("batched", "judge")):
         engine, sampling = Engine(n_threads=1, layout=layout), Sampling(**filters)  # type: ignore[arg-type]
         judge = PersonaJudge(broken, prefer=["vivid", "creative"], engine=engine, sampling=sampling)
-        with judge, pytest.raises(ModelError, match=SAID):
+        with judge, pytest.raises(ModelError, match=MESSAGE):
             judge("hello", mode=mode, max_tokens=5)
 
 
 @pytest.mark.filterwarnings("error")
-def test_scoring_says_so(broken: Model) -> None:
-    with closing(TextReader(broken, ENGINE, Interrupt())) as reader, pytest.raises(ModelError, match=SAID):
+def test_scoring_reports_invalid_logits(broken: Model) -> None:
+    with closing(TextReader(broken, ENGINE, Interrupt())) as reader, pytest.raises(ModelError, match=MESSAGE):
         list(reader.read([[1, 300, 301], [1, 300, 302]], [2, 2]))
 
 
 @pytest.mark.parametrize("layout", ["contexts", "batched"])
 @pytest.mark.parametrize("flash", ["on", "off"])
 @pytest.mark.parametrize("n", [1, 100])
-def test_the_next_answer_is_as_if_there_had_been_none(
+def test_invalid_logits_do_not_affect_the_next_answer(
     tiny: Callable[[str], Path], layout: Any, flash: Any, n: int
 ) -> None:
-    """Where what broke is in the text, which other texts have not."""
+    """The logits are invalid only after one word, which other texts do not contain."""
     engine = Engine(n_threads=1, layout=layout, flash_attn=flash)
     how: dict[str, Any] = {"mode": "both", "seed": 1, "max_tokens": 20, "ignore_end": True}
     texts = []
     for first in ("Q" * n, ""):
         with PersonaJudge(tiny("broken_word"), prefer=["vivid", "creative"], engine=engine) as judge:
             if first:
-                with pytest.raises(ModelError, match=SAID):
+                with pytest.raises(ModelError, match=MESSAGE):
                     judge(first, **how)
             texts.append([judge("hello " * 20, **how).text, judge("good bye", **how).text])
     assert texts[0] == texts[1]
@@ -95,7 +98,7 @@ def test_the_next_answer_is_as_if_there_had_been_none(
 @pytest.mark.parametrize("layout", ["contexts", "batched"])
 @pytest.mark.parametrize("flash", ["on", "off"])
 @pytest.mark.parametrize("n", [1, 100])
-def test_answers_beside_it_go_on_and_so_do_those_behind_it(
+def test_other_answers_continue_after_invalid_logits(
     tiny: Callable[[str], Path], layout: Any, flash: Any, n: int
 ) -> None:
     engine = Engine(n_threads=2 if layout == "contexts" else 1, layout=layout, flash_attn=flash, n_batch=32)
@@ -112,7 +115,7 @@ def test_answers_beside_it_go_on_and_so_do_those_behind_it(
                         writer.submit(answer)
                     while not writer.is_idle:
                         writer.step()
-                    assert SAID in str(wanted[1].error)
+                    assert MESSAGE in str(wanted[1].error)
                     assert [wanted[0].error, wanted[2].error] == [None, None]
                     assert [wanted[0].result.text, wanted[2].result.text] == alone
 
@@ -123,14 +126,14 @@ def test_the_command_ends_with_one_line(pjlocal: Any, tiny: Callable[[str], Path
     for options in (("--strength", "2"), ("--mode", "both")):
         result = pjlocal("run", "-m", model, "-p", "vivid", "-p", "creative", "--threads", "1", *options, "hello")
         assert result.returncode == 1 and not result.stdout.strip()
-        assert SAID in one_line(result.stderr)
+        assert MESSAGE in one_line(result.stderr)
 
 
-def test_a_chat_goes_on(pjlocal: Any, tiny: Callable[[str], Path]) -> None:
+def test_a_chat_continues_after_invalid_logits(pjlocal: Any, tiny: Callable[[str], Path]) -> None:
     result = pjlocal(
         "chat", "-m", tiny("broken_word"), "-p", "vivid", "-p", "creative", "--threads", "1", "--mode", "both",
         "-n", "5", "--ignore-end", "--seed", "1", stdin="hello Q\nhello\n",
     )  # fmt: skip
     failed, cut_off = result.stderr.splitlines()
-    assert result.returncode == 1 and SAID in failed and "cut off after 5 tokens" in cut_off
+    assert result.returncode == 1 and MESSAGE in failed and "cut off after 5 tokens" in cut_off
     assert result.stdout.strip()
