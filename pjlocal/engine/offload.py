@@ -66,6 +66,12 @@ def _names(devices: list[Device], offload: Offload) -> tuple[str, ...]:
     return tuple(compress(names, offload.shares or repeat(True))) if offload.n_gpu_layers else ()
 
 
+def placement(offload: Offload) -> str:
+    """The place of the layers and their KV caches for messages, with the memory that is free there now."""
+    there = {device.name: device.in_words for device in for_layers()} if offload.devices else {}
+    return offload.in_words([there.get(name, name) for name in offload.devices])
+
+
 class _Override(ctypes.Structure):
     """A pattern for names of tensors, and the memory for them; the binding does not declare it."""
 

@@ -13,11 +13,12 @@ from dataclasses import replace
 import pytest
 
 from pjlocal import Engine, PersonaJudge
+from pjlocal.__main__ import main
 from pjlocal.engine import backend, devices, model, offload
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
-from pjlocal.engine.offload import choose_offload, with_devices
+from pjlocal.engine.offload import choose_offload, placement, with_devices
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.gguf.offload import Offload
 
@@ -129,6 +130,31 @@ def test_without_a_card_nobody_is_told_to_offload_fewer_layers(tiny, monkeypatch
     assert "--gpu-layers" not in str(said.value)
 
 
+def test_the_device_is_described_with_its_name_and_the_memory_that_is_free_now(there) -> None:
+    card = replace(CARD, description="NVIDIA GeForce RTX 3090", free=5 * GIB)
+    there(CPU, card, replace(OTHER, total=0))
+    assert placement(Offload(31, 18, devices=("CUDA0",))) == (
+        "18 of 31 layers and their KV caches on NVIDIA GeForce RTX 3090 (CUDA0, 5.0 GiB free)"
+    )
+    assert placement(Offload(31, 31, devices=("CUDA0", "CUDA1"))).endswith(" and a card (CUDA1)")
+    assert placement(Offload(31)) == "all layers on the CPU"
+
+
+def test_models_info_names_the_device_and_the_memory_that_the_layers_take_there(
+    there, tiny, monkeypatch, capsys
+) -> None:
+    path = tiny("llama")
+    there(CPU, CARD)
+    monkeypatch.setattr(sys, "argv", ["pjlocal", "models", "info", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr().out
+    assert not ended.value.code
+    line = next(line for line in shown.splitlines() if line.startswith("device"))
+    assert "3 of 3 layers and their KV caches on a card (CUDA0, 8.0 GiB free): about " in line
+    assert line.endswith("MB there for 2 views")
+
+
 def test_with_layers_on_a_card_auto_is_the_batch(there, tiny) -> None:
     there(CPU, CARD)
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=2)) as judge:
@@ -147,7 +173,7 @@ def test_where_the_context_had_to_shrink_that_is_the_limit_and_a_line_says_so(ti
     monkeypatch.setattr(model, "choose_offload", lambda *_: Offload(3, 3, n_ctx=128, devices=("CUDA0",)))
     with PersonaJudge(tiny("llama")) as judge:
         assert judge.context_limit == 128
-        assert judge.model.offload.description == "3 of 3 layers on CUDA0, context 128 tokens so that they fit"
+        assert judge.placed == "3 of 3 layers and their KV caches on CUDA0, context 128 tokens so that they fit"
     with PersonaJudge(tiny("llama"), engine=Engine(n_ctx=64)) as judge:
         assert judge.context_limit == 64
 

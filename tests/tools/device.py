@@ -1,0 +1,403 @@
+"""Checks of pjlocal on a device: a graphics card, or Mesa's software Vulkan device, which computes on the CPU.
+
+They take up to an hour on the software device, so they are no part of the tests.
+
+    $ python tests/tools/device.py                       # all checks on the software device
+    $ python tests/tools/device.py memory ctrl-c         # some of them
+    $ python tests/tools/device.py --python PYTHON       # on your card: a python with pjlocal[test] and its llama.cpp
+
+The software device needs Debian's packages mesa-vulkan-drivers, libvulkan-dev, glslc and spirv-headers.  For it,
+llama-cpp-python is built once, into ~/.cache/pjlocal-tests/vulkan.  If the Vulkan headers are older than 1.3.296, as in
+Debian 12, name a folder with newer ones, as of Debian 13's libvulkan-dev:
+
+    $ dpkg -x libvulkan-dev_1.4.309.0-1_amd64.deb newer
+    $ VULKAN_HEADERS=$PWD/newer/usr/include python tests/tools/device.py
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+BUILT = Path.home() / ".cache" / "pjlocal-tests" / "vulkan"
+VERSION = "0.3.36"
+SOFTWARE = {"GGML_VK_VISIBLE_DEVICES": "0"}  # llama.cpp skips software devices unless they are named
+PATIENCE_S = 1800
+
+PJLOCAL = [sys.executable, "-m", "pjlocal"]
+
+#: Tests of the package that run on the device as they are, because layers go there by default.
+SUITES = {
+    "architectures": ["tests/engine/test_architectures.py"],  # layouts, look-ahead, checkpoints, growth, interrupts
+    "layouts": ["tests/engine/test_layouts.py"],  # three views and more
+    "answers": ["tests/engine/test_engine.py"],  # several at once
+    "caches": ["tests/chat/test_cache.py"],  # saved and loaded
+    "adapters": ["tests/test_adapters.py"],
+    "schemas": ["tests/engine/test_constraint.py"],
+}
+PROMPTS = [
+    "Why do cats purr?",
+    "Tell me of the sea.",
+    "Got any ideas for a birthday?",
+    "What is a good breakfast?",
+    "How do I learn to swim?",
+    "Who invented the wheel?",
+]
+
+
+# The build for the software device.
+
+
+def build() -> Path:
+    """Build llama-cpp-python with Vulkan into an environment of its own, with the packages of this one, and return its
+    python."""
+    python = BUILT / "env" / "bin" / "python"
+    if (BUILT / "done").exists():
+        return python
+    subprocess.run([sys.executable, "-m", "venv", BUILT / "env"], check=True)
+    purelib = subprocess.check_output(
+        [python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))"], text=True
+    )
+    Path(purelib.strip(), "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    with tempfile.TemporaryDirectory() as folder:
+        download = [python, "-m", "pip", "download", "--no-deps", "--no-binary", "llama-cpp-python", "-d", folder]
+        subprocess.run([*download, f"llama-cpp-python=={VERSION}"], check=True)
+        with tarfile.open(next(Path(folder).glob("*.tar.gz"))) as archive:
+            archive.extractall(folder, filter="data")
+        source = Path(folder, f"llama_cpp_python-{VERSION}")
+        leave_out(source)
+        options = ["-DGGML_VULKAN=on", "-DLLAVA_BUILD=off"]
+        if headers := os.environ.get("VULKAN_HEADERS"):
+            options.append(f"-DVulkan_INCLUDE_DIR={headers}")
+        subprocess.run(
+            [python, "-m", "pip", "install", "--no-cache-dir", "--no-deps", source],
+            env=os.environ | {"CMAKE_ARGS": " ".join(options)},
+            check=True,
+        )
+    (BUILT / "done").touch()
+    return python
+
+
+def leave_out(source: Path) -> None:
+    """Leave out of llama.cpp's build what the software device cannot use.
+
+    The shaders for cooperative matrices: the device has none, and Debian 12's glslc cannot compile one of them
+    (conv3d_mm.comp).  CMake asks glslc whether it knows the extension, by this file.  And the library of llama.cpp's
+    own programs.
+    """
+    shaders = source / "vendor/llama.cpp/ggml/src/ggml-vulkan/vulkan-shaders/feature-tests"
+    (shaders / "coopmat.comp").write_text(
+        "#version 460\n#extension GL_KHR_cooperative_matrix_left_out : require\nvoid main() {}\n"
+    )
+    project = source / "CMakeLists.txt"
+    project.write_text(project.read_text().replace("set(LLAMA_BUILD_COMMON ON ", "set(LLAMA_BUILD_COMMON OFF "))
+
+
+# The checks, each in a process of its own.  They print their result, and fail by an exception.
+
+CHECKS: dict[str, Callable[[], str]] = {}
+
+
+def check(name: str) -> Callable[[Callable[[], str]], Callable[[], str]]:
+    def add(function: Callable[[], str]) -> Callable[[], str]:
+        CHECKS[name] = function
+        return function
+
+    return add
+
+
+def judge(**changes: Any) -> Any:
+    from pjlocal import Engine, PersonaJudge
+
+    of_engine = {name: changes.pop(name) for name in [*changes] if name in Engine.__dataclass_fields__}
+    return PersonaJudge("smollm2", ["vivid", "creative"], engine=Engine(**{"n_ctx": 2048} | of_engine), **changes)
+
+
+def texts(one: Any, **changes: Any) -> list[str]:
+    return [one(prompt, **{"seed": n, "max_tokens": 24} | changes).text for n, prompt in enumerate(PROMPTS)]
+
+
+def equal(some: Sequence[str], others: Sequence[str]) -> str:
+    return f"{sum(a == b for a, b in zip(some, others, strict=True))} of {len(some)}"
+
+
+def device() -> Any:
+    from pjlocal.engine.devices import for_layers
+
+    found = for_layers()
+    assert found, "llama.cpp finds no device"
+    return found[0]
+
+
+@check("doctor")
+def doctor() -> str:
+    """It names the device with its memory, and its own test passes there."""
+    done = subprocess.run([*PJLOCAL, "doctor", "--json"], check=True, capture_output=True, text=True)
+    found = {finding["what"]: finding for finding in json.loads(done.stdout)["findings"]}
+    assert found["GPU"]["text"] == f"llama.cpp uses {device().name}", found["GPU"]
+    assert found["self-test"]["state"] == "ok"
+    return found[device().name]["text"]
+
+
+@check("layers")
+def layers() -> str:
+    """--gpu-layers 0, half, all and auto; how often the text is the CPU's, and the largest difference of a
+    probability."""
+    found = []
+    with judge(n_gpu_layers="0") as on_cpu:
+        expected, probable = texts(on_cpu), likely(on_cpu)
+    for chosen in ("15", "all", "auto"):
+        with judge(n_gpu_layers=chosen) as one:
+            n = one.model.offload.n_gpu_layers
+            assert n == (15 if chosen == "15" else one.model.offload.n_layers), n
+            written = texts(one)
+            assert all(written), written
+            here = likely(one)
+            gap = max(abs(here.get(key, p) - p) for key, p in probable.items())
+            assert gap < 0.05, f"{chosen}: a probability differs by {gap:.3f}"
+            found.append(f"{chosen}: {equal(expected, written)} texts equal, probabilities within {gap:.4f}")
+    return "; ".join(found)
+
+
+def likely(one: Any) -> dict[tuple[str, int, str], float]:
+    """The probabilities of the likeliest first tokens."""
+    found = {}
+    for prompt in PROMPTS:
+        for each in one.next_tokens(one.plan(prompt, one.request)):
+            found |= {(prompt, each.id, view): p for view, p in each.p.items()}
+    return found
+
+
+@check("views")
+def views() -> str:
+    """Both layouts, with two and with three views."""
+    found = []
+    for mode in ("judge", "both"):
+        written = []
+        for where in ("batched", "contexts"):
+            with judge(layout=where, n_threads=4) as one:
+                written.append(texts(one, mode=mode))
+                assert set(one.layouts.values()) == {where}
+        found.append(f"mode {mode}: {equal(*written)} texts equal")
+    return "; ".join(found)
+
+
+@check("memory")
+def memory() -> str:
+    """The estimate against the memory that the device lost, with the full caches of two and of three views."""
+    found = []
+    for chosen in ("15", "all"):
+        for n_views in (2, 3):
+            estimate, used = filled(chosen, n_views)
+            found.append(f"--gpu-layers {chosen}, {n_views} views: {used >> 20} MiB used, {estimate >> 20} estimated")
+            assert used <= 1.1 * estimate + (64 << 20), found[-1]
+    return "; ".join(found)
+
+
+FILL = """
+import sys
+from pjlocal import Engine, PersonaJudge
+from pjlocal.engine.lanes import needs
+from pjlocal.gguf.offload import bytes_on_devices
+layers, n_views = sys.argv[1], int(sys.argv[2])
+with PersonaJudge("smollm2", engine=Engine(n_gpu_layers=layers, n_ctx=4096)) as judge:
+    with judge.decoder.direct(needs(n_views, 4096)) as slot:
+        slot.start([[5 + view, *range(100, 700)] for view in range(n_views)])
+        slot.logits(0)
+        print(sum(bytes_on_devices(judge.model.header, judge.engine, judge.model.offload, n_views)), flush=True)
+        sys.stdin.read()
+"""
+
+
+def filled(layers: str, n_views: int) -> tuple[int, int]:
+    """The estimated bytes on the device, and those that it lost while a process held so many views: by the device's own
+    report, or by the log of llama.cpp's Vulkan back end, for a device that reports no change."""
+    before = device().free
+    with tempfile.TemporaryFile() as log:
+        command = [sys.executable, "-c", FILL, layers, str(n_views)]
+        environment = os.environ | {"GGML_VK_MEMORY_LOGGER": "1"}
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": log}
+        with subprocess.Popen(command, env=environment, text=True, **pipes) as process:
+            assert process.stdin and process.stdout
+            estimate = int(process.stdout.readline())
+            lost = before - device().free
+            process.stdin.close()
+        log.seek(0)
+        totals = re.findall(r"Total device: ([\d.]+) ?([KMG]i?B|B)", log.read().decode())
+    units = {"B": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30}
+    return estimate, max([lost, *(int(float(n) * units[unit[0]]) for n, unit in totals)])
+
+
+@check("out-of-memory")
+def out_of_memory() -> str:
+    """A device whose memory is gone gets fewer layers, with a warning; a context that does not fit is an error that
+    names the options."""
+    found = []
+    for name, code in (("weights", TOO_LARGE_WEIGHTS), ("caches", TOO_LARGE_CACHES)):
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=PATIENCE_S)
+        lines = done.stderr.strip().splitlines()
+        assert done.returncode in (0, 1) and lines and "Traceback" not in done.stderr, (done.returncode, done.stderr)
+        found.append(f"{name}: {done.stdout.strip()} {lines[0][:200]}")
+    return "; ".join(found)
+
+
+#: The rest of the device's memory is taken first.  A software device has that of the process, which gets a limit.
+SCARCE = """
+import ctypes, logging, resource, sys
+from pjlocal import Engine, PersonaJudge, PjlocalError
+from pjlocal.engine import devices, offload
+from pjlocal.engine.machine import resident_bytes
+logging.basicConfig(format="%(message)s", level=logging.WARNING)
+MIB = 1 << 20
+real = devices.for_layers()[0]
+offload.for_layers = lambda: [real]  # what it reported before
+def take(n_left):
+    ggml = devices._functions()
+    allocate = ggml.ggml_backend_buft_alloc_buffer
+    allocate.restype, allocate.argtypes = ctypes.c_void_p, [ctypes.c_void_p, ctypes.c_size_t]
+    handle = next(h for h in map(ggml.ggml_backend_dev_get, range(ggml.ggml_backend_dev_count()))
+                  if devices._text(ggml.ggml_backend_dev_name(h)) == real.name)
+    memory = ggml.ggml_backend_dev_buffer_type(handle)
+    while (free := devices.for_layers()[0].free) > n_left + 64 * MIB and allocate(memory, 64 * MIB):
+        if devices.for_layers()[0].free == free:  # it reports no change
+            pages = int(open("/proc/self/statm").read().split()[0])
+            resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + n_left,) * 2)
+            return
+"""
+TOO_LARGE_WEIGHTS = (
+    SCARCE
+    + """
+take(60 * MIB)
+try:
+    with PersonaJudge("smollm2", ["vivid"], engine=Engine(n_ctx=256, gpu_margin=0)) as judge:
+        print(judge.model.offload.n_gpu_layers, "layers")
+except PjlocalError as error:
+    sys.exit(f"no model: {error}")
+"""
+)
+TOO_LARGE_CACHES = (
+    SCARCE
+    + """
+with PersonaJudge("smollm2", ["vivid"], engine=Engine(n_gpu_layers="all", n_ctx=8192)) as judge:
+    take(100 * MIB)
+    try:
+        print(judge("the sun " * 3500, max_tokens=2).text)
+    except PjlocalError as error:
+        sys.exit(str(error))
+"""
+)
+
+
+@check("ctrl-c")
+def ctrl_c() -> str:
+    """Ctrl-C while a long prompt is read ends the command within a second or so."""
+    took = []
+    for wait_s in (4, 8, 12):
+        command = [*PJLOCAL, "run", "-p", "vivid", "-p", "creative", "--seed", "1", "--gpu-layers", "all", "-n", "3"]
+        process = subprocess.Popen([*command, "Tell me of the sun. " * 1300], stdout=subprocess.PIPE)
+        time.sleep(wait_s)
+        assert process.poll() is None, "it ended before Ctrl-C: give a longer prompt"
+        process.send_signal(signal.SIGINT)
+        pressed = time.monotonic()
+        written, _ = process.communicate(timeout=PATIENCE_S)
+        took.append(time.monotonic() - pressed)
+        assert process.returncode == 130 and not written.strip(), (process.returncode, written)
+    return ", ".join(f"{s:.1f} s" for s in took)
+
+
+@check("server")
+def server() -> str:
+    """A server that unloads its model frees the memory of the device."""
+    import psutil
+    from served import serving
+    from waiting import when
+
+    from pjlocal.gguf.locate import find_model
+
+    with serving(find_model("smollm2"), dict(os.environ), "--gpu-layers", "all", "--unload-after", "1") as served:
+        process = psutil.Process(served.process.pid)
+
+        def used() -> int:
+            """Bytes of the process, which are also those of a software device, and bytes that the device lost."""
+            return process.memory_info().rss + device().total - device().free
+
+        def ask() -> int:
+            served.openai().chat.completions.create(
+                model="pjlocal", messages=[{"role": "user", "content": "Hello"}], max_tokens=4
+            )
+            return used()
+
+        loaded = [ask()]
+        idle = []
+        for _ in range(3):
+            when(lambda: "loaded" not in served.http.get("/health").text)
+            time.sleep(3)
+            idle.append(used())
+            loaded.append(ask())
+    each = " ".join(f"{a >> 20}/{b >> 20}" for a, b in zip(loaded, idle, strict=False))
+    assert max(idle) < min(loaded), each
+    assert idle[-1] < idle[0] + (32 << 20), f"it grows: {each}"
+    return f"MiB loaded/unloaded: {each}"
+
+
+def suite(files: Sequence[str]) -> tuple[bool, str]:
+    """Run tests of the package on the device."""
+    command = [sys.executable, "-m", "pytest", "-q", "-m", "", "-p", "no:cacheprovider", *files]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=REPOSITORY, timeout=PATIENCE_S)
+    lines = done.stdout.strip().splitlines()
+    failed = [line.removeprefix("FAILED ") for line in lines if line.startswith(("FAILED", "ERROR"))]
+    return done.returncode == 0, "\n".join([lines[-1] if lines else done.stderr[-300:], *failed])
+
+
+def main() -> None:
+    names = [*CHECKS, *SUITES]
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", metavar="CHECK", help=f"some checks only: {', '.join(names)}")
+    parser.add_argument("--python", help="a python whose llama.cpp uses your card, instead of the software device")
+    parser.add_argument("--only-build", action="store_true", help="build for the software device, and end")
+    parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if unknown := {*given.names} - {*names}:
+        sys.exit(f"there is no check {', '.join(unknown)}")
+    if given.in_this_process:
+        name = given.names[0]
+        passed, text = suite(SUITES[name]) if name in SUITES else (True, CHECKS[name]())
+        print(text)
+        sys.exit(not passed)
+    python = given.python or build()
+    if given.only_build:
+        return
+    environment = os.environ | ({} if given.python else SOFTWARE)
+    environment["PYTHONPATH"] = os.pathsep.join(map(str, (REPOSITORY, REPOSITORY / "tests")))
+    failed = 0
+    for name in given.names or names:
+        command = [python, __file__, "--in-this-process", name]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        lines = (done.stdout.strip() or done.stderr.strip()).splitlines() or ["nothing printed"]
+        if done.returncode and done.stderr:
+            lines.append(done.stderr.strip().splitlines()[-1])
+        print(
+            f"{name:16} | {'FAILED' if done.returncode else 'passed'} | {lines[0]}",
+            *lines[1:],
+            sep="\n    ",
+            flush=True,
+        )
+        failed += done.returncode != 0
+    sys.exit(failed > 0)
+
+
+if __name__ == "__main__":
+    main()
