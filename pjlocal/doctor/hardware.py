@@ -41,11 +41,11 @@ class Card:
     def reinstall(self) -> str:
         """The command that installs a llama.cpp for this card: a wheel of the index, or a build if none fits.
 
-        pip's -C, instead of CMAKE_ARGS in the environment, is the same in every shell.
+        pip's --config-settings, instead of CMAKE_ARGS in the environment, is the same in every shell.
         """
         return (
             f'pip install --force-reinstall --no-cache-dir --prefer-binary "llama-cpp-python>={_LEAST_VERSION}" '
-            f"--extra-index-url {_WHEELS}/{self.wheels} -C cmake.args={self.build}"
+            f"--extra-index-url {_WHEELS}/{self.wheels} --config-settings cmake.args={self.build}"
         )
 
 

@@ -79,7 +79,7 @@ def test_a_card_that_is_not_used_is_named_with_the_command_that_changes_it(
     unused = gpu_finding(there, [], ["CPU"])
     assert unused.state == "note"
     assert "was built without support for NVIDIA GeForce RTX 3090" in unused.text
-    assert "/whl/cu125 -C cmake.args=-DGGML_CUDA=on" in unused.text
+    assert "/whl/cu125 --config-settings cmake.args=-DGGML_CUDA=on" in unused.text
     assert gpu_finding(there, ["CUDA0"], ["CUDA", "CPU"]).text == "llama.cpp uses CUDA0"
     without_driver = gpu_finding(there, [], ["CUDA", "CPU"])
     assert without_driver.state == "note" and "finds no device for it" in without_driver.text
@@ -124,7 +124,7 @@ def test_each_make_of_card_has_one_command(
     assert finding.text == (
         f"this llama.cpp was built without support for {name}. To use the card: pip install --force-reinstall "
         '--no-cache-dir --prefer-binary "llama-cpp-python>=0.3.36" --extra-index-url '
-        f"https://abetlen.github.io/llama-cpp-python/whl/{wheels} -C cmake.args={option}"
+        f"https://abetlen.github.io/llama-cpp-python/whl/{wheels} --config-settings cmake.args={option}"
     )
 
 

@@ -79,8 +79,11 @@ def test_llama_cpp_is_told_and_what_it_was_told_does_not_outlive_the_load() -> N
     with with_devices(params, Engine(main_gpu=1), Offload(33, 20, experts=(31,), shares=(12.0, 8.0))):
         assert params.n_gpu_layers == 20 and params.main_gpu == 1 and params.split_mode == 1
         assert params.tensor_split[:3] == [12.0, 8.0, 0.0]
-        assert params.tensor_buft_overrides
+        assert params.tensor_buft_overrides and not params.devices
     assert not params.tensor_split and not params.tensor_buft_overrides
+    with with_devices(params, Engine(), Offload(33)):
+        assert params.devices and not ctypes.c_void_p.from_address(params.devices).value, "an empty list: none"
+    assert not params.devices
 
 
 def test_a_model_is_loaded_with_experts_that_stay_with_the_cpu(tiny, monkeypatch) -> None:
@@ -113,6 +116,21 @@ def test_memory_that_does_not_do_means_fewer_layers_and_a_line(there, tiny, monk
         ModelError, match=r"out of memory\. Is there enough memory on the devices\? Give fewer --gpu-layers"
     ):
         Model(tiny("llama"), Engine(n_gpu_layers="all"), Interrupt())
+
+
+def test_a_file_that_cannot_be_mapped_is_no_lack_of_the_devices_memory(there, tiny, monkeypatch) -> None:
+    """It was loaded 24 times, each time with fewer layers."""
+    tried = []
+
+    def load(path, params):
+        tried.append(params.n_gpu_layers)
+        backend._errors.recent.append("llama_model_load: error loading model: mmap failed: Cannot allocate memory")
+
+    monkeypatch.setattr(model.lib, "llama_model_load_from_file", load)
+    there(CPU, CARD)
+    with pytest.raises(ModelError, match=r"mmap failed.*Is there enough memory\? Use a smaller model"):
+        Model(tiny("llama"), Engine(), Interrupt())
+    assert tried == [3]
 
 
 def test_without_a_card_nobody_is_told_to_offload_fewer_layers(tiny, monkeypatch) -> None:
