@@ -430,7 +430,8 @@ def ctrl_c() -> str:
     """Ctrl-C while a long prompt is read, where llama.cpp's abort callback does not act."""
     found = []
     with judge(n_gpu_layers="all") as one:
-        text = "the sun and the sea " * (one.context_limit // 16)
+        of_one = len(one.model.tokenize("the sun and the sea " * 10, special=False)) / 10
+        text = "the sun and the sea " * int((one.context_limit - 200) / of_one)
         one(text[: len(text) // 4], max_tokens=1)  # kernels are compiled, and the pace is found
         for wait_s in (0.1, 0.5, 2.0):
             pressed: list[float] = []
