@@ -274,7 +274,7 @@ def chats() -> str:
             messages: list[Any] = []
             prompts, sizes = [], []
             for n in range(4):
-                messages.append(Message("user", f"the cat sees the sun {n} " * 4))
+                messages.append(Message("user", f"the cat sees the sun {n} " * 2))
                 prompts.append([*messages])
                 likely_here = probable(one, messages)
                 found_gap = gap(probable(fresh, messages), likely_here)
