@@ -28,6 +28,7 @@ from .engine.interrupt import Interrupt, Interrupted
 from .engine.lanes import Capacity
 from .engine.machine import threads_in_words
 from .engine.model import Model
+from .engine.offload import placement
 from .errors import ModelError, PjlocalError, UsageError
 from .events import N_ALTERNATIVES, Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
@@ -526,7 +527,7 @@ class PersonaJudge:
     @property
     def placed(self) -> str:
         """The devices of the model's layers, as text, and the number of threads if a container limits it."""
-        return ", ".join(filter(None, (self.model.offload.description, threads_in_words(self.engine.n_threads))))
+        return ", ".join(filter(None, (placement(self.model.offload), threads_in_words(self.engine.n_threads))))
 
     @property
     def context_limit(self) -> int:

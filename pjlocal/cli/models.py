@@ -106,24 +106,33 @@ def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: 
 @models_app.command()
 @takes_settings()
 def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
-    """Print the properties of a model, and the memory that two views of it take."""
+    """Print the properties of a model, the memory that two views of it take, and the layers that a graphics card
+    gets."""
+    from ..engine.offload import choose_offload, placement
     from ..gguf.header import read_header
     from ..gguf.kind import no_model, writes_no_text
     from ..gguf.locate import find
     from ..gguf.memory import estimate
+    from ..gguf.offload import Offload, bytes_on_devices
 
     found = find(name)
     header = read_header(found.path)
     memory = estimate(header, engine)
+    what = no_model(header) or writes_no_text(header)
+    offload = Offload() if what else choose_offload(found.path, engine, memory.n_views)
+    on_devices = bytes_on_devices(header, engine, offload, memory.n_views)
     if as_json:
         from ..gguf.sampling import recommended
         from ..gguf.summary import summary
 
         facts = {"sampling": recommended(header.metadata.get, found.named), "memory": memory.as_dict()}
+        facts["offload"] = offload.as_dict() | {"bytes_on_devices": on_devices}
         typer.echo(json.dumps(summary(found).as_dict() | facts, ensure_ascii=False))
         return
-    what = no_model(header) or writes_no_text(header)
     lines = _facts(found, header) | ({"note": f"this is {what}"} if what else _needs(memory))
+    if on_devices:
+        there = " + ".join(map(_bytes, on_devices))
+        lines["device"] = f"{placement(offload)}: about {there} there for {memory.n_views} views"
     width = max(map(len, lines))
     for what, value in lines.items():
         typer.echo(in_columns(f"{what:{width}}  ", one_line(value), sys.stdout))

@@ -81,31 +81,37 @@ def _machine() -> Iterator[Finding]:
 def _devices() -> Iterator[Finding]:
     from ..engine import devices
 
-    for device in devices.devices():
+    found = devices.devices()
+    for device in found:
         memory = f"{device.free / 2**30:.1f} of {device.total / 2**30:.1f} GiB free"
         text = f"{device.description.strip() or device.kind}: {device.kind}, {memory}"
         yield Finding(device.name, "ok", text, asdict(device))
-    yield gpu_finding(cards(), [device.name for device in devices.devices() if device.is_gpu], devices.offloads())
+    yield gpu_finding(cards(), [device.name for device in found if device.is_gpu], devices.backends())
 
 
-def gpu_finding(present: list[Card], used: list[str], offloads: bool) -> Finding:
+def gpu_finding(present: list[Card], used: list[str], backends: list[str]) -> Finding:
     """Report which graphics cards are used, and how to use one that is not.
 
     Args:
         used: llama.cpp's names of the GPUs that it uses.
-        offloads: whether llama.cpp was built with support for GPUs.
+        backends: the back ends of llama.cpp, with and without a device.
     """
     facts = {"cards": [card.name for card in present], "used": used}
-    if used and offloads:
+    if used:
         return Finding("GPU", "ok", f"llama.cpp uses {', '.join(used)}", facts)
     if not present:
         return Finding("GPU", "ok", "no graphics card that llama.cpp can use: it runs on the CPU", facts)
     card = present[0]
+    if card.backend in backends:
+        text = (
+            f"this llama.cpp has the back end {card.backend} and finds no device for it. The machine has {card.name}: "
+            "install its driver"
+        )
+        return Finding("GPU", "note", text, facts)
     return Finding(
         "GPU",
         "note",
-        f"this llama.cpp was built without support for {card.name}. To use the card: {card.reinstall} (or build "
-        f'it: CMAKE_ARGS="{card.build}" pip install --force-reinstall --no-cache-dir llama-cpp-python)',
+        f"this llama.cpp was built without support for {card.name}. To use the card: {card.reinstall}",
         {**facts, "reinstall": card.reinstall},
     )
 

@@ -188,6 +188,10 @@ class Context:
             threads.learn(ended, ended - started, ended_cpu - started_cpu)
         return status
 
+    def wait(self) -> None:
+        """Wait for a device, which computes after llama_decode has returned."""
+        lib.llama_synchronize(self.handle)
+
     def logits(self, i: int) -> Logits:
         """The logits of the i-th token of the last batch: float32 [n_vocab] in llama.cpp's memory, not a copy."""
         pointer = lib.llama_get_logits_ith(self.handle, i)

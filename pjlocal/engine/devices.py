@@ -43,6 +43,12 @@ class Device:
     def is_gpu(self) -> bool:
         return self.kind in ("GPU", "integrated GPU")
 
+    @property
+    def in_words(self) -> str:
+        """Its name for people, llama.cpp's name, and the free memory, if the device reports it."""
+        free = f", {self.free / 2**30:.1f} GiB free" if self.total else ""
+        return f"{self.description.strip() or self.kind} ({self.name}{free})"
+
 
 def devices() -> list[Device]:
     init_backend()
@@ -149,11 +155,6 @@ def build() -> str:
     """The versions of llama-cpp-python and ggml, with ggml's commit."""
     ggml = _functions()
     return f"llama-cpp-python {binding_version}, ggml {_text(ggml.ggml_version())} ({_text(ggml.ggml_commit())})"
-
-
-def offloads() -> bool:
-    """True if layers can go to a GPU."""
-    return bool(lib.llama_supports_gpu_offload())
 
 
 def features() -> list[str]:

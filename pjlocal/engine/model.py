@@ -121,8 +121,7 @@ class Model:
             if handle:
                 return handle
             reason = last_error()
-            of_device = ran_out_of_memory(reason) and "CPU" not in reason
-            if not of_device or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
+            if not _of_device(reason) or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
                 detail = f"{reason or 'llama.cpp gave no reason'}{_hint(reason, self.offload)}"
                 raise ModelError(f"cannot load {self.path}: {detail}")
             less = with_fewer_layers(self.offload)
@@ -378,9 +377,14 @@ def _warn_once(line: str) -> None:
     log.warning("%s", line)
 
 
+def _of_device(reason: str) -> bool:
+    """True if the memory of a device ran out, and not that of the process."""
+    return ran_out_of_memory(reason) and "CPU" not in reason and "mmap" not in reason
+
+
 def _hint(reason: str, offload: Offload) -> str:
     if ran_out_of_memory(reason):
-        if not offload.n_gpu_layers:
+        if not offload.n_gpu_layers or not _of_device(reason):
             return ". Is there enough memory? Use a smaller model, or free memory"
         return ". Is there enough memory on the devices? Give fewer --gpu-layers, or auto"
     if "not within the file bounds" in reason or "failed to read" in reason:

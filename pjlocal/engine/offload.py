@@ -65,6 +65,12 @@ def _names(devices: list[Device], offload: Offload) -> tuple[str, ...]:
     return tuple(compress(names, offload.shares or repeat(True))) if offload.n_gpu_layers else ()
 
 
+def placement(offload: Offload) -> str:
+    """The place of the layers and their KV caches for messages, with the memory that is free there now."""
+    there = {device.name: device.in_words for device in for_layers()} if offload.devices else {}
+    return offload.in_words([there.get(name, name) for name in offload.devices])
+
+
 class _Override(ctypes.Structure):
     """A pattern for names of tensors, and the memory for them (not declared by the binding)."""
 
@@ -74,13 +80,20 @@ class _Override(ctypes.Structure):
 @contextmanager
 def with_devices(params: lib.llama_model_params, engine: Engine, offload: Offload) -> Iterator[None]:
     """Set the devices in llama.cpp's model parameters.  The arrays that these point to live until the end of the
-    body."""
+    body.
+
+    Without layers on a device none is used: llama.cpp would compute long batches there all the same, with other
+    rounding, in memory that was not planned, and where Ctrl-C does not reach.
+    """
     params.n_gpu_layers = offload.n_gpu_layers
     params.split_mode = _SPLIT_MODES[engine.split_mode]
     params.main_gpu = engine.main_gpu
     shares = (ctypes.c_float * lib.llama_max_devices())(*offload.shares)
     if any(offload.shares):
         params.tensor_split = shares
+    no_device = (ctypes.c_void_p * 1)()  # a list that ends with 0
+    if not offload.n_gpu_layers:
+        params.devices = ctypes.addressof(no_device)
     overrides = (_Override * 2)()
     if offload.cpu_tensors:
         overrides[0] = _Override(offload.cpu_tensors.encode(), cpu_memory())
@@ -88,6 +101,7 @@ def with_devices(params: lib.llama_model_params, engine: Engine, offload: Offloa
     try:
         yield
     finally:
+        params.devices = None
         params.tensor_split = None
         params.tensor_buft_overrides = None
 

@@ -242,7 +242,8 @@ class Lane:
             self.n_decodes += 1
             i = j
         self.context.decode(token[i:], pos[i:], seq[i:], n_rows, n_threads)
-        logits = [self.context.logits(n_head - i + row) for row in range(n_rows)]  # waits for a GPU
+        self.context.wait()
+        logits = [self.context.logits(n_head - i + row) for row in range(n_rows)]
         self.decode_s += time.perf_counter() - started
         self.n_decodes += 1
         self.n_fed += len(token)

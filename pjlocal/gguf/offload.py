@@ -48,15 +48,14 @@ class Offload:
             "shrunk_n_ctx": self.n_ctx,
         }
 
-    @property
-    def description(self) -> str:
-        """A description for messages."""
+    def in_words(self, devices: Sequence[str]) -> str:
+        """A description for messages, with the devices in words."""
         if not self.n_gpu_layers:
             return "all layers on the CPU"
         experts = f", the experts of {len(self.experts)} on the CPU" if self.experts else ""
         context = f", context {self.n_ctx} tokens so that they fit" if self.n_ctx else ""
-        where = " and ".join(self.devices)
-        return f"{self.n_gpu_layers} of {self.n_layers} layers on {where}{experts}{context}"
+        where = " and ".join(devices)
+        return f"{self.n_gpu_layers} of {self.n_layers} layers and their KV caches on {where}{experts}{context}"
 
     @property
     def cpu_tensors(self) -> str:
@@ -125,6 +124,14 @@ def needed_by_place(
     ends = pairwise(accumulate(counts, initial=first))
     by_place |= {(name,): sum(each[a:b]) + between for name, (a, b) in zip(offload.devices, ends, strict=True)}
     return by_place
+
+
+def bytes_on_devices(header: Header, engine: Engine, offload: Offload, n_views: int) -> list[int]:
+    """The estimated bytes of weights, full caches and compute buffers on each device of an offload; one sum if
+    llama.cpp assigns the layers itself."""
+    choice = _Choice(offload.n_gpu_layers, offload.n_ctx or _contexts(header, engine)[0], offload.experts)
+    counts = assign_layers(choice.n, offload.shares or (1.0,))
+    return [n for n in _needed(header, _layers(header), engine, n_views, choice, counts) if n]
 
 
 def weights_on_host(header: Header, offload: Offload) -> int:

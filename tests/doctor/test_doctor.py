@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pjlocal.doctor import checks
+from pjlocal.doctor import checks, hardware
 from pjlocal.doctor.checks import gpu_finding
 from pjlocal.doctor.hardware import cards, cuda_wheels
 
@@ -74,13 +74,67 @@ def test_an_unused_card_is_reported_with_the_command_to_use_it(tmp_path: Path, m
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     there = cards()
     assert [card.name for card in there[:2]] == ["NVIDIA GeForce RTX 3090", "NVIDIA T4"]
-    unused = gpu_finding(there, [], offloads=False)
+    unused = gpu_finding(there, [], ["CPU"])
     assert unused.state == "note"
     assert "was built without support for NVIDIA GeForce RTX 3090" in unused.text
-    assert "--prefer-binary llama-cpp-python --extra-index-url" in unused.text and "/whl/cu125 " in unused.text
-    assert gpu_finding(there, ["CUDA0"], offloads=True).text == "llama.cpp uses CUDA0"
+    assert "/whl/cu125 --config-settings cmake.args=-DGGML_CUDA=on" in unused.text
+    assert gpu_finding(there, ["CUDA0"], ["CUDA", "CPU"]).text == "llama.cpp uses CUDA0"
+    without_driver = gpu_finding(there, [], ["CUDA", "CPU"])
+    assert without_driver.state == "note" and "finds no device for it" in without_driver.text
+    assert "pip" not in without_driver.text
     smi.write_text("#!/bin/sh\nexit 9\n")
     assert not [card for card in cards() if "RTX" in card.name]
+
+
+@pytest.mark.parametrize(
+    ("vendor", "kfd", "system", "name", "wheels", "option"),
+    [
+        ("0x1002", True, "linux", "an AMD card with ROCm", "rocm72", "-DGGML_HIP=on"),
+        ("0x1002", False, "linux", "an AMD card", "vulkan", "-DGGML_VULKAN=on"),
+        ("0x8086", False, "linux", "an Intel GPU", "vulkan", "-DGGML_VULKAN=on"),
+        (None, False, "darwin", "Apple's GPU", "metal", "-DGGML_METAL=on"),
+        ("0x1a03", False, "linux", None, None, None),  # a server's own screen
+    ],
+)
+def test_each_make_of_card_has_one_command(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    vendor: str | None,
+    kfd: bool,
+    system: str,
+    name: str | None,
+    wheels: str | None,
+    option: str | None,
+) -> None:
+    device = tmp_path / "drm" / "card0" / "device"
+    device.mkdir(parents=True)
+    if vendor:
+        (device / "vendor").write_text(vendor + "\n")
+    monkeypatch.setattr(hardware, "_nvidia", list)
+    monkeypatch.setattr(hardware, "_DRM", tmp_path / "drm")
+    monkeypatch.setattr(hardware, "_KFD", tmp_path if kfd else tmp_path / "none")
+    monkeypatch.setattr(hardware.sys, "platform", system)
+    monkeypatch.setattr(hardware.platform, "machine", lambda: "arm64")
+    finding = gpu_finding(cards(), [], ["CPU"])
+    if name is None:
+        assert finding.state == "ok" and finding.facts["cards"] == []
+        return
+    assert finding.text == (
+        f"this llama.cpp was built without support for {name}. To use the card: pip install --force-reinstall "
+        '--no-cache-dir --prefer-binary "llama-cpp-python>=0.3.36" --extra-index-url '
+        f"https://abetlen.github.io/llama-cpp-python/whl/{wheels} --config-settings cmake.args={option}"
+    )
+
+
+def test_the_command_installs_no_older_llama_cpp_than_pjlocal_works_with() -> None:
+    project = (Path(__file__).parents[2] / "pyproject.toml").read_text()
+    assert f'"llama-cpp-python>={hardware._LEAST_VERSION}"' in project
+
+
+def test_windows_names_its_display_adapters(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hardware, "_windows_adapters", lambda: ["AMD Radeon(TM) 780M", "Intel(R) Arc(TM) A770"])
+    monkeypatch.setattr(hardware, "_nvidia", list)
+    assert [card.name for card in cards()] == ["AMD Radeon(TM) 780M", "Intel(R) Arc(TM) A770"]
 
 
 @pytest.mark.parametrize(

@@ -13,11 +13,12 @@ from dataclasses import replace
 import pytest
 
 from pjlocal import Engine, PersonaJudge
+from pjlocal.__main__ import main
 from pjlocal.engine import backend, devices, model, offload
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
-from pjlocal.engine.offload import choose_offload, with_devices
+from pjlocal.engine.offload import choose_offload, placement, with_devices
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.gguf.offload import Offload
 
@@ -78,8 +79,11 @@ def test_device_parameters_are_set_for_llama_cpp_and_reset_after_loading() -> No
     with with_devices(params, Engine(main_gpu=1), Offload(33, 20, experts=(31,), shares=(12.0, 8.0))):
         assert params.n_gpu_layers == 20 and params.main_gpu == 1 and params.split_mode == 1
         assert params.tensor_split[:3] == [12.0, 8.0, 0.0]
-        assert params.tensor_buft_overrides
+        assert params.tensor_buft_overrides and not params.devices
     assert not params.tensor_split and not params.tensor_buft_overrides
+    with with_devices(params, Engine(), Offload(33)):
+        assert params.devices and not ctypes.c_void_p.from_address(params.devices).value, "an empty list: none"
+    assert not params.devices
 
 
 def test_a_model_is_loaded_with_experts_that_stay_with_the_cpu(tiny, monkeypatch) -> None:
@@ -114,6 +118,21 @@ def test_too_little_device_memory_means_fewer_layers_and_a_warning(there, tiny, 
         Model(tiny("llama"), Engine(n_gpu_layers="all"), Interrupt())
 
 
+def test_a_file_that_cannot_be_mapped_is_no_lack_of_the_devices_memory(there, tiny, monkeypatch) -> None:
+    """It was loaded 24 times, each time with fewer layers."""
+    tried = []
+
+    def load(path, params):
+        tried.append(params.n_gpu_layers)
+        backend._errors.recent.append("llama_model_load: error loading model: mmap failed: Cannot allocate memory")
+
+    monkeypatch.setattr(model.lib, "llama_model_load_from_file", load)
+    there(CPU, CARD)
+    with pytest.raises(ModelError, match=r"mmap failed.*Is there enough memory\? Use a smaller model"):
+        Model(tiny("llama"), Engine(), Interrupt())
+    assert tried == [3]
+
+
 def test_without_a_card_the_advice_does_not_mention_layers(tiny, monkeypatch) -> None:
     def fail(*args):
         backend._errors.recent.append("ggml_aligned_malloc: insufficient memory (attempted to allocate 11.25 MB)")
@@ -127,6 +146,31 @@ def test_without_a_card_the_advice_does_not_mention_layers(tiny, monkeypatch) ->
     with pytest.raises(ModelError, match="Is there enough memory") as said:
         Model(tiny("llama"), Engine(), Interrupt())
     assert "--gpu-layers" not in str(said.value)
+
+
+def test_the_device_is_described_with_its_name_and_the_memory_that_is_free_now(there) -> None:
+    card = replace(CARD, description="NVIDIA GeForce RTX 3090", free=5 * GIB)
+    there(CPU, card, replace(OTHER, total=0))
+    assert placement(Offload(31, 18, devices=("CUDA0",))) == (
+        "18 of 31 layers and their KV caches on NVIDIA GeForce RTX 3090 (CUDA0, 5.0 GiB free)"
+    )
+    assert placement(Offload(31, 31, devices=("CUDA0", "CUDA1"))).endswith(" and a card (CUDA1)")
+    assert placement(Offload(31)) == "all layers on the CPU"
+
+
+def test_models_info_names_the_device_and_the_memory_that_the_layers_take_there(
+    there, tiny, monkeypatch, capsys
+) -> None:
+    path = tiny("llama")
+    there(CPU, CARD)
+    monkeypatch.setattr(sys, "argv", ["pjlocal", "models", "info", str(path)])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    shown = capsys.readouterr().out
+    assert not ended.value.code
+    line = next(line for line in shown.splitlines() if line.startswith("device"))
+    assert "3 of 3 layers and their KV caches on a card (CUDA0, 8.0 GiB free): about " in line
+    assert line.endswith("MB there for 2 views")
 
 
 def test_with_layers_on_a_card_the_auto_layout_is_batched(there, tiny) -> None:
@@ -147,7 +191,7 @@ def test_a_reduced_context_is_the_limit_and_gives_a_warning(tiny, monkeypatch, c
     monkeypatch.setattr(model, "choose_offload", lambda *_: Offload(3, 3, n_ctx=128, devices=("CUDA0",)))
     with PersonaJudge(tiny("llama")) as judge:
         assert judge.context_limit == 128
-        assert judge.model.offload.description == "3 of 3 layers on CUDA0, context 128 tokens so that they fit"
+        assert judge.placed == "3 of 3 layers and their KV caches on CUDA0, context 128 tokens so that they fit"
     with PersonaJudge(tiny("llama"), engine=Engine(n_ctx=64)) as judge:
         assert judge.context_limit == 64
 

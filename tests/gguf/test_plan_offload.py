@@ -142,7 +142,7 @@ def test_after_a_failed_load_fewer_layers_are_tried_down_to_none() -> None:
         seen.append(with_fewer_layers(seen[-1]))
         assert sum(seen[-1].shares) == seen[-1].n_gpu_layers < seen[-2].n_gpu_layers
         assert all(i >= 33 - seen[-1].n_gpu_layers for i in seen[-1].experts)
-    assert len(seen) < 33 and seen[-1].description == "all layers on the CPU"
+    assert len(seen) < 33 and seen[-1].in_words(()) == "all layers on the CPU"
 
 
 @pytest.mark.parametrize("kind", ["llama", "sliding_window", "recurrent"])
