@@ -88,6 +88,8 @@ class TemplateProcess:
             except BaseException:  # Ctrl-C: the next request would read the reply to this one
                 self._restart()
                 raise
+            if answer is None and not self.close.alive and not self._broken:
+                sys.exit()  # Python is ending, and ended the process before this daemon thread
             if answer is None or "memory" in answer:
                 self._broken = self._broken or f"the model's chat template {_MEMORY}: {_ANOTHER}"
                 self.close()

@@ -69,7 +69,7 @@ def fitted(
 def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) -> int | None:
     """The seed of a turn's answer; None for a random one.
 
-    A question that is asked again gets the next seed, because the same one would give the same answer.
+    A question that is asked again gets the next seed that no draft has: the same seed would give the same answer.
 
     Args:
         replacing: the turn that is asked again.
@@ -80,9 +80,11 @@ def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) ->
         return given
     if not keep:
         return replacing.settings.get("seed", given)
-    seeds = (draft.settings.get("seed", given) for draft in replacing.drafts)  # with best, several at once
-    last = max((int(seed) for seed in seeds if seed is not None), default=None)
-    return None if last is None else (last + 1) % 2**63
+    used = {draft.settings.get("seed", given) for draft in replacing.drafts}
+    seed: int | None = replacing.settings.get("seed", given)
+    while seed is not None and seed in used:
+        seed = (seed + 1) % 2**63
+    return seed
 
 
 def written_under(request: Request, turn: Turn) -> Request:

@@ -30,6 +30,7 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> Non
     assert set(report) == {
         "text", "thinking", "model", "mode", "preferences", "lambda", "seed", "finish_reason", "usage",
         "acceptance_rate", "rounds", "timings", "pushes", "strengths", "draft", "adapters", "offload", "layout",
+        "candidates",
     }  # fmt: skip
     assert report["mode"] == "judge" and report["seed"] == 1 and report["lambda"] == 4
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}

@@ -21,7 +21,6 @@ import pjlocal as package
 from pjlocal.cli.app import app
 from pjlocal.cli.documents import topics
 from pjlocal.config.config import load_config
-from pjlocal.evaluation.suitefile import load_suite
 
 ROOT = Path(__file__).parents[2]
 FOLDER = Path(package.__file__).parent / "docs"
@@ -240,13 +239,6 @@ def test_python_of_the_documents_reaches_a_server(environment: dict[str, str], s
         code = "\n".join(codes).replace("http://127.0.0.1:8473", served.url)
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert done.returncode == 0 and len(done.stdout.splitlines()) >= 4, done.stderr
-
-
-def test_the_suite_of_the_documents_is_one(tmp_path: Path) -> None:
-    file = tmp_path / "pirates.toml"
-    [text] = [code for language, code in code_and_text(FOLDER / "evaluation.md")[0] if language == "toml"]
-    file.write_text(text, encoding="utf-8")
-    assert [system.name for system in load_suite(str(file)).systems] == ["prompt", "both at 2", "pirate alone"]
 
 
 def test_the_documents_name_the_llama_cpp_that_is_required() -> None:

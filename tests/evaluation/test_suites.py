@@ -147,7 +147,7 @@ def test_the_documents_suite_is_one(suite) -> None:
     document = (Path(pjlocal.__file__).parent / "docs" / "evaluation.md").read_text(encoding="utf-8")
     [text] = [block for block in re.findall(r"```toml\n(.*?)```", document, re.DOTALL) if "[[objectives]]" in block]
     made = suite(text)
-    assert [system.name for system in made.systems] == ["prompt", "both at 2", "pirate alone"]
+    assert [system.name for system in made.systems] == ["prompt", "both at 2", "best of four", "pirate alone"]
     assert [check.name for check in made.objectives[0].checks] == ["pirate", "short"]
     assert all(name in document for name in ready_suites() if not name.startswith("table"))
     assert all(f"`{field}`" in document for field in FIELDS)
