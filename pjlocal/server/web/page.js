@@ -280,7 +280,9 @@ function entitle(text) {
 }
 
 const trouble = (text) => (by("trouble").textContent = text);
-const list = () => chats.list(chat).catch((error) => (by("trouble").textContent ||= error.message));
+const list = () => chats.list(chat).catch((error) => {
+  if (!writing) by("trouble").textContent ||= error.message; // an answer under way reports a lost server itself
+});
 
 /** Keep the end of an answer that is written in sight, where it is. */
 function scrollAlong() {
