@@ -90,7 +90,9 @@ class FilterChain:
         self._make_room(_ROOM)
         self._constraint = constraint
         self._gate = gate
-        whole = _sees_whole_vocabulary(model, sampling)
+        biases = [parse_bias(model, entry) for entry in sampling.logit_bias]
+        self._favoured = np.array(sorted({token for token, bias in biases if bias > 0}), np.intp)
+        whole = _sees_whole_vocabulary(model, sampling, biases)
         cut = _cutting(sampling)
         xtc = sampling.xtc_probability > 0
         self._in_float32 = sampling.temperature == 0 or _COLDEST <= sampling.temperature <= _HOTTEST
@@ -247,6 +249,13 @@ class FilterChain:
         chosen: NDArray[np.intp] = ids[choose(logits[ids])]
         return chosen
 
+    def favoured(self) -> list[NDArray[np.intp]]:
+        """The ids of the tokens with a positive logit bias that the constraint allows, in one array; none if empty."""
+        if not self._favoured.size:
+            return []
+        mask = self._mask()
+        return [self._favoured if mask is None else self._favoured[mask.allows(self._favoured)]]
+
     def prefilter(self, row: int, logits: NDArray[np.float32]) -> Row:
         """Filter a new row of logits as far as possible, in the thread that computed it.
 
@@ -382,10 +391,9 @@ def _grammar(model: Model, grammar: str) -> Any:
     return sampler
 
 
-def _sees_whole_vocabulary(model: Model, s: Sampling) -> list[Any]:
+def _sees_whole_vocabulary(model: Model, s: Sampling, biases: Sequence[tuple[int, float]]) -> list[Any]:
     samplers = []
-    if s.logit_bias:
-        biases = [parse_bias(model, entry) for entry in s.logit_bias]
+    if biases:
         table = (lib.llama_logit_bias * len(biases))(*biases)
         samplers.append(lib.llama_sampler_init_logit_bias(model.n_vocab, len(biases), table))
     if s.repeat_penalty != 1.0 or s.frequency_penalty or s.presence_penalty:

@@ -191,7 +191,8 @@ class Steered:
         """The ascending ids of the candidates; None for all tokens."""
         if self.candidates is None:
             return None
-        return union([self._chosen(rows(view), self.candidates) for view in self.candidates.views])
+        chosen = [self._chosen(rows(view), self.candidates) for view in self.candidates.views]
+        return union([*chosen, *self.chain.favoured()])
 
     def _chosen(self, row: Row, candidates: Floor | TopK) -> NDArray[np.intp]:
         return row.chosen if row.chosen is not None else self.chain.permitted(row.logits, candidates)

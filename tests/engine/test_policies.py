@@ -179,3 +179,32 @@ def test_the_schedules_agree_for_all_combinations(tiny, top_k: int, block: int) 
             assert texts[0] == texts[1], (preferences, settings)
             kinds |= {text[1] for text in texts[0]}
     assert kinds == {"accepted", "resampled", "bonus"}
+
+
+@pytest.mark.parametrize(
+    "mode",
+    [{}, {"mode": "both"}, {"mode": "judge", "strength": "2"}, {"mode": "args"}, {"avoid": ("concise",)}],
+    ids=str,
+)
+def test_a_positive_logit_bias_brings_a_token_in_that_no_view_finds_plausible(tiny, mode: dict[str, Any]) -> None:
+    sampling = Sampling(logit_bias=("a=100",))
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=sampling) as judge:
+        settings = {"max_tokens": 8, "seed": 1, "ignore_end": True, **mode}
+        assert judge("Hello", **settings).text == "aaaaaaaa"
+        assert "a" not in judge("Hello", regex="[b-z]{8}", **settings).text, "a constraint is stronger"
+
+
+def test_mode_judge_is_the_papers_rule_on_the_logits_of_two_views(tiny) -> None:
+    """Step by step: q is the draft's probability, p the judge's, and the roles swap every round."""
+    sampling = Sampling(temperature=1, top_k=0, top_p=1)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=sampling, mode="judge", lam=2) as judge:
+        settings = {"max_tokens": 40, "ignore_end": True, "seed": 1}
+        events = list(judge.stream("Hello", **settings))
+        for event, views in zip(events, steps(judge, judge.stream("Hello", **settings), 2), strict=True):
+            draft = event.round % 2
+            assert (event.draft, event.judge) == ("ab"[draft], "ba"[draft])
+            assert event.p == pytest.approx(np.exp(views[1 - draft][event.id]), rel=1e-3) or event.kind == "resampled"
+            if event.kind == "accepted":
+                assert event.q == pytest.approx(np.exp(views[draft][event.id]), rel=1e-3)
+                assert event.accept_probability == pytest.approx(min(1, event.p / event.q))
+    assert {event.kind for event in events} == {"accepted", "resampled", "bonus"}
