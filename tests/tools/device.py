@@ -283,18 +283,15 @@ def chat(kind: str) -> str:
     from pjlocal import Message
 
     with judge(tiny(kind)) as one, judge(tiny(kind)) as fresh:
-        messages: list[Any] = []
-        prompts, sizes = [], []
-        for n in range(4):
-            messages.append(Message("user", f"the cat sees the sun {n} " * 2))
-            prompts.append([*messages])
-            likely_here = probable(one, messages)
-            grown = gap(probable(fresh, messages), likely_here)
-            fresh.decoder.lanes.close()
-            messages.append(Message("assistant", one(messages, seed=n, max_tokens=8, ignore_end=True).text))
-            sizes.append(max(each.lane.n_ctx for each in one.decoder.lanes))
-        back = gap(probable(one, prompts[1]), probable(fresh, prompts[1]))
-    assert sizes[-1] > sizes[0], sizes
+        messages = [Message("user", "the cat sees the sun")]
+        first = [*messages]
+        messages.append(Message("assistant", one(first, seed=1, max_tokens=8, ignore_end=True).text))
+        n_ctx = max(each.lane.n_ctx for each in one.decoder.lanes)
+        messages.append(Message("user", "the dog runs " * 20))
+        grown = gap(probable(fresh, messages), probable(one, messages))
+        assert max(each.lane.n_ctx for each in one.decoder.lanes) > n_ctx
+        fresh.decoder.lanes.close()
+        back = gap(probable(fresh, first), probable(one, first))
     return f"{grown}, after going back {back}"
 
 
