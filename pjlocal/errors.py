@@ -31,6 +31,10 @@ class ModelError(PjlocalError):
     """The model cannot be found, loaded or run, or there is not enough memory for it."""
 
 
+class DeviceMemoryError(ModelError):
+    """There is not enough memory on a device for KV caches or compute buffers."""
+
+
 class RefusedError(ModelError):
     """The model cannot write the answer to this request, but may write others."""
 

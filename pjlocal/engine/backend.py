@@ -160,3 +160,8 @@ _RAN_OUT = re.compile(r"alloc|out of memory", re.IGNORECASE)
 def ran_out_of_memory(reason: str) -> bool:
     """True if llama.cpp's error says that memory ran out."""
     return bool(_RAN_OUT.search(reason))
+
+
+def device_ran_out_of_memory(reason: str) -> bool:
+    """True if llama.cpp's error is a lack of a device's memory, and not of the process's."""
+    return ran_out_of_memory(reason) and "CPU" not in reason and "mmap" not in reason

@@ -14,11 +14,11 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
-from ..errors import ModelError
+from ..errors import DeviceMemoryError, ModelError
 from ..gguf.offload import needed_by_place
 from ..settings import DEFAULT_N_CTX, Engine
 from .adapters import Adapters, apply_adapters
-from .backend import check_process, forget_errors, last_error, ran_out_of_memory
+from .backend import check_process, device_ran_out_of_memory, forget_errors, last_error, ran_out_of_memory
 from .checkpoints import Checkpoint, Checkpoints
 from .devices import for_layers
 from .interrupt import Interrupt, Interrupted
@@ -85,6 +85,7 @@ class Context:
             alone: 22 MiB for SmolLM2 with 8192 tokens, instead of 98 for the logits of a whole batch.
 
     Raises:
+        DeviceMemoryError: there is not enough memory on a device.
         ModelError: llama.cpp cannot make the context; most often there is not enough memory.
     """
 
@@ -104,6 +105,7 @@ class Context:
         self._interrupt = interrupt
         params = context_params(engine, n_ctx * n_seq, self.n_batch, n_seq, n_threads, interrupt)
         self._n_logits = params.n_outputs_max = min(self.n_batch, n_seq * n_rows)
+        params.offload_kqv = not model.offload.caches_on_cpu
         if model.recurrent:
             params.n_rs_seq = min(_MOST_SNAPSHOTS, self._n_logits // n_seq - 1)
         forget_errors()
@@ -328,11 +330,13 @@ def context_params(
 def no_context(size: str, model: Model) -> ModelError:
     """The error for a context that llama.cpp could not make."""
     reason = last_error()
+    on_device = model.offload.n_gpu_layers and device_ran_out_of_memory(reason)
     if not reason or ran_out_of_memory(reason):
         what = f"{reason}." if reason else "is there enough memory?"
         fewer_layers = ", or fewer --gpu-layers" if model.offload.n_gpu_layers else ""
         reason = f"{what} Give a smaller --ctx, --cache-type-k and --cache-type-v q8_0{fewer_layers}"
-    return ModelError(f"cannot make a context of {size}: {reason}")
+    error = DeviceMemoryError if on_device else ModelError
+    return error(f"cannot make a context of {size}: {reason}")
 
 
 def check_decoded(status: int, interrupt: Interrupt) -> None:
@@ -372,7 +376,8 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
     The system would kill the process if the host's memory ran out.
 
     Raises:
-        ModelError: not enough memory; the message has the bytes needed and the bytes free.
+        DeviceMemoryError: there is not enough memory on a device.
+        ModelError: there is not enough on the host.  The messages have the bytes needed and the bytes free.
     """
     there = for_layers() if model.offload.n_gpu_layers else []
     free = {device.name: device.free for device in there if device.total}  # some devices report no memory
@@ -385,7 +390,8 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
             where, less = f" of {' and '.join(devices)}", ", or fewer --gpu-layers"
             if not devices:
                 where, less = host.where, ""
-            raise ModelError(
+            error = DeviceMemoryError if devices else ModelError
+            raise error(
                 f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {in_bytes(needed)} "
                 f"and {in_bytes(available)} is free. Give a smaller --ctx, --cache-type-k and --cache-type-v "
                 f"q8_0{less}"

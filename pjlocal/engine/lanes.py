@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ..errors import UsageError
+from ..errors import DeviceMemoryError, UsageError
 from ..settings import Engine as EngineSettings
 from ..settings import FixedLayout
 from . import prefix
@@ -31,6 +32,9 @@ _FEW_TOKENS = 64
 _LEAST_SEQUENCES = 3  # of a lane that answers share: mode both has three views
 
 Job = Callable[[], None]
+T = TypeVar("T")
+
+log = logging.getLogger("pjlocal")
 
 
 @dataclass(frozen=True)
@@ -203,8 +207,26 @@ class Lanes:
         n_rows = capacity.n_rows if self.model.can_truncate else 1
         return self._make(n_lanes, n_seq, capacity.n_ctx, n_rows, layout)
 
+    def _with_memory(self, make: Callable[[], T]) -> T:
+        """Call a function that needs memory on devices.  If there is too little, the KV caches stay on the CPU from now
+        on, and it is called again."""
+        try:
+            return make()
+        except DeviceMemoryError as error:
+            if self.settings.gpu_layers is not None or self.model.offload.caches_on_cpu:
+                raise
+            log.warning("%s. The KV caches are kept on the CPU instead, which is slower", error)
+        self.model.offload = replace(self.model.offload, caches_on_cpu=True)
+        return make()
+
+    def _check_memory(self, n_views: int, n_ctx: int) -> None:
+        self._with_memory(partial(check_memory, self.model, self.settings, n_views, n_ctx))
+
     def _make(self, n_lanes: int, n_seq: int, n_ctx: int, n_rows: int, layout: FixedLayout) -> LaneSet:
-        check_memory(self.model, self.settings, n_lanes * n_seq, n_ctx)
+        self._check_memory(n_lanes * n_seq, n_ctx)
+        return self._with_memory(partial(self._make_lanes, n_lanes, n_seq, n_ctx, n_rows, layout))
+
+    def _make_lanes(self, n_lanes: int, n_seq: int, n_ctx: int, n_rows: int, layout: FixedLayout) -> LaneSet:
         lanes: list[Lane] = []
         n_threads = max(1, self.n_threads // n_lanes)
         try:
@@ -257,7 +279,7 @@ class Lanes:
         n_ctx = min(-(-n_ctx // 256) * 256, max(self.context_limit, needs.n_ctx))
         n_lanes = needs.n_views if layout == "contexts" else 1
         if before:
-            check_memory(self.model, self.settings, needs.n_views, n_ctx)
+            self._check_memory(needs.n_views, n_ctx)
             states = [sequence.state() for sequence in before.sequences]
             del self._sets[needs.n_views]
             before.close()

@@ -22,9 +22,9 @@ from ..gguf.offload import Offload, weights_on_host, with_fewer_layers
 from ..gguf.ollama import manifest_at, model_file, shown_name
 from ..gguf.split import beside_its_parts
 from ..settings import Engine
+from .backend import device_ran_out_of_memory, last_error, ran_out_of_memory
 from .backend import forget_errors as forget_errors
 from .backend import init_backend as init_backend
-from .backend import last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
 from .lifetime import Lifetime
 from .machine import in_bytes, memory
@@ -121,7 +121,7 @@ class Model:
             if handle:
                 return handle
             reason = last_error()
-            if not _of_device(reason) or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
+            if not device_ran_out_of_memory(reason) or not self.offload.n_gpu_layers or engine.gpu_layers is not None:
                 detail = f"{reason or 'llama.cpp gave no reason'}{_hint(reason, self.offload)}"
                 raise ModelError(f"cannot load {self.path}: {detail}")
             less = with_fewer_layers(self.offload)
@@ -377,14 +377,9 @@ def _warn_once(line: str) -> None:
     log.warning("%s", line)
 
 
-def _of_device(reason: str) -> bool:
-    """True if the memory of a device ran out, and not that of the process."""
-    return ran_out_of_memory(reason) and "CPU" not in reason and "mmap" not in reason
-
-
 def _hint(reason: str, offload: Offload) -> str:
     if ran_out_of_memory(reason):
-        if not offload.n_gpu_layers or not _of_device(reason):
+        if not offload.n_gpu_layers or not device_ran_out_of_memory(reason):
             return ". Is there enough memory? Use a smaller model, or free memory"
         return ". Is there enough memory on the devices? Give fewer --gpu-layers, or auto"
     if "not within the file bounds" in reason or "failed to read" in reason:

@@ -29,6 +29,7 @@ class Offload:
     experts: the layers on devices whose experts stay on the CPU.
     shares: the share of each device; empty for llama.cpp's own choice.
     devices: their names.
+    caches_on_cpu: whether all KV caches are in the host's memory, because they did not fit on the devices.
     """
 
     n_layers: int = 0
@@ -37,6 +38,7 @@ class Offload:
     experts: tuple[int, ...] = ()
     shares: tuple[float, ...] = ()
     devices: tuple[str, ...] = ()
+    caches_on_cpu: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """The fields for JSON."""
@@ -46,6 +48,7 @@ class Offload:
             "devices": list(self.devices),
             "layers_with_experts_on_cpu": len(self.experts),
             "shrunk_n_ctx": self.n_ctx,
+            "caches_on_cpu": self.caches_on_cpu,
         }
 
     def in_words(self, devices: Sequence[str]) -> str:
@@ -54,8 +57,12 @@ class Offload:
             return "all layers on the CPU"
         experts = f", the experts of {len(self.experts)} on the CPU" if self.experts else ""
         context = f", context {self.n_ctx} tokens so that they fit" if self.n_ctx else ""
-        where = " and ".join(devices)
-        return f"{self.n_gpu_layers} of {self.n_layers} layers and their KV caches on {where}{experts}{context}"
+        layers, where = f"{self.n_gpu_layers} of {self.n_layers} layers", " and ".join(devices)
+        if self.caches_on_cpu:
+            where += ", all KV caches on the CPU"
+        else:
+            layers += " and their KV caches"
+        return f"{layers} on {where}{experts}{context}"
 
     @property
     def cpu_tensors(self) -> str:
@@ -113,7 +120,7 @@ def needed_by_place(
     If llama.cpp assigns the layers itself, all devices together are one place.
     """
     each = [*(n_views * n for n in caches(header, engine, n_ctx)), 0]  # the output has no cache
-    first = len(each) - offload.n_gpu_layers
+    first = len(each) - (0 if offload.caches_on_cpu else offload.n_gpu_layers)
     between = compute(header, engine, n_ctx)
     if not offload.n_gpu_layers:
         return {(): sum(each) + between}

@@ -184,6 +184,7 @@ def test_with_layers_on_a_card_the_auto_layout_is_batched(there, tiny) -> None:
         "devices": ["CUDA0"],
         "layers_with_experts_on_cpu": 0,
         "shrunk_n_ctx": None,
+        "caches_on_cpu": False,
     }
 
 
@@ -303,6 +304,52 @@ def test_caches_must_fit_into_the_memory_that_holds_them(there, tiny, monkeypatc
     judge = PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_gpu_layers=layers))
     with judge, pytest.raises(ModelError, match=says) if says else nullcontext():
         judge("Hello", max_tokens=4)
+
+
+@pytest.mark.parametrize("layout", ["batched", "contexts"])
+def test_caches_that_a_device_has_no_memory_for_are_kept_on_the_cpu(there, tiny, monkeypatch, caplog, layout) -> None:
+    """Its memory may be taken after the layers were chosen; a chat that grows keeps what was read."""
+    there(CPU, CARD)
+    options = {"prefer": ["vivid", "creative"], "max_tokens": 4, "seed": 1}
+    with PersonaJudge(tiny("llama"), **options, engine=Engine(layout=layout)) as judge:
+        judge("Hello")
+        there(CPU, replace(CARD, free=7 << 18))  # 1.75 MiB: the compute buffers fit, and caches do not
+        with caplog.at_level(logging.WARNING):
+            longer = judge("the cat sees the dog " * 16)
+            judge("the cat sees the dog " * 17)
+        assert judge.placed == "3 of 3 layers on a card (CUDA0, 0.0 GiB free), all KV caches on the CPU"
+        assert longer.as_dict()["offload"]["caches_on_cpu"]
+    assert caplog.text.count("The KV caches are kept on the CPU instead") == 1
+    there(CPU)
+    with PersonaJudge(tiny("llama"), **options, engine=Engine(layout=layout)) as judge:
+        judge("Hello")
+        assert judge("the cat sees the dog " * 16).text == longer.text
+
+
+@pytest.mark.parametrize("n_layers", ["auto", "all"])
+def test_a_context_that_llama_cpp_cannot_make_on_a_device_keeps_its_caches_on_the_cpu(
+    there, tiny, monkeypatch, caplog, n_layers
+) -> None:
+    real = model.lib.llama_init_from_model
+    tried = []
+
+    def make(handle, params):
+        tried.append(params.offload_kqv)
+        if not params.offload_kqv:
+            return real(handle, params)
+        backend._errors.recent.append("alloc_tensor_range: failed to allocate Vulkan0 buffer of size 9437184")
+        return None
+
+    monkeypatch.setattr(model.lib, "llama_init_from_model", make)
+    there(CPU, CARD)
+    with caplog.at_level(logging.WARNING), PersonaJudge(tiny("llama"), engine=Engine(n_gpu_layers=n_layers)) as judge:
+        if n_layers == "auto":
+            assert judge("Hello", max_tokens=4).text
+            assert tried == [True, False] and "failed to allocate Vulkan0 buffer" in caplog.text
+        else:  # the number of layers is the user's
+            with pytest.raises(ModelError, match="or fewer n_gpu_layers needs less"):
+                judge("Hello")
+            assert tried == [True]
 
 
 def test_each_of_several_devices_must_hold_its_share(there, tiny) -> None:
