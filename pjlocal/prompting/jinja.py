@@ -83,6 +83,8 @@ class TemplateProcess:
         with self._lock:
             if self._broken:
                 raise ModelError(self._broken)
+            if not self.close.alive:  # Ctrl-C interrupted a restart
+                self._restart()
             try:
                 answer = self._answer(request)
             except BaseException:  # Ctrl-C: the next request would read the reply to this one

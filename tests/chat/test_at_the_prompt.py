@@ -20,7 +20,8 @@ from pjlocal.sessions.store import Store
 def test_a_conversation_of_several_turns(start, sessions) -> None:
     chat = start(*PREFER, "-n", "20", columns=120)
     assert "SmolLM2-135M-Instruct" in chat.text
-    first = chat.say("My name is Ada. What is yours?")
+    first, small, notice = chat.say("My name is Ada. What is yours?").partition("The small model")
+    assert small and "pjlocal models pull" in " ".join(notice.split())
     second = chat.say("Why?")
     chat.leave()
     (session,) = sessions()

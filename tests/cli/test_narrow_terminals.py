@@ -22,7 +22,7 @@ def rows(environment: dict[str, str], columns: int, *args: str) -> list[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 80, 200])
-@pytest.mark.parametrize("args", [("prefs", "list"), ("models", "list"), ("models", "pull")])
+@pytest.mark.parametrize("args", [("prefs", "list"), ("models", "list")])
 def test_rows_fit_and_hold_every_word(environment, pjlocal, args: tuple[str, ...], columns: int) -> None:
     shown = rows(environment, columns, *args)
     assert all(len(row) <= columns or len(row.split()) == 1 for row in shown)

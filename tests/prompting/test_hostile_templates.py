@@ -227,6 +227,16 @@ def test_prompts_are_written_for_several_threads_at_once() -> None:
         process.close()
 
 
+def test_a_restart_that_ctrl_c_interrupted_is_made_up_for() -> None:
+    process = TemplateProcess()
+    try:
+        process.compile("{{ messages[0].content }}")
+        process.close()  # as a restart does first
+        assert process.render(SAID, {}) == "Hello"
+    finally:
+        process.close()
+
+
 class Interrupting:
     """A pipe at which Ctrl-C is pressed before something is read of it."""
 
