@@ -13,6 +13,7 @@ from typing import IO
 
 import pytest
 import tiny_models
+import waiting
 from llama_cpp.llama_chat_format import Jinja2ChatFormatter
 
 from pjlocal import PersonaJudge
@@ -259,7 +260,7 @@ def test_after_ctrl_c_the_next_prompt_is_its_own() -> None:
         process._process.stdout = Interrupting(pipe)  # type: ignore[assignment]
         with pytest.raises(KeyboardInterrupt):
             process.render([{"role": "user", "content": "two"}], {})
-        assert not [thread for thread in threading.enumerate() if isinstance(thread, threading.Timer)]
+        waiting.when(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))
         for said in ("three", "four"):
             assert process.render([{"role": "user", "content": said}], {}) == said
     finally:
