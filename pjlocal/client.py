@@ -86,7 +86,8 @@ def is_loopback(host: str) -> bool:
 
 
 def find_server(model: Path, engine: Engine, interrupt: Interrupt) -> Server | None:
-    """The resident server with this model; None if there is none, or if llama.cpp's log should be shown here."""
+    """The resident server with this model; None if there is none, or with ``--verbose``, which shows
+    llama.cpp's log here."""
     where = socket_path(model, engine)
     if where is None or engine.verbose or not is_private(where.parent) or not where.is_socket():
         return None

@@ -81,8 +81,8 @@ class Judge(Protocol):
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
     ) -> StartedAnswer:
-        """Start the answer to a turn's question after the turns of a session.  An answer that the turn contains already
-        is continued.
+        """Start the answer to a turn's question after the turns of a session.  If the turn contains an answer already,
+        continue that answer.
 
         Args:
             replacing: the turn that is asked again or replaced.

@@ -102,7 +102,7 @@ class _ConsoleScreen:
 
 
 def _shows(method: Callable[P, None]) -> Callable[P, None]:
-    """Decorate a method that writes to the screen, to note when the screen is lost."""
+    """Decorate a method that writes to the screen: an OSError sets ``lost``, and is raised again."""
 
     @functools.wraps(method)
     def noticing(*args: P.args, **options: P.kwargs) -> None:

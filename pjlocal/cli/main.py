@@ -69,7 +69,7 @@ _ASKS = 'give a prompt and its options to run, as in: pjlocal run -p vivid "Why 
 
 
 def _with_advice(message: str, command: str) -> str:
-    """Typer's message about wrong use as a sentence, with advice if it has none."""
+    """Typer's usage error as a sentence.  Advice is added if it has none."""
     message = message.rstrip(".").replace(": Value error, ", ": ")
     if (
         command == "pjlocal"

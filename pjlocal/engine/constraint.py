@@ -60,7 +60,7 @@ class Gate(Protocol):
 
     @property
     def openings(self) -> Collection[int]:
-        """Tokens that may begin the text although the constraint does not allow them."""
+        """Tokens that may begin the text even if the constraint does not allow them."""
 
 
 class Mask:

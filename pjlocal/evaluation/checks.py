@@ -142,7 +142,7 @@ _BETWEEN_WORDS = re.compile(r"[\s—…]+")
 
 
 def words(text: str) -> list[str]:
-    """The words, including adjacent punctuation."""
+    """The words of a text, each with the punctuation that touches it."""
     spaced = UNSPACED.sub(lambda run: f" {' '.join(run[0])} ", text)
     return [word for word in _BETWEEN_WORDS.split(spaced) if any(map(str.isalnum, word))]
 

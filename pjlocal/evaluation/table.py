@@ -67,7 +67,7 @@ class Table:
 
     @property
     def groups(self) -> list[tuple[str, tuple[Column, ...]]]:
-        """The groups with their columns; empty if there are none."""
+        """Each group with its columns.  Columns without a group are left out."""
         return [(group, tuple(some)) for group, some in groupby(self.columns, lambda column: column.group) if group]
 
     @property

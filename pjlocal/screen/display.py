@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def local_time(seconds: float) -> str:
-    """Seconds since the epoch as a date and a time, to the minute."""
+    """A time in seconds since the epoch as a local date and time, to the minute."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
 
 
@@ -157,7 +157,7 @@ def statistics_line(
         of_model: the sampling settings from the model's file, as text.
         placed: the devices of the model's layers, as text.
         layout: the layout of several views.
-        best: the answers among which this one was chosen, in words.
+        best: the number of answers that this one was chosen from, as text.
     """
     s = statistics
 

@@ -131,7 +131,7 @@ class _Accepted:
         return self.turn.finish_reason is not None
 
     def described(self) -> dict[str, Any]:
-        """The question as JSON, for other clients of the chat."""
+        """The question and its settings as JSON, for other clients that show the same chat."""
         preferences = dict(zip(VIEW_NAMES, self.request.views, strict=True))
         return {
             **asked(self.turn.question),

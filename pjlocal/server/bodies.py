@@ -1,6 +1,6 @@
 """Parse and validate the JSON bodies of requests, convert them to settings, and name their fields in errors.
 
-Error messages are written with the flags of the command line; `in_fields` replaces these by fields.
+Error messages name the flags of the command line; `in_fields` replaces these by the fields of a request.
 """
 
 from __future__ import annotations
