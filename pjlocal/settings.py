@@ -456,8 +456,8 @@ class Generation(Settings):
     best: int = setting(
         1,
         "--best",
-        help="Write this number of answers at once, with seeds that follow each other, and keep the one whose "
-        "least-served preference is served best. It needs a neutral view: mode both or args, or a strength other "
+        help="Write this number of answers at once and keep the one whose least-served preference is served best. "
+        "With --seed, their seeds follow each other. It needs a neutral view: mode both or args, or a strength other "
         "than 1.",
         least=1,
         most=16,

@@ -102,7 +102,8 @@ def power_note(comparison: Comparison) -> str:
     """A sentence about the smallest win rate that is significant with this number of prompts."""
     n, significant, detectable = comparison.prompts, comparison.smallest_significant, comparison.smallest_detectable
     if significant is None:
-        return f"{n} prompts are too few for any win rate to be significant (two-sided sign test, 5 %): use more."
+        few = "1 prompt is" if n == 1 else f"{n} prompts are"
+        return f"{few} too few for any win rate to be significant (two-sided sign test, 5 %): use more."
     often = f"; a true rate of {detectable:.0%} is found four times out of five" if detectable is not None else ""
     return f"With {n} prompts, win rates from {significant:.0%} on are significant (two-sided sign test, 5 %){often}."
 

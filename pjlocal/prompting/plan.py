@@ -312,9 +312,10 @@ def _check_best(generation: Generation, mode: Mode, neutral: int | None) -> None
     if generation.best > 1 and neutral is None:
         rule = f" with the rule {generation.rule}" if generation.rule != "push" else ""
         more = "" if mode in ("plain", "rewrite") or rule else " at strength 1"
+        advice = "use --rule push" if rule else "use --mode both" if not more else "add --mode both or --strength 1.5"
         raise UsageError(
-            f"--best chooses by pushes, which need a neutral view, and mode {mode}{rule}{more} has none: add --mode "
-            "both or a strength, as in --strength 1.5, or leave --best out"
+            f"--best chooses by pushes, which need a neutral view, and mode {mode}{rule}{more} has none: {advice}, or "
+            "leave --best out"
         )
 
 
