@@ -44,7 +44,8 @@ export class Written {
     try {
       for await (const { head, begun, event, result, waits, lost } of events) {
         if (waits) this.#wait(waits);
-        if (lost) this.facts.textContent = "The connection is lost: trying to go on";
+        this.isLost = Boolean(lost);
+        if (lost) this.#count();
         if (begun) {
           this.strip.clear();
           this.answer.restart(begun);
@@ -79,6 +80,7 @@ export class Written {
 
   end(finish) {
     this.finish = finish;
+    this.isLost = false;
     this.answer.element.removeAttribute("aria-busy");
     this.#describe();
     this.answer.render();
@@ -104,7 +106,8 @@ export class Written {
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
     this.copies.hidden = this.finish === undefined || !this.answer.text;
-    this.facts.textContent = [this.strip.words, this.#ending, unseen].filter(Boolean).join(" · ");
+    const facts = this.isLost ? ["The connection is lost: trying to go on"] : [this.strip.words, this.#ending, unseen];
+    this.facts.textContent = facts.filter(Boolean).join(" · ");
   }
 
   /** How it ended, in words; nothing while it is written. */
