@@ -60,7 +60,7 @@ def test_several_figures_are_numbered_and_written_all_or_none(tmp_path: Path) ->
     written = write_figures(results, compare(results), tmp_path / "f.csv", force=True)
     assert [path.name for path, _ in written] == ["f-1.csv", "f-2.csv"]
     assert written[1][1] == "Reward against fluency for sea, by m"
-    assert all(path.read_text().startswith('system,"implicit reward') for path, _ in written)
+    assert all(path.read_text().startswith('system,"least implicit reward') for path, _ in written)
 
 
 def everywhere(text: str) -> list[Plot]:
