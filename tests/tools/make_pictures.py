@@ -54,6 +54,9 @@ def colours(folder: Path) -> None:
 
 def chat(folder: Path) -> None:
     """A chat: an answer, another preference, the same question again."""
+    seen = folder / "data" / "pjlocal" / "small-model-notice"
+    seen.parent.mkdir(parents=True)
+    seen.touch()  # of a user who has seen the notice about the small model
     terminal = Terminal(_environment(folder), folder, (*PJLOCAL, "chat", *OPTIONS), COLUMNS, 22)
     terminal.at_prompt()
     for line in (QUESTION, "/prefer b concise", "/view push", "/regen"):
