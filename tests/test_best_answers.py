@@ -136,6 +136,15 @@ def test_an_interrupt_leaves_the_best_of_what_there_is(tiny) -> None:
         assert len(judge("Hello", best=3, **BOTH).candidates) == 3, "the next one is written as ever"
 
 
+def test_answers_that_ctrl_c_left_in_the_queue_are_forgotten(judge: PersonaJudge) -> None:
+    """Python may raise KeyboardInterrupt before the queue is emptied."""
+    answer = judge.stream("Hello", best=3, **BOTH)
+    judge.decoder.submit(answer)
+    assert judge.decoder.is_writing(answer)
+    judge("Why?", **BOTH)
+    assert not judge.decoder.is_writing(answer)
+
+
 def test_an_answer_that_fails_ends_all(tmp_path) -> None:
     model = tiny_models.write_broken_word(tmp_path / "broken.gguf")
     with PersonaJudge(model, prefer=["vivid", "formal"], engine=ENGINE) as judge:

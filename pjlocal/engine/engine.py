@@ -337,7 +337,7 @@ class Engine:
         llama.cpp multiplies the values in emptied cells by 0, and NaN times 0 is NaN.  It cannot erase one sequence,
         so all sequences of a lane are erased when none is in use.
         """
-        del self._submissions[answer]
+        self._submissions.pop(answer, None)  # a KeyboardInterrupt may have come in between
         self._release_slot(self._in_flight.pop(answer), are_broken=isinstance(answer.error, InvalidLogits))
 
     def _release_slot(self, slot: Slot, *, are_broken: bool = False) -> None:
@@ -448,6 +448,7 @@ class Engine:
         self.lanes.abandon()
         for answer in list(self._in_flight):
             self._release(answer)
+        self._submissions.clear()  # of those that waited
         for sequence in self.lanes:
             sequence.release()
         self.lanes.recover()
