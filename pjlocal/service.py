@@ -470,15 +470,13 @@ class Service:
                 self._stop_engine.set()
             self._changed.notify()
 
-    def reading(self, job: Job) -> tuple[int, int] | None:
-        """The progress of reading a job's prompt (see `Engine.reading`)."""
-        model, answer = self._model, job.answer
-        return model.engine.reading(answer) if model and answer else None
-
     def progress(self, job: Job) -> str:
-        """A text about the work before a job's first event; empty without any."""
-        answer = job.answer
-        return answer.progress if answer else ""
+        """A line about the work before a job's first event, such as "read 512 of 900" tokens; empty without any."""
+        model, answer = self._model, job.answer
+        if model is None or answer is None:
+            return ""
+        reading = model.engine.reading(answer)
+        return answer.progress or ("read {} of {}".format(*reading) if reading else "")
 
     def end(self, patience: float) -> None:
         """Take no more jobs, and interrupt those that are unfinished after ``patience`` seconds."""

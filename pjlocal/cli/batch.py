@@ -185,12 +185,8 @@ def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -
         if name in _NAMES
     }
     if named := {*PREFERENCES} & changes.keys():
-        placed = make_views(**{key: changes.pop(key) for key in named})
-        keys = PREFERENCES[1:]
-        changes["views"] = [
-            new if key in named or "prefer" in named else old
-            for key, new, old in zip(keys, placed, request.views, strict=True)
-        ]
+        placed = request.replace(views=make_views(**{key: changes.pop(key) for key in named}))
+        changes["views"] = request.override(placed.pick(named, request)).views
     return request.replace(**changes)
 
 

@@ -223,7 +223,7 @@ def read_records(path: str, field: str | None = None) -> Records:
         UsageError: the file cannot be read.
     """
     if not path:
-        return _json_lines(_lines(Path(str(files(__package__).joinpath("prompts.jsonl")))))
+        return _json_lines(Path(str(files(__package__).joinpath("prompts.jsonl"))))
     if path == "-":
         return _of_standard_input()
     file = user_path(path)
@@ -282,10 +282,14 @@ def _of_standard_input() -> Records:
     head = next(lines, None)
     if head is not None:
         whole = chain([head], lines)
-        yield from _json_lines(whole) if _is_json_lines(head[1]) else whole
+        yield from _json_values(whole) if _is_json_lines(head[1]) else whole
 
 
-def _json_lines(lines: Iterator[tuple[str, str]]) -> Records:
+def _json_lines(path: Path) -> Records:
+    return _json_values(_lines(path))
+
+
+def _json_values(lines: Iterator[tuple[str, str]]) -> Records:
     for place, line in lines:
         if line.strip():
             try:
@@ -313,7 +317,7 @@ def _json(path: Path) -> Records:
         )
     text = _decoded(data, str(path))
     if _is_json_lines(text):
-        yield from _json_lines(_lines(path))
+        yield from _json_lines(path)
         return
     value = _parsed(text, str(path)) if text.strip() else []
     if not isinstance(value, list):
@@ -418,8 +422,8 @@ def _is_text(leaf: Any) -> bool:
 
 
 _READERS: dict[str, Callable[[Path], Records]] = {
-    ".jsonl": lambda path: _json_lines(_lines(path)),
-    ".ndjson": lambda path: _json_lines(_lines(path)),
+    ".jsonl": _json_lines,
+    ".ndjson": _json_lines,
     ".json": _json,
     ".csv": _csv,
     ".tsv": partial(_csv, delimiter="\t"),

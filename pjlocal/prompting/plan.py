@@ -109,8 +109,12 @@ def resolve_mode(request: Request) -> Mode:
     if not some:
         if mode != "plain":
             raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
-        flags = {"--avoid": generation.avoid, "--strength": generation.strength, "--panel": generation.panel}
-        flags["--best"] = generation.best > 1
+        flags = {
+            "--avoid": generation.avoid,
+            "--strength": generation.strength,
+            "--panel": generation.panel,
+            "--best": generation.best > 1,
+        }
         for name, given in flags.items():
             if given:
                 raise UsageError(f"{name} needs a preference, as in: -p vivid -p creative")

@@ -30,7 +30,7 @@ from ..sessions.session import Session, Turn, title_of
 from ..settings import VIEW_NAMES
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_events, as_json, asked, find_turn, number_of, open_chat
+from .chats import as_events, as_json, find_turn, number_of, open_chat, question_as_dict
 from .openai import Names
 from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
 
@@ -134,7 +134,7 @@ class _Accepted:
         """The question and its settings as JSON, for other clients that show the same chat."""
         preferences = dict(zip(VIEW_NAMES, self.request.views, strict=True))
         return {
-            **asked(self.turn.question),
+            **question_as_dict(self.turn.question),
             "turn": self.turn.id,
             "replacing": self.replaced.id if self.replaced else None,
             "settings": {"mode": self.request.generation.mode, "preferences": preferences},

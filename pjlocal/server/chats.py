@@ -277,7 +277,7 @@ def _turn(turn: Turn) -> dict[str, Any]:
     return _answered(turn) | {"drafts": drafts if len(drafts) > 1 else []}
 
 
-def asked(question: str) -> dict[str, Any]:
+def question_as_dict(question: str) -> dict[str, Any]:
     """A question with its files: ``head`` is what a file puts before it, ``words`` is the rest."""
     attachments, words = split_attachments(question)
     files = [{"name": attachment.name, "head": with_attachments([attachment], "")} for attachment in attachments]
@@ -291,7 +291,7 @@ def as_events(events: Sequence[TokenEvent]) -> list[dict[str, Any]]:
 def _answered(turn: Turn) -> dict[str, Any]:
     return {
         "id": turn.id,
-        **asked(turn.question),
+        **question_as_dict(turn.question),
         "created": turn.created,
         "undone": turn.undone,
         "finish_reason": turn.finish_reason,

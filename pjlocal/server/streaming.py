@@ -135,12 +135,7 @@ class Answers:
     @property
     def progress(self) -> str:
         """A line about the work before the first event, as the clients read it."""
-        for job in self._jobs:
-            if writing := self._service.progress(job):
-                return writing
-            if reading := self._service.reading(job):
-                return "read {} of {}".format(*reading)
-        return "alive"
+        return next(filter(None, map(self._service.progress, self._jobs)), "alive")
 
     def cancel(self) -> None:
         """Cancel the jobs."""

@@ -310,8 +310,8 @@ fetch = async (path, options) => {
 FACTS = "document.querySelector('article:last-child .facts').textContent"
 
 
-@pytest.mark.slow
-def test_after_a_short_drop_of_the_network_the_answer_goes_on(asked, store: Store) -> None:
+def cut_off(asked):
+    """A page whose connection is lost while a long answer is written, and the number of its chat."""
     chromium, number = asked()
     chromium.eval(CUTTING)
     chromium.eval("document.getElementById('max_tokens').value = '30000'")
@@ -319,6 +319,12 @@ def test_after_a_short_drop_of_the_network_the_answer_goes_on(asked, store: Stor
     chromium.wait_for(f"{TOKENS} > 10")
     chromium.eval("cut()")
     chromium.wait_for(f"{FACTS}.includes('connection is lost')")
+    return chromium, number
+
+
+@pytest.mark.slow
+def test_after_a_short_drop_of_the_network_the_answer_goes_on(asked, store: Store) -> None:
+    chromium, number = cut_off(asked)
     before = chromium.eval(TOKENS)
     assert chromium.eval(TROUBLE) == "" and not chromium.eval("document.getElementById('stop').hidden")
     chromium.eval("online = true")
@@ -334,13 +340,7 @@ def test_after_a_short_drop_of_the_network_the_answer_goes_on(asked, store: Stor
 
 @pytest.mark.slow
 def test_an_answer_that_ended_meanwhile_is_shown_whole(asked, served: Served, store: Store) -> None:
-    chromium, number = asked()
-    chromium.eval(CUTTING)
-    chromium.eval("document.getElementById('max_tokens').value = '30000'")
-    ask(chromium, "Go on")
-    chromium.wait_for(f"{TOKENS} > 10")
-    chromium.eval("cut()")
-    chromium.wait_for(f"{FACTS}.includes('connection is lost')")
+    chromium, number = cut_off(asked)
     with served.http.stream("GET", f"/api/chats/{number}/answer") as reply:
         served.http.post(f"/api/answers/{reply.headers['X-Pjlocal-Answer']}/stop")
         reply.read()

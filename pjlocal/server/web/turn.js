@@ -24,6 +24,7 @@ export class Written {
     this.finish = undefined; // how it ended; undefined while it is written
     this.leftOut = 0; // exchanges that the model did not see
     this.hasBegun = false; // whether its first token has come
+    this.isLost = false; // whether the server is not reached
     this.hasGrown = false; // whether the model has written a text, besides what it began with
     this.settings = settings;
     this.legend = element("ul", "legend");
