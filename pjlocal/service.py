@@ -767,10 +767,10 @@ class Service:
         if job.answer:
             self._writing.pop(job.answer, None)
         job.answer = job.prepared = None
+        self._monitor.ended(_outcome(news))  # first: with no answer left, all are counted
         with self._changed:
             self._unfinished.discard(job)
             self._monitor.jobs(len(self._unfinished))
-        self._monitor.ended(_outcome(news))
         if news is not None:
             job.emit(news)
 
