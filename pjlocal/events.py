@@ -243,7 +243,7 @@ class Result:
 class Candidate:
     """One of several answers to a prompt, of which the best was chosen.
 
-    score: see `decoding.best`; None for an answer without text, which is not compared.
+    score: see `decoding.best`; None for an answer without text.
     events: of an answer that was not chosen, its token events.
     """
 

@@ -32,7 +32,7 @@ def add_pause(seconds: float) -> None:
 
 
 class Interrupted(Exception):
-    """A computation was stopped on request, which is not a failure."""
+    """A computation was stopped on request; not a failure."""
 
     status = INTERRUPTED
 

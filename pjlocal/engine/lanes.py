@@ -59,7 +59,7 @@ class Capacity:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an answer needs from the engine.
+    """The requirements of an answer.
 
     n_ctx: the most tokens of a view.
     adapters: the adapters of each view.

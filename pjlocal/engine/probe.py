@@ -2,7 +2,7 @@
 
 The other process takes a start of Python (0.5 s with a small model) and computes on the CPU.  It runs only if
 `gguf/check.py` finds unusual values and the file fits in free memory.  The user's cache folder records files that
-loaded, which are not tried again.
+loaded, so that each is probed once.
 """
 
 from __future__ import annotations

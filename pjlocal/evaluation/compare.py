@@ -114,7 +114,7 @@ class WinRow:
     """The rate at which a judge prefers a system's answer to another's, in one aspect.
 
     steadiness: the steadiness of the judge's verdicts in this row.
-    incomplete: the number of comparisons judged in one order only, which do not count.
+    incomplete: the number of comparisons judged in one order only; excluded from the rates.
     best, worst: the prompts with the largest and smallest margins: the judge's probability for the system minus that
         for the other, averaged over both orders.
     """

@@ -77,7 +77,7 @@ class ChatTemplate:
         self._render = jinja(model, self._process) or dialogue
         #: Stop strings that the format needs.
         self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
-        #: The warnings that were shown, which are not shown again.
+        #: The warnings shown so far; each is shown once.
         self.warned: set[str] = set()
         #: Receives every warning, instead of the log; a server sends them to the client.
         self.listener: Callable[[str], None] | None = None
