@@ -101,6 +101,7 @@ def _process_state_kept(folder: Path) -> Iterator[None]:
     """Undo what a process of its own takes along at its end."""
     here, interval, logger = os.getcwd(), sys.getswitchinterval(), logging.getLogger("pjlocal")
     handlers, level = logger.handlers[:], logger.level
+    logger.handlers.clear()  # as in a new process
     os.chdir(folder)
     try:
         with (

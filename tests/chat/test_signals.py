@@ -182,9 +182,8 @@ def test_ctrl_c_at_any_moment_keeps_the_chat_and_the_next_answer_correct(start, 
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
 def test_a_signal_that_ends_a_chat_keeps_the_answer_and_leaves_the_terminal_as_it_was(
-    environment, tmp_path: Path, toy, says, sessions, signum: signal.Signals
+    shell: Shell, toy, says, sessions, signum: signal.Signals
 ) -> None:
-    shell = Shell(environment, tmp_path)
     before = shell.modes()
     shell.run("chat", *toy, *says(numbered(3000)))
     shell.terminal.until("context ")
@@ -204,7 +203,6 @@ def test_a_signal_that_ends_a_chat_keeps_the_answer_and_leaves_the_terminal_as_i
     shell.at_prompt()
     assert shell.status() == 128 + signum
     assert shell.modes() == before and shows_cursor(shell.terminal)
-    shell.close()
 
 
 @pytest.mark.slow
