@@ -110,7 +110,7 @@ def test_free_memory_is_what_the_container_leaves_with_its_page_cache(
 def test_no_more_threads_than_cores_that_the_container_allows(monkeypatch, limit, there, used, says) -> None:
     monkeypatch.setattr(machine, "cpu_limit", lambda: limit)
     monkeypatch.setattr(machine, "_physical_cores", lambda: there)
-    assert machine.physical_cores() == used
+    assert machine.cores().amount == used
     assert machine.threads_in_words(None) == says
     assert machine.threads_in_words(7) == ""
 
