@@ -13,8 +13,9 @@ from pjlocal.engine.shortlist import Shortlist, WideShortlist
 from pjlocal.errors import ModelError, UsageError
 
 
-def softmax(logits: np.ndarray) -> np.ndarray:
-    weights = np.exp(logits.astype(np.float64) - logits.max())
+def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
+    with np.errstate(over="ignore"):
+        weights = np.exp((logits.astype(np.float64) - logits.max()) / temperature)
     return weights / weights.sum()
 
 
