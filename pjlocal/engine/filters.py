@@ -385,7 +385,7 @@ def _grammar(model: Model, grammar: str) -> Any:
     with captured_stderr(lambda line: line.startswith(_COMPLAINT) or line.strip() in own) as captured:
         sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
     if not sampler:
-        complaint = next((line for line in captured.text.splitlines() if line.startswith(_COMPLAINT)), "")
+        complaint = next((line for line in captured if line.startswith(_COMPLAINT)), "")
         reason = complaint.removeprefix(_COMPLAINT).strip() or last_error() or "it has no rule named root"
         raise UsageError(f"the grammar cannot be parsed: {textwrap.shorten(reason, 160, placeholder=' …')}")
     return sampler
