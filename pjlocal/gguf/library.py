@@ -178,10 +178,7 @@ def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
 
 def _repo(place: Place, path: Path) -> str | None:
     """The repository ``org/name``, if the names of the folders contain it."""
-    try:
-        above = path.relative_to(place.folder).parts[:-1]
-    except ValueError:
-        return None
+    above = path.relative_to(place.folder).parts[:-1]
     if place.owner == HUGGING_FACE and above and above[0].startswith("models--"):
         return above[0].removeprefix("models--").replace("--", "/", 1)
     if place.owner == LM_STUDIO and len(above) >= 2:
