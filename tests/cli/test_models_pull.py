@@ -30,11 +30,11 @@ MODEL = "org/Tiny-GGUF"
 def hub(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub = Hub()
     environment["HF_ENDPOINT"] = hub.url
-    environment["HF_HUB_DOWNLOAD_TIMEOUT"] = "5"
+    environment["HF_HUB_DOWNLOAD_TIMEOUT"] = str(PATIENCE_S)
     for name, value in (  # which the client reads from the environment when it is imported
         ("ENDPOINT", hub.url),
         ("HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"),
-        ("HF_HUB_DOWNLOAD_TIMEOUT", 5),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", PATIENCE_S),
         ("HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub")),
         ("HF_TOKEN_PATH", str(tmp_path / "huggingface" / "token")),
     ):

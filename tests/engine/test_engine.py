@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from pjlocal import Engine as EngineSettings
 from pjlocal import Generation, PersonaJudge, Prompting
@@ -527,9 +528,9 @@ def test_closing_in_another_thread_ends_the_answers_and_frees_nothing_during_a_s
 
         thread = threading.Thread(target=write)
         thread.start()
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE_S)
         engine.close()
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
         assert [one.finish_reason for one in wanted] == ["interrupted"] * 5
         assert engine.step() == [] and not judge.interrupt.is_set()
