@@ -33,7 +33,7 @@ def logits(vivid_and_creative: PersonaJudge) -> np.ndarray:
     return (3 * np.random.default_rng(1).standard_normal(n_vocab)).astype(np.float32)
 
 
-@pytest.mark.parametrize("n", [600, 4096, 49_152, 50_001, 100_003, 128_256, 262_144])
+@pytest.mark.parametrize("n", [50, 600, 4096, 49_152, 50_001, 100_003, 128_256, 262_144])
 @pytest.mark.parametrize("k", [1, 20, 64])
 def test_the_short_list_contains_the_k_greatest(n: int, k: int) -> None:
     rng = np.random.default_rng(n + k)
@@ -45,9 +45,9 @@ def test_the_short_list_contains_the_k_greatest(n: int, k: int) -> None:
             logits[-3:] = 9
         ids = make_shortlist(k, n)(logits)
         assert np.all(np.diff(ids) > 0)
-        kth = np.sort(logits)[-k]
+        kth = np.sort(logits)[-min(k, n)]
         assert set(np.flatnonzero(logits > kth)) <= set(ids.tolist())
-        assert np.sum(logits[ids] >= kth) >= k
+        assert np.sum(logits[ids] >= kth) >= min(k, n)
 
 
 def test_the_default_filters_by_hand(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:
