@@ -46,6 +46,13 @@ def environment_in(folder: Path) -> dict[str, str]:
     return env | {variable: str(folder / name) for variable, name in folders.items()}
 
 
+def configure(environment: dict[str, str], text: str) -> None:
+    """Write the config file of that environment."""
+    file = Path(environment["XDG_CONFIG_HOME"]) / "pjlocal" / "config.toml"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(text)
+
+
 def call(args: list[str], environment: dict[str, str], folder: Path, stdin: bytes = b"") -> tuple[int, bytes, bytes]:
     """Run the command in this process, which takes a tenth of the time; returns its exit status and all that it and
     llama.cpp wrote to standard output and standard error."""

@@ -16,7 +16,7 @@ from ..engine.context import Context
 from ..engine.engine import Engine
 from ..engine.interrupt import Interrupt
 from ..engine.lanes import needs
-from ..engine.machine import physical_cores
+from ..engine.machine import cores
 from ..engine.model import Model
 from ..engine.slot import Slot
 from ..errors import ModelError, UsageError
@@ -98,7 +98,7 @@ def _room(prompt: Sequence[int], work: Workload) -> int:
 
 
 def threads(work: Workload) -> int:
-    return work.engine.n_threads or physical_cores()
+    return work.engine.n_threads or cores().amount
 
 
 def _bare(context: Context, prompt: Sequence[int], work: Workload, seed: int) -> float:

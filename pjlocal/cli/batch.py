@@ -131,15 +131,11 @@ def read_rows(source: str, request: Request) -> list[Row]:
     from ..evaluation.prompts import read_records
 
     as_text = any(ending in _COLUMNS for ending in Path(source.lower()).suffixes)
-    records = ((place, record) for place, record in read_records(source) if not _is_blank(record))
+    records = [pair for pair in read_records(source) if not isinstance(pair[1], str) or pair[1].strip()]
     rows = [_row(number, place, record, request, as_text) for number, (place, record) in enumerate(records, 1)]
     if not rows:
         raise UsageError(f"{'standard input' if source == '-' else source} is empty: write a prompt on each line")
     return rows
-
-
-def _is_blank(record: Any) -> bool:
-    return isinstance(record, str) and not record.strip()
 
 
 def _row(number: int, place: str, record: Any, request: Request, as_text: bool) -> Row:

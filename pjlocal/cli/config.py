@@ -92,11 +92,7 @@ def show_preset(name: _Name) -> None:
         for key, value in persona.flat().items():
             typer.echo(visible(f"{key} = {tomlfile.value(value)}"))
     else:
-        known = {
-            **PRESETS,
-            **config.presets,
-            **dict.fromkeys(config.personas, ""),
-        }  # personas are suggested too
+        known = PRESETS | dict(config.presets) | dict.fromkeys(config.personas, "")  # personas are suggested too
         typer.echo(visible(resolve(name, known)))
 
 

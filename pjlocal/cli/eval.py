@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -380,18 +380,11 @@ def _changed(
     from ..evaluation.suite import Objectives
 
     if prompts is not None:
-        suite = replace(suite, prompts=prompts, field=field)
-    elif field is not None:
-        suite = replace(suite, field=field)
-    if limit is not None:
-        suite = replace(suite, limit=limit)
-    if sample is not None:
-        suite = replace(suite, sample=sample)
-    if seed is not None:
-        suite = replace(suite, seeds=(seed,))
-    if prefer:
-        suite = replace(suite, objectives=(Objectives(" + ".join(prefer), tuple(prefer)),))
-    return suite
+        suite = replace(suite, prompts=prompts, field=None)
+    changes: dict[str, Any] = {"field": field, "limit": limit, "sample": sample}
+    changes["seeds"] = None if seed is None else (seed,)
+    changes["objectives"] = (Objectives(" + ".join(prefer), tuple(prefer)),) if prefer else None
+    return replace(suite, **{name: value for name, value in changes.items() if value is not None})
 
 
 def _scoring_models(

@@ -62,11 +62,12 @@ def _row(model: Summary) -> tuple[str, ...]:
     from ..gguf.header import in_words
 
     head = (one_line(model.found.name), model.found.owner, _bytes(model.found.size))
-    if model.trouble:
-        return (*head, f"cannot be used: {one_line(model.trouble)}")
-    context = str(model.n_ctx_train or "-")
-    template = "yes" if model.chat_template else "no"
-    return (*head, one_line(model.architecture), in_words(model.n_parameters), model.quantization, context, template)
+    header = model.header
+    if model.trouble or not header:
+        return (*head, f"cannot be used: {one_line(model.trouble or '')}")
+    context = str(header.n_ctx_train or "-")
+    template = "yes" if header.has_chat_template else "no"
+    return (*head, one_line(header.architecture), in_words(header.n_parameters), header.file_type, context, template)
 
 
 def _aligned(rows: list[tuple[str, ...]], right: tuple[int, ...]) -> list[str]:

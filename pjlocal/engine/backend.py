@@ -11,7 +11,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from typing import IO
 
 from llama_cpp import llama_cpp as lib
@@ -100,19 +99,13 @@ def forget_errors() -> None:
     _errors.recent.clear()
 
 
-@dataclass
-class Captured:
-    """Text that C code wrote to standard error."""
-
-    text: str = ""
-
-
 _redirecting = threading.Lock()  # the whole process has one standard error
 
 
 @contextmanager
-def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[Captured]:
-    """Capture the lines that llama.cpp's grammar parser prints to standard error instead of its log.
+def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[list[str]]:
+    """Capture the lines that llama.cpp's grammar parser prints to standard error instead of its log.  They are in the
+    list after the body.
 
     They are lost if no temporary file can be made, as on a full disk.  Lines that other threads print meanwhile are
     written to standard error afterwards.
@@ -120,7 +113,7 @@ def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[Captured]:
     Args:
         is_own: returns True for a line of the parser.
     """
-    captured = Captured()
+    captured: list[str] = []
     with _redirecting, _temporary_file() as file:
         saved = os.dup(2)
         os.dup2(file.fileno(), 2)
@@ -131,7 +124,7 @@ def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[Captured]:
             os.close(saved)
             file.seek(0)
             lines = file.read().decode("utf-8", "replace").splitlines(keepends=True)
-            captured.text = "".join(line for line in lines if is_own(line))
+            captured += [line for line in lines if is_own(line)]
             if others := [line for line in lines if not is_own(line)]:
                 with suppress(OSError):
                     os.write(2, "".join(others).encode())

@@ -5,31 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-_ROOT = Path("/")
+_ROOT = Path("/")  # the folder that holds ``proc`` and ``sys``
 
 
-def cpu_limit(root: Path = _ROOT) -> float | None:
-    """The processor time that the process's cgroups allow, in cores; None for no limit.
-
-    Args:
-        root: the folder that holds ``proc`` and ``sys``.
-    """
-    return min(filter(None, map(_cpu_limit, _folders("cpu", root))), default=None)
+def cpu_limit() -> float | None:
+    """The processor time that the process's cgroups allow, in cores; None for no limit."""
+    return min(filter(None, map(_cpu_limit, _folders("cpu"))), default=None)
 
 
-def free_memory(root: Path = _ROOT) -> int | None:
+def free_memory() -> int | None:
     """Bytes that can be allocated before a cgroup reaches its limit, page cache included; None without a limit."""
-    free = (_free_memory(folder) for folder in _folders("memory", root))
+    free = (_free_memory(folder) for folder in _folders("memory"))
     return min((n for n in free if n is not None), default=None)
 
 
-def _folders(controller: str, root: Path) -> Iterator[Path]:
+def _folders(controller: str) -> Iterator[Path]:
     """The folders of the process's cgroup and of all above it.
 
     In a container the paths may be those of the host and not exist; then the topmost folder has the limits.
     """
-    mounted = root / "sys/fs/cgroup"
-    for line in _text(root / "proc/self/cgroup").splitlines():
+    mounted = _ROOT / "sys/fs/cgroup"
+    for line in _text(_ROOT / "proc/self/cgroup").splitlines():
         _, controllers, name = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue

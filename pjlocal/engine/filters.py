@@ -20,7 +20,7 @@ from ..settings import Sampling
 from .backend import captured_stderr, forget_errors, last_error
 from .constraint import Constraint, Gate, Mask, cannot_begin
 from .model import Model
-from .shortlist import INVALID_LOGITS, LONGEST, InvalidLogits, Shortlist, WideShortlist, make_shortlist
+from .shortlist import INVALID_LOGITS, LONGEST, InvalidLogits, Shortlist, make_shortlist
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _ROOM = 256  # candidates that fit at first
@@ -118,7 +118,7 @@ class FilterChain:
         self._close = weakref.finalize(self, _free, self._samplers)
         self._close.atexit = False  # another thread may be using the samplers
 
-    def _make_shortlist(self) -> Shortlist | WideShortlist | None:
+    def _make_shortlist(self) -> Shortlist | None:
         """The short list for top-k; None if the filters must see the whole vocabulary."""
         top_k, n_vocab = self._sampling.top_k, self._model.n_vocab
         if self._grammar or self._whole or not 0 < top_k <= LONGEST:
@@ -385,7 +385,7 @@ def _grammar(model: Model, grammar: str) -> Any:
     with captured_stderr(lambda line: line.startswith(_COMPLAINT) or line.strip() in own) as captured:
         sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
     if not sampler:
-        complaint = next((line for line in captured.text.splitlines() if line.startswith(_COMPLAINT)), "")
+        complaint = next((line for line in captured if line.startswith(_COMPLAINT)), "")
         reason = complaint.removeprefix(_COMPLAINT).strip() or last_error() or "it has no rule named root"
         raise UsageError(f"the grammar cannot be parsed: {textwrap.shorten(reason, 160, placeholder=' …')}")
     return sampler

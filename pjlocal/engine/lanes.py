@@ -18,7 +18,7 @@ from .adapters import Adapters
 from .backend import check_process
 from .context import PROMPT_PIECE, check_memory, context_limit
 from .interrupt import Interrupt
-from .machine import physical_cores
+from .machine import cores
 from .model import Model
 from .sequence import Lane, State
 from .sequence import Sequence as CacheSequence
@@ -131,7 +131,7 @@ class Lanes:
         self.settings = settings
         self.capacity = capacity
         self.worth_copying = capacity.worth_copying if capacity else prefix.WORTH_COPYING
-        self.n_threads = settings.n_threads or physical_cores()
+        self.n_threads = settings.n_threads or cores().amount
         #: The most tokens of a view.
         self.context_limit = context_limit(model, settings)
         self.n_decodes = 0  # calls of llama_decode

@@ -37,11 +37,6 @@ def cores() -> Limit:
     return Limit(physical)
 
 
-def physical_cores() -> int:
-    """The number of `cores`, the default of ``--threads``."""
-    return cores().amount
-
-
 def threads_in_words(n_threads: int | None) -> str:
     """A phrase for the number of threads if a container limits it; else empty."""
     default = cores()

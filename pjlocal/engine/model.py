@@ -49,7 +49,6 @@ class Model:
         interrupt: the flag that stops the loading.
         n_views: number of views whose KV caches must fit on the devices too.
         trusted: whether to skip the checks of the file before llama.cpp reads it.
-        vocab_only: whether to load the vocabulary alone, which is enough to make prompts.
 
     Raises:
         ModelError: the file is missing, empty, not GGUF, truncated, or not a model that writes text.
@@ -63,7 +62,6 @@ class Model:
         *,
         trusted: bool = False,
         n_views: int = 2,
-        vocab_only: bool = False,
     ) -> None:
         self.header = read_header(path)
         if not trusted:
@@ -79,10 +77,10 @@ class Model:
                 path,
             )
         init_backend(engine.verbose)
-        self.offload = Offload() if vocab_only else choose_offload(self.file, engine, n_views)
-        if not engine.mmap and not vocab_only:
+        self.offload = choose_offload(self.file, engine, n_views)
+        if not engine.mmap:
             self._check_memory()
-        self._handle = self._load(engine, interrupt, vocab_only)
+        self._handle = self._load(engine, interrupt)
         #: The lifetime of the weights; contexts and other users of them are counted.
         self.lifetime = Lifetime(f"the model {path.name}", partial(lib.llama_model_free, self._handle))
         self._let_go = self.lifetime.hold(self)
@@ -90,8 +88,7 @@ class Model:
         try:
             self._vocab = lib.llama_model_get_vocab(self._handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
-            if not vocab_only:
-                self._check_use()
+            self._check_use()
             if not self.offload.n_layers:  # the choice did not need them
                 self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
             self._tokenizer = Tokenizer(self._vocab)
@@ -100,12 +97,11 @@ class Model:
             self.close()
             raise
 
-    def _load(self, engine: Engine, interrupt: Interrupt, vocab_only: bool) -> Any:
+    def _load(self, engine: Engine, interrupt: Interrupt) -> Any:
         """Load the weights and return llama.cpp's handle.  Retry with fewer layers on the devices if they do not
         fit."""
         params = lib.llama_model_default_params()
         params.load_mode = load_mode(engine)
-        params.vocab_only = vocab_only
         if engine.mlock:
             warn_of_lock(self.file)
         progress = lib.llama_progress_callback(lambda fraction, user_data: not interrupt.is_set())

@@ -28,11 +28,8 @@ _BYTES_A_SECOND = 50 << 20
 _KILLED = 9  # SIGKILL, which Windows does not have
 
 
-def check_model(header: Header, interrupt: Interrupt, seconds: float | None = None) -> None:
+def check_model(header: Header, interrupt: Interrupt) -> None:
     """Refuse a file on which llama.cpp would crash.
-
-    Args:
-        seconds: time limit of the probe.
 
     Raises:
         ModelError: llama.cpp crashes on the file, or does not finish.
@@ -41,10 +38,8 @@ def check_model(header: Header, interrupt: Interrupt, seconds: float | None = No
     unusual = find_unusual(header)
     if not unusual or header.n_file_bytes > memory().amount or ((mark := _mark(header)) is not None and mark.exists()):
         return
-    if seconds is None:
-        seconds = max(_LEAST_S, header.n_file_bytes / _BYTES_A_SECOND)
     with interrupt.at_once():
-        ended = _try(header.path, seconds)
+        ended = _try(header.path, seconds=max(_LEAST_S, header.n_file_bytes / _BYTES_A_SECOND))
     if interrupt.is_set():
         raise Interrupted
     if ended:

@@ -21,7 +21,7 @@ from llama_cpp import llama_cpp as lib
 
 from ..engine.context import Batch, check_decoded, context_limit, context_params, freed_with, no_context
 from ..engine.interrupt import Interrupt
-from ..engine.machine import physical_cores
+from ..engine.machine import cores
 from ..engine.model import Model, forget_errors
 from ..engine.shortlist import INVALID_LOGITS
 from ..engine.worker import in_thread
@@ -162,7 +162,7 @@ class Ranker:
             return
         self._free()
         room = -(-n_tokens // 256) * 256
-        n_threads = self._engine.n_threads or physical_cores()
+        n_threads = self._engine.n_threads or cores().amount
         params = context_params(self._engine, room, room, 1, n_threads, self._interrupt)
         params.n_ubatch = room
         params.embeddings = True

@@ -131,28 +131,22 @@ class Array:
         return _read_at(self.path, self.offset, n)
 
 
-@dataclass(frozen=True)
-class _LongText:
-    path: Path
-    offset: int
-    n: int
-
-    def text(self) -> str:
-        return _decoded(_read_at(self.path, self.offset, self.n))
-
-
 Value = int | float | bool | str | Array
 
 
 class Metadata(Mapping[str, Value]):
-    """The metadata by key: numbers, texts, and arrays, which are read on access."""
+    """The metadata by key: numbers, texts, and arrays, which are read on access.
 
-    def __init__(self, entries: dict[str, tuple[str, Value | _LongText]]) -> None:
+    Args:
+        entries: types and values by key; a long text is an array of its bytes.
+    """
+
+    def __init__(self, entries: dict[str, tuple[str, Value]]) -> None:
         self._entries = entries
 
     def __getitem__(self, key: str) -> Value:
-        value = self._entries[key][1]
-        return value.text() if isinstance(value, _LongText) else value
+        kind, value = self._entries[key]
+        return _decoded(value.numbers().tobytes()) if kind == _TEXT and isinstance(value, Array) else value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._entries)
@@ -374,7 +368,7 @@ class _Reader:
     # Metadata.
 
     def _metadata(self, n_keys: int) -> Metadata:
-        entries: dict[str, tuple[str, Value | _LongText]] = {}
+        entries: dict[str, tuple[str, Value]] = {}
         for i in range(n_keys):
             key = self._name(f"metadata key {i + 1}")
             if key in entries:
@@ -382,7 +376,7 @@ class _Reader:
             entries[key] = self._value(key)
         return Metadata(entries)
 
-    def _value(self, key: str) -> tuple[str, Value | _LongText]:
+    def _value(self, key: str) -> tuple[str, Value]:
         kind = self._value_type(key)
         if kind == _TEXT:
             return kind, self._text(key)
@@ -398,12 +392,12 @@ class _Reader:
             self._broken(f"the type {number} of {key} does not exist")
         return _VALUES[number][0]
 
-    def _text(self, key: str) -> str | _LongText:
+    def _text(self, key: str) -> str | Array:
         n = self._length(key)
         if n > _LONG_TEXT:
             start = self._at
             self._skip(n)
-            return _LongText(self._path, start, n)
+            return Array(self._path, "u8", n, start)
         return _decoded(self._kept(n, key))
 
     def _array(self, key: str) -> Array:

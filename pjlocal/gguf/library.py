@@ -18,7 +18,9 @@ _QUANTIZATION = re.compile(
     re.IGNORECASE,
 )
 _DEEPEST = 6  # levels of folders to search: Hugging Face's files are 4 deep, or deeper in a repository's own folders
-_WITHOUT_MODELS = re.compile(r"(blobs|refs)$|(datasets|spaces)--")  # folders of Hugging Face's cache without models
+_MODEL = re.compile(r"(?!\.|mmproj).*\.gguf$", re.IGNORECASE)
+#: Folders without models: hidden ones, those with the name of a file, and some of Hugging Face's cache.
+_WITHOUT_MODELS = re.compile(r"^\.|(?i:\.gguf)$|^(blobs|refs)$|^(datasets|spaces)--")
 
 
 @dataclass(frozen=True)
@@ -134,40 +136,19 @@ def _in_place(place: Place) -> list[ModelFile]:
 
 def _files(folder: Path) -> Iterator[Path]:
     """The GGUF files in a folder and its subfolders.  Links to folders are followed; each folder is read once."""
-    seen: set[tuple[int, int]] = set()
-    waiting = [(folder, 0)]
-    while waiting:
-        current, depth = waiting.pop()
-        key = _identity(current)
-        if key is None or key in seen:
+    seen: set[tuple[int, int] | None] = set()
+    for current, folders, files in os.walk(folder, followlinks=True):
+        key = _identity(Path(current))
+        if key in seen:
+            folders.clear()
             continue
         seen.add(key)
-        try:
-            entries = list(os.scandir(current))
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if entry.name.lower().endswith(".gguf"):
-                if not entry.name.lower().startswith("mmproj") and _is_file_or_dangling(entry):
-                    yield Path(entry.path)
-            elif depth < _DEEPEST and not _WITHOUT_MODELS.match(entry.name) and _is_folder(entry):
-                waiting.append((Path(entry.path), depth + 1))
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _is_file_or_dangling(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
-    except OSError:
-        return True  # links in a circle; the list reports them
+        is_deepest = len(Path(current).relative_to(folder).parts) == _DEEPEST
+        folders[:] = [] if is_deepest else [name for name in folders if not _WITHOUT_MODELS.search(name)]
+        for name in files:
+            path = Path(current, name)
+            if _MODEL.match(name) and (path.is_file() or not os.path.exists(path)):  # a broken link is listed
+                yield path
 
 
 def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
@@ -197,10 +178,7 @@ def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
 
 def _repo(place: Place, path: Path) -> str | None:
     """The repository ``org/name``, if the names of the folders contain it."""
-    try:
-        above = path.relative_to(place.folder).parts[:-1]
-    except ValueError:
-        return None
+    above = path.relative_to(place.folder).parts[:-1]
     if place.owner == HUGGING_FACE and above and above[0].startswith("models--"):
         return above[0].removeprefix("models--").replace("--", "/", 1)
     if place.owner == LM_STUDIO and len(above) >= 2:

@@ -97,8 +97,9 @@ def _unique_match(name: str, known: list[ModelFile]) -> ModelFile | None:
 def _exact(name: str, known: list[ModelFile]) -> ModelFile | None:
     """The model with this name; for Ollama's, ``:latest`` may be left out."""
     for spelling in (name.lower(), f"{name.lower()}:latest"):
-        if found := next((model for model in every_name(known) if spelling in _spellings(model)), None):
-            return found
+        for model in every_name(known):
+            if spelling in (model.name.lower(), model.name.lower().removesuffix(".gguf")):
+                return model
     return None
 
 
@@ -111,10 +112,6 @@ def every_name(models: Iterable[ModelFile]) -> Iterator[ModelFile]:
     for model in models:
         yield replace(model, others=())
         yield from model.others
-
-
-def _spellings(model: ModelFile) -> list[str]:
-    return [spelling for name in model.names for spelling in {name.lower(), name.lower().removesuffix(".gguf")}]
 
 
 def _listed(models: list[ModelFile]) -> str:

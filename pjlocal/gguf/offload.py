@@ -18,6 +18,8 @@ _EXPERTS = re.compile(r"_(?:ch)?exps\b")
 _LEAST_N_CTX = 4096  # a context without --ctx shrinks to this before layers stay on the CPU
 _MIB = 1 << 20
 
+_Layers = tuple[list[int], list[int]]  # the bytes of the experts of each layer, and of its other weights
+
 
 @dataclass(frozen=True)
 class Offload:
@@ -70,23 +72,6 @@ class Offload:
         return rf"^blk\.({'|'.join(map(str, self.experts))})\..*_(ch)?exps" if self.experts else ""
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """The bytes of a layer's weights."""
-
-    experts: int = 0
-    rest: int = 0
-
-
-@dataclass(frozen=True)
-class _Choice:
-    """A candidate: the last ``n`` layers, a view's context, and the layers whose experts stay on the CPU."""
-
-    n: int
-    n_ctx: int
-    experts: tuple[int, ...] = ()
-
-
 def plan_offload(header: Header, engine: Engine, n_views: int, free: Sequence[int]) -> Offload:
     """Choose the largest part of a model that fits into the devices' free memory.
 
@@ -103,13 +88,12 @@ def plan_offload(header: Header, engine: Engine, n_views: int, free: Sequence[in
     split = engine.split if engine.split_mode == "layer" else ()
     shares = [*split, *[0.0] * len(usable)][: len(usable)] if split else usable
     for choice in _choices(header, engine, layers):
-        counts = assign_layers(choice.n, shares)
+        counts = assign_layers(choice.n_gpu_layers, shares)
         needed = _needed(header, layers, engine, n_views, choice, counts)
-        if sum(counts) == choice.n and all(map(le, needed, usable)):
+        if sum(counts) == choice.n_gpu_layers and all(map(le, needed, usable)):
             break
-    shrunk = choice.n_ctx != _contexts(header, engine)[0]
-    by_device = tuple(map(float, counts)) if choice.n and engine.split_mode == "layer" else _split_of(engine)
-    return Offload(len(layers), choice.n, choice.n_ctx if shrunk else None, choice.experts, by_device)
+    by_layer = choice.n_gpu_layers and engine.split_mode == "layer"
+    return replace(choice, shares=tuple(map(float, counts)) if by_layer else _split_of(engine))
 
 
 def needed_by_place(
@@ -136,19 +120,14 @@ def needed_by_place(
 def bytes_on_devices(header: Header, engine: Engine, offload: Offload, n_views: int) -> list[int]:
     """The estimated bytes of weights, full caches and compute buffers on each device of an offload; one sum if
     llama.cpp assigns the layers itself."""
-    choice = _Choice(offload.n_gpu_layers, offload.n_ctx or _contexts(header, engine)[0], offload.experts)
-    counts = assign_layers(choice.n, offload.shares or (1.0,))
-    return [n for n in _needed(header, _layers(header), engine, n_views, choice, counts) if n]
+    counts = assign_layers(offload.n_gpu_layers, offload.shares or (1.0,))
+    return [n for n in _needed(header, _layers(header), engine, n_views, offload, counts) if n]
 
 
 def weights_on_host(header: Header, offload: Offload) -> int:
     """The least bytes of weights that stay on the host."""
-    layers = _layers(header)
-    first = len(layers) - offload.n_gpu_layers
-    taken = sum(
-        layer.rest + (0 if i in offload.experts else layer.experts) for i, layer in enumerate(layers) if i >= first
-    )
-    return max(0, header.n_tensor_bytes - taken)
+    layers = _on_devices(_layers(header), offload)
+    return max(0, header.n_tensor_bytes - sum(layers[len(layers) - offload.n_gpu_layers :]))
 
 
 def with_fewer_layers(offload: Offload) -> Offload:
@@ -161,7 +140,7 @@ def with_fewer_layers(offload: Offload) -> Offload:
 
 def fixed_offload(header: Header, engine: Engine, n: int) -> Offload:
     """``n`` layers, or all of them (-1), without a check that they fit."""
-    n_layers = len(_layers(header))
+    n_layers = len(_layers(header)[0])
     return Offload(n_layers, n_layers if n < 0 else min(n, n_layers), shares=_split_of(engine))
 
 
@@ -180,7 +159,7 @@ def assign_layers(n: int, shares: Sequence[float]) -> list[int]:
     return [owners.count(device) for device in range(len(shares))]
 
 
-def _layers(header: Header) -> list[_Layer]:
+def _layers(header: Header) -> _Layers:
     """The weights of each layer and, last, of the output.  The embedding stays on the CPU."""
     n = header.of_architecture("block_count") or 0
     experts, rest = [0] * (n + 1), [0] * (n + 1)
@@ -193,7 +172,13 @@ def _layers(header: Header) -> list[_Layer]:
             tensor.name == "token_embd.weight" and "output.weight" not in names  # a copy of it is the output
         ):
             rest[n] += tensor.n_bytes
-    return [_Layer(*pair) for pair in zip(experts, rest, strict=True)]
+    return experts, rest
+
+
+def _on_devices(layers: _Layers, offload: Offload) -> list[int]:
+    """The bytes of each layer's weights that leave the CPU with the layer."""
+    experts, rest = layers
+    return [n + (0 if i in offload.experts else experts[i]) for i, n in enumerate(rest)]
 
 
 def _contexts(header: Header, engine: Engine) -> list[int]:
@@ -206,28 +191,28 @@ def _contexts(header: Header, engine: Engine) -> list[int]:
     return rooms
 
 
-def _choices(header: Header, engine: Engine, layers: list[_Layer]) -> Iterator[_Choice]:
+def _choices(header: Header, engine: Engine, layers: _Layers) -> Iterator[Offload]:
     """The choices, from the largest to the smallest."""
-    rooms = _contexts(header, engine)
-    mixed = tuple(i for i, layer in enumerate(layers) if layer.experts)
-    whole = len(layers)
-    yield from (_Choice(whole, room) for room in rooms)
-    yield from (_Choice(whole, rooms[-1], mixed[: n + 1]) for n in range(len(mixed)))
+    experts, _ = layers
+    mixed = tuple(i for i, n_bytes in enumerate(experts) if n_bytes)
+    whole = len(experts)
+    rooms = [None, *_contexts(header, engine)[1:]]
+    yield from (Offload(whole, whole, room) for room in rooms)
+    yield from (Offload(whole, whole, rooms[-1], mixed[: n + 1]) for n in range(len(mixed)))
     for n in range(whole - 1, 0, -1):
-        yield _Choice(n, rooms[-1], tuple(i for i in mixed if i >= whole - n))
-    yield _Choice(0, rooms[0])
+        yield Offload(whole, n, rooms[-1], tuple(i for i in mixed if i >= whole - n))
+    yield Offload(whole)
 
 
 def _needed(
-    header: Header, layers: list[_Layer], engine: Engine, n_views: int, choice: _Choice, counts: Sequence[int]
+    header: Header, layers: _Layers, engine: Engine, n_views: int, offload: Offload, counts: Sequence[int]
 ) -> list[int]:
     """The bytes on each device, if it gets ``counts`` layers."""
+    n_ctx = offload.n_ctx or _contexts(header, engine)[0]
     n_contexts = n_views if engine.layout == "contexts" else 1
-    between = n_contexts * compute(header, engine, choice.n_ctx * n_views // n_contexts)
-    cached = [*caches(header, engine, choice.n_ctx), 0][-len(layers) :]  # the output has no cache
-    each = [
-        layer.rest + (0 if i in choice.experts else layer.experts) + n_views * cached[i]
-        for i, layer in enumerate(layers)
-    ]
-    ends = [len(layers) - choice.n + n for n in accumulate(counts, initial=0)]
+    between = n_contexts * compute(header, engine, n_ctx * n_views // n_contexts)
+    weights = _on_devices(layers, offload)
+    cached = [*caches(header, engine, n_ctx), 0][-len(weights) :]  # the output has no cache
+    each = [n + n_views * of_it for n, of_it in zip(weights, cached, strict=True)]
+    ends = [len(weights) - offload.n_gpu_layers + n for n in accumulate(counts, initial=0)]
     return [sum(each[start:end]) + between if end > start else 0 for start, end in pairwise(ends)]

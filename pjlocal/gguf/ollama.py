@@ -6,15 +6,17 @@ Manifests are identified by their paths: two names may share the weights and dif
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from stat import S_ISDIR, S_ISREG
+from stat import S_ISREG
 from typing import Any
 
 _MANIFEST_BYTES = 1 << 20  # a limit; manifests have about 1 kB
 _PARAMETER_BYTES = 1 << 20
+_DEEPEST = 4  # levels of folders: registry, user, model; one more for a registry's own folders
 _MEDIA_TYPE = re.compile(r"application/vnd\.ollama\.image\.(\w+)")
 _DIGEST = re.compile(r"sha256[:-]([0-9a-f]{64})")
 
@@ -86,23 +88,12 @@ class Manifest:
 
 def manifests(store: Path) -> Iterator[Manifest]:
     """The manifests of a store, one for each model name."""
-    waiting = [(store / "manifests", 0)]
-    while waiting:
-        current, depth = waiting.pop()
-        try:
-            entries = sorted(current.iterdir())
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            try:
-                mode = entry.stat().st_mode
-            except OSError:
-                continue
-            if S_ISDIR(mode) and depth < 4:
-                waiting.append((entry, depth + 1))
-            elif S_ISREG(mode) and depth >= 1 and (manifest := manifest_at(entry)):
+    top = store / "manifests"
+    for folder, folders, files in os.walk(top, followlinks=True):
+        is_deepest = len(Path(folder).relative_to(top).parts) == _DEEPEST
+        folders[:] = [] if is_deepest else sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(files):
+            if not name.startswith(".") and (manifest := manifest_at(Path(folder, name))):
                 yield manifest
 
 

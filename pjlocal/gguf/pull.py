@@ -16,7 +16,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import IO, TYPE_CHECKING, Any
 
 import psutil
 
@@ -261,9 +262,10 @@ def _fetch_blob(choice: Choice, file: RemoteFile, sha256: str, so_far: Callable[
                 had = target.seek(0)
                 target.truncate()
             url = _hub().hf_hub_url(choice.repo, file.name, revision=choice.revision)
-            counted: Any = _Counted(target, so_far)
             try:
-                http_get(url, counted, resume_size=had, headers=build_hf_headers(), expected_size=file.size)
+                http_get(
+                    url, _counted(target, so_far), resume_size=had, headers=build_hf_headers(), expected_size=file.size
+                )
             except BaseException as error:
                 target.flush()
                 raise _broken(error, choice, file, os.fstat(target.fileno()).st_size) from error
@@ -293,18 +295,15 @@ def _broken(error: BaseException, choice: Choice, file: RemoteFile, n: int) -> B
     )
 
 
-class _Counted:
-    """A file for http_get that reports the bytes written."""
+def _counted(file: IO[bytes], so_far: Callable[[str, int], None]) -> Any:
+    """The file for http_get, so that it reports the bytes written."""
 
-    def __init__(self, file: Any, so_far: Callable[[str, int], None]) -> None:
-        self._file = file
-        self._so_far = so_far
-        self.seek, self.tell, self.truncate = file.seek, file.tell, file.truncate
-
-    def write(self, data: bytes) -> int:
-        n: int = self._file.write(data)
-        self._so_far("downloading", self._file.tell())
+    def write(data: bytes) -> int:
+        n = file.write(data)
+        so_far("downloading", file.tell())
         return n
+
+    return SimpleNamespace(write=write, seek=file.seek, tell=file.tell, truncate=file.truncate)
 
 
 def _sha256(path: Path, so_far: Callable[[str, int], None]) -> str:

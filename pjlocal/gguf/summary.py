@@ -7,25 +7,21 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ModelError
-from .header import read_header
+from .header import Header, read_header
 from .kind import no_model, writes_no_text
 from .library import ModelFile
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A model with facts from its header, or the reason why it cannot be used."""
+    """A model with its header, or the reason why it cannot be used.  A file of another kind has both."""
 
     found: ModelFile
-    architecture: str = ""
-    n_parameters: int = 0
-    quantization: str = ""
-    n_ctx_train: int | None = None
-    chat_template: bool = False
+    header: Header | None = None
     trouble: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        found = self.found
+        found, header = self.found, self.header
         return {
             "name": found.name,
             "aliases": list(found.aliases),
@@ -34,11 +30,11 @@ class Summary:
             "owner": found.owner,
             "repo": found.repo,
             "size_bytes": found.size,
-            "architecture": self.architecture or None,
-            "parameters": self.n_parameters or None,
-            "quantization": self.quantization or None,
-            "context_length": self.n_ctx_train,
-            "chat_template": self.chat_template,
+            "architecture": (header and header.architecture) or None,
+            "parameters": (header and header.n_parameters) or None,
+            "quantization": (header and header.file_type) or None,
+            "context_length": header and header.n_ctx_train,
+            "chat_template": bool(header and header.has_chat_template),
             "trouble": self.trouble,
         }
 
@@ -51,15 +47,7 @@ def summary(found: ModelFile) -> Summary:
         header = read_header(found.path)
     except ModelError as error:
         return Summary(found, trouble=_without_path(str(error), found.path))
-    return Summary(
-        found,
-        header.architecture,
-        header.n_parameters,
-        header.file_type,
-        header.n_ctx_train,
-        header.has_chat_template,
-        no_model(header) or writes_no_text(header),
-    )
+    return Summary(found, header, no_model(header) or writes_no_text(header))
 
 
 def _without_path(message: str, path: Path) -> str:

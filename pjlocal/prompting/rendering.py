@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import Any, Literal
 
 from ..engine.model import Model
@@ -48,6 +47,8 @@ def reaches(render: Render, role: Role) -> bool:
 def jinja(model: Model, process: TemplateProcess) -> Render | None:
     """The model's Jinja template, which runs in a process of its own; None without a usable one.
 
+    Templates of models that also read images (SmolVLM, Idefics) may accept only lists of parts, and ignore texts.
+
     Raises:
         ModelError: the template takes too much time or memory.
     """
@@ -61,34 +62,26 @@ def jinja(model: Model, process: TemplateProcess) -> Render | None:
         process.close()
         return None
 
-    def render(in_parts: frozenset[Role], messages: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
-        dicts = [{"role": m[0], "content": _content(m[1], m[0] in in_parts), **_others(m)} for m in messages]
-        return process.render(dicts, variables)
+    in_parts: set[Role] = set()  # whose content must be a list of parts
 
-    return _with_parts_where_needed(render)
+    def content(role: Role, text: str) -> str | list[dict[str, str]]:
+        return [{"type": "text", "text": text}] if role in in_parts else text
+
+    def render(messages: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
+        return process.render(
+            [{"role": m[0], "content": content(m[0], m[1]), **_others(m)} for m in messages], variables
+        )
+
+    for role in PROBES:
+        if not reaches(render, role):
+            in_parts.add(role)
+            if not reaches(render, role):
+                in_parts.remove(role)
+    return render
 
 
 def _others(message: TemplateMessage) -> Mapping[str, Any]:
     return message[2] if len(message) == 3 else {}
-
-
-def _content(text: str, in_parts: bool) -> str | list[dict[str, str]]:
-    return [{"type": "text", "text": text}] if in_parts else text
-
-
-def _with_parts_where_needed(
-    render: Callable[[frozenset[Role], Sequence[TemplateMessage], Mapping[str, Any]], str],
-) -> Render:
-    """Wrap a function so that it passes each role's content as a text, or as a list of parts if the template needs one.
-
-    Templates of models that also read images (SmolVLM, Idefics) may accept only lists, and ignore texts.
-    """
-    in_parts: frozenset[Role] = frozenset()
-    for role in PROBES:
-        with_list = in_parts | {role}
-        if not reaches(partial(render, in_parts), role) and reaches(partial(render, with_list), role):
-            in_parts = with_list
-    return partial(render, in_parts)
 
 
 _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from io import StringIO
 
 from prompt_toolkit.application import Application
@@ -85,7 +86,7 @@ class Pager:
                 bindings.add(name, filter=~searching)(lambda event: act())
 
         for key, act in self.keys.items():
-            bind(key, act=self._with_reset(act))
+            bind(key, act=partial(self._act, act))
         bind("q", "c-c", "<sigint>", "c-d", act=self.leave)
         bind("c-z", act=lambda: self._app.suspend_to_background())
         bind("down", "j", act=lambda: self._scroll(1))
@@ -106,12 +107,9 @@ class Pager:
 
         return bindings
 
-    def _with_reset(self, act: Callable[[], None]) -> Callable[[], None]:
-        def act_and_reset() -> None:
-            act()
-            self._redraw()
-
-        return act_and_reset
+    def _act(self, act: Callable[[], None]) -> None:
+        act()
+        self._redraw()
 
     def _redraw(self) -> None:
         self._top, self._drawn_for = 0, None

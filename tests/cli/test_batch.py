@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import one_line
+from commandline import configure, one_line
 from served import serving
 
 from pjlocal import PersonaJudge
@@ -88,9 +88,7 @@ def test_bad_rows_get_an_error_and_the_others_an_answer(batch: Batch) -> None:
 
 
 def test_a_row_may_name_a_persona_and_no_model(batch: Batch, environment: dict[str, str]) -> None:
-    config = Path(environment["XDG_CONFIG_HOME"]) / "pjlocal" / "config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text('[personas.bard]\nprefer = ["vivid", "creative"]\nmax_tokens = 3\nsystem = "Sing."\n')
+    configure(environment, '[personas.bard]\nprefer = ["vivid", "creative"]\nmax_tokens = 3\nsystem = "Sing."\n')
     rows = batch(
         lines(
             {"prompt": "one", "persona": "bard"},

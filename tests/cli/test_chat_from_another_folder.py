@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commandline import call, one_line
+from commandline import call, configure, one_line
 from terminal import database
 from tiny_models import write_lora
 
@@ -90,12 +90,10 @@ def test_a_model_path_saved_by_an_older_version_is_reported_once(chat: Chat, las
 
 @pytest.mark.slow
 def test_a_chat_with_the_embedded_model_keeps_it_whatever_the_config_file_says(
-    chat: Chat, last, tiny, tmp_path
+    chat: Chat, last, tiny, environment
 ) -> None:
     chat("here")
-    config = tmp_path / "config" / "pjlocal" / "config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text(f"model = '{tiny('llama')}'\n")
+    configure(environment, f"model = '{tiny('llama')}'\n")
     assert chat("here", "--continue").returncode == 0
     assert last().settings["model"] == "smollm2" and len(last().turns) == 2
 

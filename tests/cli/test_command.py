@@ -123,11 +123,8 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
     "rootless.gbnf": lambda: b'other ::= "x"',
     "deep.gbnf": lambda: b"root ::= " + b"(" * 20_000 + b'"x"' + b")" * 20_000,
     "many.gbnf": _many_rules,
-    "broken.json": lambda: b'{"type": "obj',
     "odd.json": lambda: b'{"type": "unheard-of"}',
     "typo.json": lambda: b'{"type": "string", "maxLenght": 5}',
-    "false.json": lambda: b"false",
-    "deep.json": lambda: b'{"items":' * 10_000 + b"{}" + b"}" * 10_000,
 }
 
 
@@ -160,15 +157,8 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["--grammar", "rootless.gbnf", "hi"], "the grammar cannot be parsed"),
         (["--grammar", "deep.gbnf", "hi"], "nested more than 1000 deep"),
         (["--grammar", "many.gbnf", "hi"], "more than 10000 rules"),
-        (["--json-schema", "broken.json", "hi"], "the JSON schema cannot be used"),
-        (["--json-schema", "odd.json", "hi"], "the JSON schema cannot be used"),
-        (["--json-schema", "typo.json", "hi"], "the JSON schema cannot be used: 'maxLenght' is not supported"),
-        (["--json-schema", "false.json", "hi"], "the JSON schema cannot be used: no value satisfies it"),
-        (["--json-schema", "deep.json", "hi"], "the JSON schema cannot be used: it is nested more than 100 deep"),
         (["--json-schema", "typo.json", "-m", "no.gguf", "hi"], "'maxLenght' is not supported"),
-        (["--regex", "a(", "-m", "no.gguf", "hi"], "the regular expression cannot be used: unclosed group"),
         (["--regex", "", "hi"], "--regex must not be empty"),
-        (["--lark", "broken.gbnf", "-m", "no.gguf", "hi"], "the Lark grammar cannot be used"),
         (["--regex", "a", "--lark", "broken.gbnf", "hi"], "--regex and --lark exclude each other: give one"),
         (["--grammar", "rootless.gbnf", "--json-schema", "odd.json", "hi"], "give one"),
         (["--logit-bias", "hello", "hi"], "is not TOKEN=BIAS"),
@@ -204,23 +194,14 @@ def test_standard_input_that_is_not_utf8_is_refused(pjlocal) -> None:
         ("missing.gguf", "no model 'missing.gguf' in this folder or in models"),
         ("/nowhere/missing.gguf", "no such model file"),
         (".", "is a directory"),
-        ("empty.gguf", "is empty"),
-        ("text.gguf", "is not a GGUF file"),
         ("half.gguf", "not within the file bounds.*cut short"),
-        ("header.gguf", "cut short"),
-        ("vocab_only.gguf", "vocabulary"),
         ("embedding.gguf", "embedding model"),
     ],
 )
-def test_models_that_cannot_be_used_get_one_line_and_status_1(pjlocal, smollm2, tiny, tmp_path, model, says) -> None:
-    (tmp_path / "empty.gguf").touch()
-    (tmp_path / "text.gguf").write_text("once upon a time")
-    with smollm2.open("rb") as file:
-        head = file.read(20_000_000)
-    (tmp_path / "half.gguf").write_bytes(head)
-    (tmp_path / "header.gguf").write_bytes(head[:2000])
-    for kind in ("vocab_only", "embedding"):
-        (tmp_path / f"{kind}.gguf").symlink_to(tiny(kind))
+def test_models_that_cannot_be_used_get_one_line_and_status_1(pjlocal, tiny, tmp_path, model, says) -> None:
+    whole = tiny("llama").read_bytes()
+    (tmp_path / "half.gguf").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "embedding.gguf").symlink_to(tiny("embedding"))
     result = pjlocal("run", "-m", model, "hi")
     assert re.search(says, one_line(result.stderr))
     assert result.returncode == 1

@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from commandline import PJLOCAL
+from commandline import PJLOCAL, configure
+from waiting import PATIENCE_S
 
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
@@ -28,9 +29,7 @@ def shell(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
     models.mkdir(parents=True)
     for name in ("Qwen3-8B-Q4_K_M.gguf", "Qwen3-4B.gguf", 'odd";touch gone;".gguf', "two words.gguf", "$(id).gguf"):
         (models / name).touch()
-    config = tmp_path / "config" / "pjlocal" / "config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text('[presets]\npirate = "Talk like a pirate."\n[personas.captain]\nprefer = ["pirate"]\n')
+    configure(environment, '[presets]\npirate = "Talk like a pirate."\n[personas.captain]\nprefer = ["pirate"]\n')
     with Store(tmp_path / "data" / "pjlocal" / "chats.db") as store:
         for title in ("poems", "two words"):
             store.add_session(Session(title=title))
@@ -39,7 +38,7 @@ def shell(environment: dict[str, str], tmp_path: Path) -> dict[str, str]:
 
 
 def bash(shell: dict[str, str], code: str) -> str:
-    done = subprocess.run(["bash", "--norc", "-c", code], env=shell, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(["bash", "--norc", "-c", code], env=shell, capture_output=True, text=True, timeout=PATIENCE_S)
     assert not done.stderr, done.stderr
     return done.stdout
 
@@ -98,8 +97,8 @@ def test_install_completion_writes_what_bash_reads(shell: dict[str, str]) -> Non
 
 
 @pytest.mark.slow
-def test_nothing_is_offered_where_nothing_can_be_looked_up(shell: dict[str, str], tmp_path: Path) -> None:
-    (tmp_path / "config" / "pjlocal" / "config.toml").write_text("nonsense")
+def test_nothing_is_offered_where_nothing_can_be_looked_up(shell: dict[str, str]) -> None:
+    configure(shell, "nonsense")
     assert completed(shell, "pjlocal", "run", "-P", "") == []
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from commandline import PJLOCAL
+from commandline import PJLOCAL, configure
 from tiny_models import write_control_vector, write_llama, write_lora
 from waiting import PATIENCE_S, when
 
@@ -210,9 +210,7 @@ def test_settings_fixed_by_the_suite_are_reported_and_seed_replaces_its_own(
 def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_suite(
     pjlocal: Pjlocal, environment: dict[str, str], tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
-    config = Path(environment["XDG_CONFIG_HOME"]) / "pjlocal" / "config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text(f'model = "{tiny("llama")}"\nprefer = ["helpful"]\n')
+    configure(environment, f'model = "{tiny("llama")}"\nprefer = ["helpful"]\n')
     for out, model in (("config", None), ("environment", tiny("space_prefix"))):
         if model:
             environment["PJLOCAL_MODEL"] = str(model)

@@ -79,9 +79,3 @@ def test_another_kind_of_file_as_the_model_is_refused_with_the_option_that_takes
 
 def test_models_info_names_the_kind_of_file_too(pjlocal: Callable, files: Path) -> None:
     assert f"this {LORA}" in " ".join(pjlocal("models", "info", "lora").stdout.split())
-
-
-def test_a_later_part_of_a_split_model_says_which_to_name(pjlocal: Callable, tmp_path: Path, environment) -> None:
-    parts = tiny_models.write_split(tmp_path / "split.gguf")
-    refused = one_line(pjlocal("run", "-m", parts[1], "Hello").stderr)
-    assert "it is not the first part of a split model. Name the first part of a split model" in refused

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from commandline import PJLOCAL, one_line
+from commandline import PJLOCAL, configure, one_line
+from waiting import PATIENCE_S
 
 from pjlocal.engine.model import being_written
 
@@ -29,15 +30,13 @@ def test_a_chat_without_mmap_outlives_a_file_that_shrinks(model: Path, environme
     chat.stdin.flush()
     assert chat.stdout.read(1)  # the model is loaded
     os.truncate(model, 4096)
-    answers, _ = chat.communicate("hello again\nand again\n", timeout=60)
+    answers, _ = chat.communicate("hello again\nand again\n", timeout=PATIENCE_S)
     assert chat.returncode == 0 and answers
 
 
-def test_run_and_config_and_environment_of_settings_know_it(pjlocal, model: Path, tmp_path: Path) -> None:
+def test_run_and_config_and_environment_of_settings_know_it(pjlocal, model: Path, environment) -> None:
     assert pjlocal("run", "-m", model, "-n", "4", "--no-mmap", "hi").returncode == 0
-    config = tmp_path / "config" / "pjlocal" / "config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text("[engine]\nmmap = false\n")
+    configure(environment, "[engine]\nmmap = false\n")
     assert "engine.mmap = false" in pjlocal("config", "show").stdout
     assert pjlocal("run", "-m", model, "-n", "4", "--mmap", "hi").returncode == 0
 

@@ -30,11 +30,11 @@ MODEL = "org/Tiny-GGUF"
 def hub(environment: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     hub = Hub()
     environment["HF_ENDPOINT"] = hub.url
-    environment["HF_HUB_DOWNLOAD_TIMEOUT"] = "5"
+    environment["HF_HUB_DOWNLOAD_TIMEOUT"] = str(PATIENCE_S)
     for name, value in (  # which the client reads from the environment when it is imported
         ("ENDPOINT", hub.url),
         ("HUGGINGFACE_CO_URL_TEMPLATE", f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"),
-        ("HF_HUB_DOWNLOAD_TIMEOUT", 5),
+        ("HF_HUB_DOWNLOAD_TIMEOUT", PATIENCE_S),
         ("HF_HUB_CACHE", str(tmp_path / "huggingface" / "hub")),
         ("HF_TOKEN_PATH", str(tmp_path / "huggingface" / "token")),
     ):
@@ -52,8 +52,18 @@ def some_bytes(n: int, seed: int = 0) -> bytes:
     return random.Random(seed).randbytes(n)
 
 
-def offered(hub: Hub, *names: str, n: int = 300_000) -> None:
-    hub.files[MODEL] = {name: some_bytes(n, i) for i, name in enumerate(names)} | {"README.md": b"# A model"}
+def offered(hub: Hub, *names: str, n: int = 300_000) -> bytes:
+    """Offer files of some bytes, and return the first one's."""
+    files = {name: some_bytes(n, i) for i, name in enumerate(names or ["tiny-Q4_K_M.gguf"])}
+    hub.files[MODEL] = files | {"README.md": b"# A model"}
+    return next(iter(files.values()))
+
+
+def partial(cache: Path, data: bytes) -> Path:
+    """The file of a download under way; its folder is made."""
+    path = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
 
 
 def pulled(result: subprocess.CompletedProcess[str]) -> Path:
@@ -109,10 +119,10 @@ def test_a_split_quantization_comes_whole(pjlocal: Callable, hub: Hub, tmp_path:
 def test_redirects_to_another_host_do_not_get_the_token(
     pjlocal: Callable, hub: Hub, environment: dict[str, str]
 ) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf")
+    data = offered(hub)
     hub.elsewhere = True
     environment["HF_TOKEN"] = "hf_secret"
-    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == data
     told = {path.startswith("/elsewhere"): "authorization" in headers for _, path, headers in hub.asked}
     assert told == {False: True, True: False}
 
@@ -120,32 +130,26 @@ def test_redirects_to_another_host_do_not_get_the_token(
 @pytest.mark.slow
 @pytest.mark.parametrize("ranges", [True, False])
 def test_a_broken_connection_is_taken_up_again(pjlocal: Callable, hub: Hub, ranges: bool) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf", n=3_000_000)
+    data = offered(hub, n=3_000_000)
     hub.breaks_after, hub.ranges = [2_500_000], ranges
-    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == data
     assert hub.ranges_asked() == [f"bytes={2 << 20}-"]
 
 
 def test_an_interrupted_download_continues_in_the_next_run(pjlocal: Callable, hub: Hub, cache: Path) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf")
-    data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
-    partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(data[:123_456])
+    data = offered(hub)
+    partial(cache, data).write_bytes(data[:123_456])
     assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == data
     assert hub.ranges_asked() == ["bytes=123456-"]
 
 
 @pytest.mark.parametrize("kept", [b"x" * 1000, b"x" * 400_000], ids=["other bytes", "too many"])
 def test_the_rest_of_another_download_does_no_harm(pjlocal: Callable, hub: Hub, cache: Path, kept: bytes) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf")
-    data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
-    partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
-    partial.parent.mkdir(parents=True)
-    partial.write_bytes(kept)
+    data = offered(hub)
+    partial(cache, data).write_bytes(kept)
     first = pjlocal("models", "pull", MODEL)
     if len(kept) < len(data):
-        assert "is damaged" in first.stderr and first.returncode == 1 and not partial.exists()
+        assert "is damaged" in first.stderr and first.returncode == 1 and not partial(cache, data).exists()
         first = pjlocal("models", "pull", MODEL)
     assert pulled(first).read_bytes() == data
 
@@ -162,7 +166,7 @@ def test_the_rest_of_another_download_does_no_harm(pjlocal: Callable, hub: Hub, 
 def test_a_file_that_is_not_what_was_promised_is_not_kept(
     pjlocal: Callable, hub: Hub, cache: Path, served: bytes, says: str
 ) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf")
+    offered(hub)
     hub.lies["tiny-Q4_K_M.gguf"] = served
     result = pjlocal("models", "pull", MODEL)
     assert says in result.stderr.splitlines()[-1] and result.returncode == 1 and "Traceback" not in result.stderr
@@ -251,7 +255,7 @@ def test_invalid_replies_are_blamed_on_the_hub(pjlocal: Callable, hub: Hub, tmp_
 def test_headers_of_a_file_that_are_not_the_hubs_are_refused(
     pjlocal: Callable, hub: Hub, tmp_path: Path, headers: dict[str, str | None]
 ) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf")
+    offered(hub)
     hub.headers = headers
     result = pjlocal("models", "pull", MODEL)
     assert "is not one of Hugging Face" in result.stderr.splitlines()[-1] and result.returncode == 1
@@ -278,9 +282,8 @@ def test_names_of_the_catalogue_are_pulled_too(pjlocal: Callable, hub: Hub) -> N
 def test_a_file_too_large_for_the_disk_is_refused_before_the_download(
     pjlocal: Callable, hub: Hub, tmp_path: Path
 ) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf")
+    real = offered(hub)
     big = 10**15
-    real = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
 
     class Huge(bytes):
         def __len__(self) -> int:
@@ -307,12 +310,11 @@ def test_too_little_memory_is_reported_before_the_download() -> None:
 def test_ctrl_c_keeps_the_partial_file_and_the_next_run_continues(
     pjlocal: Callable, hub: Hub, cache: Path, environment: dict[str, str], tmp_path: Path
 ) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf", n=30_000_000)
-    data = hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    data = offered(hub, n=30_000_000)
     hub.breaks_after = [20_000_000, *[0] * 50]  # then nothing comes for a while
     process = subprocess.Popen([*PJLOCAL, "models", "pull", MODEL], env=environment, stderr=subprocess.PIPE, text=True)
-    partial = cache / "blobs" / f"{hashlib.sha256(data).hexdigest()}.pjlocal.incomplete"
-    when(lambda: partial.exists() and partial.stat().st_size >= 15_000_000)
+    file = partial(cache, data)
+    when(lambda: file.exists() and file.stat().st_size >= 15_000_000)
     os.kill(process.pid, signal.SIGINT)
     _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "Traceback" not in errors, errors
@@ -323,7 +325,7 @@ def test_ctrl_c_keeps_the_partial_file_and_the_next_run_continues(
 
 @pytest.mark.slow  # the client tries six times, a second apart
 def test_a_broken_connection_is_reported_with_the_size_of_the_partial_file(pjlocal: Callable, hub: Hub) -> None:
-    offered(hub, "tiny-Q4_K_M.gguf", n=3_000_000)
+    data = offered(hub, n=3_000_000)
     hub.breaks_after = [2_500_000, *[0] * 20]
     result = pjlocal("models", "pull", MODEL)
     assert result.stderr.splitlines()[-1] == (
@@ -331,7 +333,7 @@ def test_a_broken_connection_is_reported_with_the_size_of_the_partial_file(pjloc
     )
     assert result.returncode == 1 and "Traceback" not in result.stderr
     hub.breaks_after = []
-    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == hub.files[MODEL]["tiny-Q4_K_M.gguf"]
+    assert pulled(pjlocal("models", "pull", MODEL)).read_bytes() == data
     assert hub.ranges_asked()[-1] == f"bytes={2 << 20}-"
 
 

@@ -43,7 +43,9 @@ def test_a_closed_pipe_ends_the_run_quietly(environment) -> None:
 def test_a_closed_stream_does_not_crash(environment, closed: str) -> None:
     redirect = {"stdout": ">&-", "stderr": "2>&-"}[closed]
     line = f'"$@" run -p vivid --seed 1 -n 5 hi </dev/null {redirect}'
-    result = subprocess.run(["sh", "-c", line, "sh", *PJLOCAL], env=environment, capture_output=True, timeout=60)
+    result = subprocess.run(
+        ["sh", "-c", line, "sh", *PJLOCAL], env=environment, capture_output=True, timeout=PATIENCE_S
+    )
     assert result.returncode == 0
     assert closed == "stderr" or b"cut off after 5 tokens" in one_line(result.stderr.decode()).encode()
     assert (len(result.stdout) > 3) == (closed == "stderr")

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import sys
 import time
 from dataclasses import replace
 
-import pexpect
 import pytest
+from commandline import PJLOCAL
 from rich.cells import cell_len
 from saved_chats import a_turn, saved
 from saved_chats import file as file
 from saved_chats import store as store
 from typer.testing import CliRunner
-from waiting import PATIENCE_S
 
 from pjlocal.cli.sessions import sessions_app
 from pjlocal.errors import OutputError, UsageError
@@ -71,25 +68,11 @@ def test_list_prints_a_line_a_chat(store) -> None:
     }
 
 
-def on_terminal(*args: str, width: int = 80) -> pexpect.spawn:
-    code = "from pjlocal.cli.sessions import sessions_app; sessions_app()"
-    child = pexpect.spawn(
-        sys.executable,
-        ["-c", code, *args],
-        env=dict(os.environ),  # without the COLUMNS that readline, which pytest imports, sets past Python
-        encoding="utf-8",
-        timeout=PATIENCE_S,
-        dimensions=(24, width),
-        echo=False,
-    )
-    return child
-
-
-def test_list_is_no_wider_than_the_terminal(store, monkeypatch) -> None:
-    monkeypatch.delenv("COLUMNS", raising=False)
+def test_list_is_no_wider_than_the_terminal(store, file, on_terminal) -> None:
     saved(store, "日本" * 50, a_turn())
-    child = on_terminal("list", width=70)
-    lines = child.read().splitlines()
+    terminal = on_terminal(*PJLOCAL, "sessions", "list", columns=70, PJLOCAL_DATABASE=str(file))
+    assert terminal.end() == 0
+    lines = terminal.raw.decode().splitlines()
     assert len(lines) == 1 and lines[0].endswith("…") and 60 < cell_len(lines[0]) <= 70, lines
     assert "日本" * 50 in call("list")[0], "a pipe gets all of it"
 
@@ -147,19 +130,17 @@ def test_rename_changes_the_title_and_nothing_else(store) -> None:
 
 
 @pytest.mark.slow
-def test_rm_wants_a_yes(store) -> None:
+def test_rm_wants_a_yes(store, file, on_terminal) -> None:
     saved(store, "Birds", a_turn())
     with pytest.raises(
         UsageError, match="cannot ask for confirmation without a terminal: give --yes to remove 'Birds'"
     ):
         call("rm", "birds")
     for answer, left in (("n", 1), ("y", 0)):
-        child = on_terminal("rm", "birds")
-        child.expect_exact("Remove 'Birds' (1) for good? [y/N]: ")
-        child.sendline(answer)
-        child.expect(pexpect.EOF)
-        child.close()
-        assert child.exitstatus == 0 and len(store.summaries()) == left
+        terminal = on_terminal(*PJLOCAL, "sessions", "rm", "birds", PJLOCAL_DATABASE=str(file))
+        terminal.until("Remove 'Birds' (1) for good? [y/N]: ")
+        terminal.type(f"{answer}\r")
+        assert terminal.end() == 0 and len(store.summaries()) == left
     saved(store, "Birds")
     assert call("rm", "-y", "Birds") == ("", "")
     assert store.summaries() == []

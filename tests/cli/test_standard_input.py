@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +21,7 @@ def shell(environment: dict[str, str], tmp_path: Path, tiny) -> Callable[..., su
 
     def run(line: str) -> subprocess.CompletedProcess[str]:
         args = ["sh", "-c", line, "sh", *command]
-        options = {"capture_output": True, "env": environment, "cwd": tmp_path, "timeout": 60}
+        options = {"capture_output": True, "env": environment, "cwd": tmp_path, "timeout": PATIENCE_S}
         return subprocess.run(args, text=True, stdin=subprocess.DEVNULL, **options)
 
     return run
@@ -71,31 +70,19 @@ def test_without_a_prompt_the_rest_of_a_file_is_read(shell) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("first", [b"", b"the beginning\n"])
-def test_an_open_pipe_that_never_ends_is_reported(environment, tiny, first: bytes) -> None:
-    command = [*PJLOCAL, "run", "-m", str(tiny("llama")), "-n", "1", "Hello"]
-    process = subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stderr=subprocess.PIPE)
-    try:
-        process.stdin.write(first)
-        process.stdin.flush()
-        line = process.stderr.readline().decode()
-        assert line == "pjlocal: waiting for standard input to end (give </dev/null if there is none)\n"
-        process.stdin.close()
-        assert process.wait(PATIENCE_S) == 0
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.mark.slow
-def test_a_pipe_that_others_made_non_blocking_is_read_to_its_end(environment, tiny) -> None:
+@pytest.mark.parametrize(("first", "blocks"), [(b"", True), (b"the beginning\n", True), (b"", False)])
+def test_an_open_pipe_is_reported_and_read_to_its_end(environment, tiny, first: bytes, blocks: bool) -> None:
+    """Also one that another process made non-blocking."""
     reading, writing = os.pipe()
-    os.set_blocking(reading, False)
+    os.set_blocking(reading, blocks)
     command = [*PJLOCAL, "run", "-m", str(tiny("llama")), "-n", "1", "Hello"]
-    process = subprocess.Popen(command, env=environment, stdin=reading, stderr=subprocess.PIPE)
-    time.sleep(1)
-    os.write(writing, b"late")
-    os.close(writing)
-    os.close(reading)
-    told = process.communicate(timeout=PATIENCE_S)[1].decode()
-    assert process.returncode == 0 and "4 characters of standard input stand before the prompt" in told
+    with subprocess.Popen(command, env=environment, stdin=reading, stderr=subprocess.PIPE) as process:
+        os.close(reading)
+        with open(writing, "wb", buffering=0) as pipe:
+            pipe.write(first)
+            line = process.stderr.readline().decode()
+            assert line == "pjlocal: waiting for standard input to end (give </dev/null if there is none)\n"
+            pipe.write(b"late")
+        told = process.communicate(timeout=PATIENCE_S)[1].decode()
+    n = len(first) + len("late")
+    assert process.returncode == 0 and f"{n} characters of standard input stand before the prompt" in told

@@ -148,21 +148,8 @@ def test_adapters_that_a_persona_names_are_found_from_where_the_file_is(write, f
 def test_a_persona_is_saved_from_options_listed_shown_and_removed(write, file) -> None:
     before = "# mine\nprefer = ['vivid']\n\n# of the sea\n[presets]\npirate = 'Talk like a pirate.'\n"
     write(before)
-    call(
-        prefs_app,
-        "save",
-        "brief",
-        "-p",
-        "pirate:1.5",
-        "-p",
-        "concise",
-        "--mode",
-        "both",
-        "--avoid",
-        "formal",
-        "-t",
-        "1",
-    )
+    options = ("-p", "pirate:1.5", "-p", "concise", "--mode", "both", "--avoid", "formal", "-t", "1")
+    call(prefs_app, "save", "brief", *options)
     added = 'prefer = ["pirate:1.5", "concise"]\nmode = "both"\navoid = ["formal"]\ntemperature = 1.0\n'
     assert file.read_text() == f"{before}\n[personas.brief]\n{added}"
     assert call(prefs_app, "show", "Brief") == added

@@ -208,12 +208,8 @@ CASES = {
 @pytest.mark.parametrize("name", CASES)
 def test_output_of_the_real_model_validates(vivid_and_creative: PersonaJudge, name: str) -> None:
     schema, ends = CASES[name]
-    judge, before = vivid_and_creative, vivid_and_creative.request.sampling
-    judge.request = judge.request.with_group(Sampling(json_schema=json.dumps(schema)))
-    try:
-        result = judge("Write a letter to my landlord", seed=2, max_tokens=40)
-    finally:
-        judge.request = judge.request.with_group(before)
+    constraint = {"json_schema": json.dumps(schema)}
+    result = vivid_and_creative("Write a letter to my landlord", seed=2, max_tokens=40, **constraint)
     assert result.finish_reason == "stop" or not ends
     if result.finish_reason == "stop":
         jsonschema.validate(json.loads(result.text), schema)
@@ -223,18 +219,13 @@ def test_output_of_the_real_model_validates(vivid_and_creative: PersonaJudge, na
 
 @pytest.mark.slow
 def test_an_expression_and_a_lark_grammar_hold(vivid_and_creative: PersonaJudge) -> None:
-    judge, before = vivid_and_creative, vivid_and_creative.request.sampling
-    lark = 'start: ("yes" | "no") " because " /[a-z ]{3,20}/ "."'
-    try:
-        for sampling in (Sampling(regex=r"(yes|no) because [a-z ]{3,20}\."), Sampling(lark=lark)):
-            judge.request = judge.request.with_group(sampling)
-            for seed in range(2):
-                text = judge("Is the sky blue?", seed=seed).text
-                assert re.fullmatch(r"(yes|no) because [a-z ]{3,20}\.", text), text
-        judge.request = judge.request.with_group(Sampling(regex="[0-9]{2}|no", temperature=1.5))
-        assert re.fullmatch("[0-9]{2}|no", judge("Well?", seed=1, max_tokens=20, ignore_end=True).text)
-    finally:
-        judge.request = judge.request.with_group(before)
+    judge, regex = vivid_and_creative, r"(yes|no) because [a-z ]{3,20}\."
+    for given in ({"regex": regex}, {"lark": 'start: ("yes" | "no") " because " /[a-z ]{3,20}/ "."'}):
+        for seed in range(2):
+            text = judge("Is the sky blue?", seed=seed, **given).text
+            assert re.fullmatch(regex, text), text
+    settings = {"regex": "[0-9]{2}|no", "temperature": 1.5, "seed": 1, "max_tokens": 20, "ignore_end": True}
+    assert re.fullmatch("[0-9]{2}|no", judge("Well?", **settings).text)
 
 
 @pytest.mark.parametrize("schedule", ["lockstep", "reference"])

@@ -5,10 +5,12 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import PATIENCE_S
 
 from pjlocal import Engine as EngineSettings
 from pjlocal import Generation, PersonaJudge, Prompting
@@ -100,6 +102,16 @@ def n_read(*wanted: Answer) -> tuple[int, int]:
 def judge(tiny: Callable[[str], Path]) -> Iterator[PersonaJudge]:
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=ONE_THREAD) as made:
         yield made
+
+
+Share = Callable[..., Any]  # makes an engine with room for a number of views in all, as `sharing` does
+
+
+@pytest.fixture(params=[(ONE_THREAD, 1), (TWO_LANES, 2)], ids=["one lane", "two lanes"])
+def shared(request: pytest.FixtureRequest, tiny: Callable[[str], Path]) -> Iterator[tuple[PersonaJudge, Share]]:
+    engine, n_views = request.param
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as made:
+        yield made, partial(sharing, made, n_views=n_views)
 
 
 @pytest.fixture
@@ -199,17 +211,10 @@ def test_look_ahead_changes_no_text(judge: PersonaJudge, monkeypatch: pytest.Mon
             assert guessed == n_rows - 1
 
 
-def test_an_error_in_one_answer_ends_only_that_answer(judge: PersonaJudge) -> None:
-    check_that_errors_end_only_their_answer(judge, 8)
-
-
-def test_an_error_in_one_answer_ends_only_that_answer_in_two_lanes(two_lanes: PersonaJudge) -> None:
-    check_that_errors_end_only_their_answer(two_lanes, 8, n_views=2)
-
-
-def check_that_errors_end_only_their_answer(judge: PersonaJudge, n_seq: int, **room: int) -> None:
+def test_an_error_in_one_answer_ends_only_that_answer(shared: tuple[PersonaJudge, Share]) -> None:
+    judge, share = shared
     alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(3), strict=False)]
-    with sharing(judge, n_seq, **room) as engine:
+    with share(8) as engine:
         free = n_free(engine)
         wanted = answers(judge, engine, generations(3))
         never, breaks, unfinished = answers(judge, engine, generations(3, mode="judge"))
@@ -239,17 +244,10 @@ def check_that_errors_end_only_their_answer(judge: PersonaJudge, n_seq: int, **r
         assert n_free(engine) == free
 
 
-def test_an_interrupt_ends_all_answers_and_keeps_their_texts(judge: PersonaJudge) -> None:
-    check_that_an_interrupt_ends_all(judge, 6)
-
-
-def test_an_interrupt_ends_all_in_two_lanes(two_lanes: PersonaJudge) -> None:
-    check_that_an_interrupt_ends_all(two_lanes, 6, n_views=2)
-
-
-def check_that_an_interrupt_ends_all(judge: PersonaJudge, n_seq: int, **room: int) -> None:
+def test_an_interrupt_ends_all_answers_and_keeps_their_texts(shared: tuple[PersonaJudge, Share]) -> None:
+    judge, share = shared
     alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(4), strict=False)]
-    with sharing(judge, n_seq, **room) as engine:
+    with share(6) as engine:
         wanted = answers(judge, engine, generations(3, max_tokens=50))
         for one in wanted:
             engine.submit(one)
@@ -278,19 +276,12 @@ def test_cancelling_frees_the_sequences(judge: PersonaJudge) -> None:
         assert engine.is_idle and n_free(engine) == 4
 
 
-def test_cancelling_in_the_middle_changes_no_other_text(judge: PersonaJudge) -> None:
-    check_cancelling(judge, 9)
-
-
-def test_cancelling_in_the_middle_changes_no_other_text_in_two_lanes(two_lanes: PersonaJudge) -> None:
-    check_cancelling(two_lanes, 8, n_views=2)
-
-
-def check_cancelling(judge: PersonaJudge, n_seq: int, **room: int) -> None:
+def test_cancelling_in_the_middle_changes_no_other_text(shared: tuple[PersonaJudge, Share]) -> None:
     """Cancel at every point: waiting, while its prompts are read, and after one to four tokens."""
+    judge, share = shared
     alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(3), strict=False)]
     for n_steps in range(6):
-        with sharing(judge, n_seq, **room) as engine:
+        with share(8) as engine:
             free = n_free(engine)
             wanted = answers(judge, engine, generations(3))
             gone = answers(judge, engine, generations(4, mode="judge", max_tokens=50))[3]
@@ -537,9 +528,9 @@ def test_closing_in_another_thread_ends_the_answers_and_frees_nothing_during_a_s
 
         thread = threading.Thread(target=write)
         thread.start()
-        assert begun.wait(60)
+        assert begun.wait(PATIENCE_S)
         engine.close()
-        thread.join(60)
+        thread.join(PATIENCE_S)
         assert not thread.is_alive()
         assert [one.finish_reason for one in wanted] == ["interrupted"] * 5
         assert engine.step() == [] and not judge.interrupt.is_set()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
+import test_filters
+from test_filters import softmax
 
 from pjlocal import PersonaJudge, Sampling
-from pjlocal.decoding.judge import Distribution
-from pjlocal.engine.filters import FilterChain
 from pjlocal.errors import ModelError
 
 SEEN = (1, 2, 3, 400, 1, 2, 3, 400, 1, 2, 3)  # the prompt: what DRY would go on with is 400
@@ -27,18 +28,7 @@ def logits(vivid_and_creative: PersonaJudge) -> np.ndarray:
     return logits
 
 
-def distribution(judge: PersonaJudge, logits: np.ndarray, **filters) -> Distribution:
-    chain = FilterChain(judge.model, Sampling(**filters), SEEN, (0, 1))
-    try:
-        return chain(chain.shorten(logits))
-    finally:
-        chain.close()
-
-
-def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
-    with np.errstate(over="ignore"):
-        weights = np.exp((logits - logits.max()) / temperature)
-    return weights / weights.sum()
+distribution = partial(test_filters.distribution, prompt=SEEN)
 
 
 def reference(logits: np.ndarray, s: Sampling) -> dict[int, float]:

@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from served import serving
 
 from pjlocal import Engine, Sampling
 from pjlocal.engine import filters
@@ -67,27 +66,3 @@ def test_an_error_of_llama_cpp_in_another_thread_is_not_reported_here(model: Mod
     thread.start()
     thread.join()
     assert filters.last_error() == ""
-
-
-@pytest.mark.slow
-def test_each_client_of_a_server_gets_the_error_of_its_own_grammar(
-    tiny: Callable[[str], Path], tmp_path: Path, environment: dict[str, str]
-) -> None:
-    with serving(tiny("llama"), environment, "--parallel", "4") as served:
-
-        def ask(n: int) -> tuple[int, str]:
-            own = {"grammar": WRONG % n if n % 2 else 'root ::= "yes"'}
-            said = [{"role": "user", "content": "hello"}]
-            reply = served.http.post("/v1/chat/completions", json={"messages": said, "pjlocal": own})
-            if reply.status_code == 200:
-                return 200, reply.json()["choices"][0]["message"]["content"]
-            return reply.status_code, reply.json()["error"]["message"]
-
-        with ThreadPoolExecutor(4) as clients:
-            replies = list(clients.map(ask, range(40)))
-        assert set(replies[::2]) == {(200, "yes")} and {status for status, _ in replies[1::2]} == {400}
-        assert all("expecting newline or end at )" in text and "of " not in text for _, text in replies[1::2])
-        links = {os.readlink(f"/proc/{served.process.pid}/fd/2")}
-        assert not any("deleted" in link for link in links) and next(iter(links)).startswith("pipe:")
-        status, said = served.end()
-        assert status == 0 and said == served.greeting

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from commandline import one_line
 
 from pjlocal import Engine, PersonaJudge, Sampling
 from pjlocal.engine.engine import Engine as LiveEngine
@@ -118,15 +117,6 @@ def test_other_answers_continue_after_invalid_logits(
                     assert MESSAGE in str(wanted[1].error)
                     assert [wanted[0].error, wanted[2].error] == [None, None]
                     assert [wanted[0].result.text, wanted[2].result.text] == alone
-
-
-@pytest.mark.slow
-def test_the_command_ends_with_one_line(pjlocal: Any, tiny: Callable[[str], Path]) -> None:
-    model = tiny("not_numbers")
-    for options in (("--strength", "2"), ("--mode", "both")):
-        result = pjlocal("run", "-m", model, "-p", "vivid", "-p", "creative", "--threads", "1", *options, "hello")
-        assert result.returncode == 1 and not result.stdout.strip()
-        assert MESSAGE in one_line(result.stderr)
 
 
 def test_a_chat_continues_after_invalid_logits(pjlocal: Any, tiny: Callable[[str], Path]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import re
 import subprocess
@@ -140,16 +139,6 @@ def test_a_single_view_decodes_each_token_once(tiny) -> None:
         assert judge.decoder.lanes.n_fed == answer.statistics.prompt_tokens[0] + 39
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_prompt_that_was_read_is_not_read_again(tiny, layout: str) -> None:
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
-        first = judge("Hello there", seed=1, max_tokens=20)
-        before = judge.decoder.lanes.n_fed
-        assert judge("Hello there", seed=1, max_tokens=20).text == first.text
-        again = judge.decoder.lanes.n_fed - before
-        assert again == 2 * first.statistics.completion_tokens, "each view's last prompt token, and the answer"
-
-
 def test_in_contexts_a_mode_with_more_or_fewer_views_reads_only_new_tokens(tiny) -> None:
     options = {"engine": Engine(layout="contexts", n_threads=4), "prompting": Prompting(placement="system")}
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], **options) as judge:
@@ -205,18 +194,6 @@ def test_auto_is_contexts_where_two_views_have_a_thread_each(tiny, n_threads: in
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=n_threads)) as judge:
         assert judge("Hello", seed=1, max_tokens=8, mode=mode).layout == layout
         assert judge("Hello", seed=1, max_tokens=8, mode="plain").layout is None
-
-
-@pytest.mark.slow
-def test_the_layout_is_the_same_in_every_process_with_or_without_a_cache_folder(
-    pjlocal, tiny, tmp_path, environment
-) -> None:
-    (tmp_path / "file").write_text("")
-    environment["XDG_CACHE_HOME"] = str(tmp_path / "file")  # in which nothing can be written
-    arguments = ("run", "-m", tiny("llama"), "-p", "vivid", "-p", "creative", "--threads", "2", "--json", "-n", "4")
-    runs = [json.loads(pjlocal(*arguments, "--seed", "1", "Hello").stdout) for _ in range(2)]
-    assert [run["layout"] for run in runs] == ["contexts"] * 2
-    assert runs[0]["text"] == runs[1]["text"]
 
 
 def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(tiny) -> None:

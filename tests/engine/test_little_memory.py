@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from commandline import PJLOCAL, one_line
+from waiting import PATIENCE_S
 
 from pjlocal.errors import explain
 
@@ -22,7 +23,7 @@ lib._lib.ggml_abort(b"/a/folder/file.c", 12, b"GGML_ASSERT(%s) failed", b"ctx->m
 
 
 def test_an_abort_of_llama_cpp_prints_one_line_and_starts_no_debugger() -> None:
-    result = subprocess.run([sys.executable, "-c", ABORTING], capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", ABORTING], capture_output=True, text=True, timeout=PATIENCE_S)
     assert result.returncode < 0 and result.stdout == "an answer\n"
     line = one_line(result.stderr)
     assert line.startswith("pjlocal: llama.cpp aborted: GGML_ASSERT(ctx->mem_buffer != NULL) failed (file.c:12). ")
@@ -39,21 +40,9 @@ def test_a_thread_that_cannot_start_is_not_reported_as_a_bug() -> None:
 def test_with_too_little_memory_there_is_an_answer_or_one_line(smollm2: Path, environment: Any) -> None:
     """Where exactly it runs out differs from run to run."""
     for kilobytes in range(260_000, 400_000, 20_000):
-        command = [
-            "sh",
-            "-c",
-            f'ulimit -v {kilobytes}; exec "$@"',
-            "sh",
-            *PJLOCAL,
-            "run",
-            "-p",
-            "vivid",
-            "--threads",
-            "2",
-        ]
-        result = subprocess.run(
-            [*command, "-n", "5", "hello"], env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True
-        )
+        limited = ["sh", "-c", f'ulimit -v {kilobytes}; exec "$@"', "sh"]
+        command = [*limited, *PJLOCAL, "run", "-p", "vivid", "--threads", "2", "-n", "5", "hello"]
+        result = subprocess.run(command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True)
         if result.returncode == 0:
             continue
         line = one_line(result.stderr)

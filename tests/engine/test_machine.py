@@ -14,8 +14,7 @@ import pytest
 from commandline import PJLOCAL, one_line
 
 from pjlocal import Engine
-from pjlocal.engine import machine
-from pjlocal.engine.cgroup import cpu_limit, free_memory
+from pjlocal.engine import cgroup, machine
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.model import Model
 from pjlocal.errors import ModelError
@@ -24,17 +23,17 @@ GIB = 1 << 30
 
 
 @pytest.fixture
-def system(tmp_path: Path) -> Callable[..., Path]:
-    """A root folder in which the process's cgroups are these, with these files below /sys/fs/cgroup."""
+def system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Make a system in which the process's cgroups are these, with these files below /sys/fs/cgroup."""
 
-    def make(cgroups: str, files: dict[str, str]) -> Path:
+    def make(cgroups: str, files: dict[str, str]) -> None:
         (tmp_path / "proc" / "self").mkdir(parents=True)
         (tmp_path / "proc" / "self" / "cgroup").write_text(cgroups)
         for name, text in files.items():
             path = tmp_path / "sys" / "fs" / "cgroup" / name
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(f"{text}\n")
-        return tmp_path
+        monkeypatch.setattr(cgroup, "_ROOT", tmp_path)
 
     return make
 
@@ -63,7 +62,8 @@ V1 = "5:cpu,cpuacct:/docker/abc\n4:memory:/docker/abc\n1:name=systemd:/docker/ab
 def test_the_smallest_limit_of_cores_above_the_process_is_in_force(
     system: Callable, cgroups: str, files: dict[str, str], limit: float | None
 ) -> None:
-    assert cpu_limit(system(cgroups, files)) == limit
+    system(cgroups, files)
+    assert cgroup.cpu_limit() == limit
 
 
 def memory_v2(folder: str, most: str, used: int, cached: int = 0) -> dict[str, str]:
@@ -94,7 +94,8 @@ def memory_v2(folder: str, most: str, used: int, cached: int = 0) -> dict[str, s
 def test_free_memory_is_what_the_container_leaves_with_its_page_cache(
     system: Callable, cgroups: str, files: dict[str, str], free: int | None
 ) -> None:
-    assert free_memory(system(cgroups, files)) == free
+    system(cgroups, files)
+    assert cgroup.free_memory() == free
 
 
 @pytest.mark.parametrize(
@@ -110,7 +111,7 @@ def test_free_memory_is_what_the_container_leaves_with_its_page_cache(
 def test_no_more_threads_than_cores_that_the_container_allows(monkeypatch, limit, there, used, says) -> None:
     monkeypatch.setattr(machine, "cpu_limit", lambda: limit)
     monkeypatch.setattr(machine, "_physical_cores", lambda: there)
-    assert machine.physical_cores() == used
+    assert machine.cores().amount == used
     assert machine.threads_in_words(None) == says
     assert machine.threads_in_words(7) == ""
 

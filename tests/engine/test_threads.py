@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import cycle
@@ -197,14 +196,14 @@ def test_tokens_that_ctrl_c_prevented_are_read_next_time(two_threads: PersonaJud
 
 
 def test_a_keyboard_interrupt_ends_the_reading_thread(monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt, ended = Interrupt(), []
+    interrupt, begun, ended = Interrupt(), [], []
 
     def job() -> None:
-        while not interrupt.is_set():
-            time.sleep(0.001)
+        begun.append(True)
+        when(interrupt.is_set)
         ended.append(True)
 
-    monkeypatch.setattr(worker.threading, "Event", Pressed)
+    monkeypatch.setattr(worker.threading, "Event", lambda: Pressed(begun))
     with pytest.raises(KeyboardInterrupt):
         worker.in_thread(job, interrupt)
     assert ended and not interrupt.is_set()
@@ -229,7 +228,7 @@ def test_a_keyboard_interrupt_at_the_start_of_the_thread_cancels_its_job(monkeyp
 
 def test_a_keyboard_interrupt_while_waiting_for_another_view_loses_nothing() -> None:
     made, done = worker.Worker(), []
-    made._ended = Pressed()
+    made._ended = Pressed(done)
     made.submit(lambda: done.append(True))
     with pytest.raises(KeyboardInterrupt):
         made.wait()
@@ -238,18 +237,17 @@ def test_a_keyboard_interrupt_while_waiting_for_another_view_loses_nothing() -> 
     made.close()
 
 
-EVENT = threading.Event
+class Pressed(threading.Event):
+    """Ctrl-C is pressed when it is waited for first, and the job has begun."""
 
-
-class Pressed(EVENT):
-    """Ctrl-C is pressed when it is waited for first: just behind what is waited for, or, where that does not come, so
-    that it does."""
-
-    presses = 1
+    def __init__(self, begun: list[bool]) -> None:
+        super().__init__()
+        self.begun = begun
+        self.is_first = True
 
     def wait(self, timeout: float | None = None) -> bool:
-        if self.presses:
-            self.presses -= 1
-            super().wait(0.2)
+        if self.is_first:
+            self.is_first = False
+            when(lambda: self.begun)
             raise KeyboardInterrupt
         return super().wait(timeout)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import signal
-import subprocess
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE_S
 
 from pjlocal import Engine
+from pjlocal.engine import worker
 from pjlocal.engine.interrupt import Interrupt, Interrupted, on_sigint
 from pjlocal.engine.model import Model
 
@@ -22,14 +23,8 @@ PROSE = "The cat sees the dog.\nAnd the dog, it doesn't see 1,234 cats! "
 
 @pytest.fixture
 def model(tiny: Callable[[str], Path]) -> Iterator[Model]:
-    model = Model(tiny("tekken"), Engine(), Interrupt())
-    yield model
-    model.close()
-
-
-def test_a_run_of_letters_as_a_prompt_is_refused_in_a_line(pjlocal, tiny: Callable[[str], Path]) -> None:
-    result: subprocess.CompletedProcess[str] = pjlocal("run", "-m", tiny("tekken"), "-n", "4", "-", stdin="A" * LONG)
-    assert result.returncode == 2 and "the prompt is too long" in result.stderr
+    with closing(Model(tiny("tekken"), Engine(), Interrupt())) as model:
+        yield model
 
 
 def test_a_chat_continues_after_a_refused_run_of_letters(pjlocal, tiny: Callable[[str], Path]) -> None:
@@ -56,12 +51,9 @@ def test_a_text_cut_where_words_end_has_the_tokens_of_the_whole(model: Model, te
 
 def test_pieces_of_a_text_get_no_spaces_of_their_own(tiny: Callable[[str], Path]) -> None:
     """SentencePiece's vocabularies put one before every text."""
-    model = Model(tiny("space_prefix"), Engine(), Interrupt())
-    try:
+    with closing(Model(tiny("space_prefix"), Engine(), Interrupt())) as model:
         for text in (PROSE * 800, "あ" * 40_000):
             assert model.tokenize(text, special=True) == model._tokenizer._tokens(text, True, False)
-    finally:
-        model.close()
 
 
 def test_a_control_token_is_never_cut_in_two(model: Model) -> None:
@@ -112,16 +104,22 @@ def test_ctrl_c_stops_it_between_two_pieces_and_leaves_nothing_running(
     interrupt = Interrupt()
     begun: list[str] = []
     ended: list[str] = []
+    waits = threading.Event()
 
-    def slow(text: str, special: bool, continues: bool) -> list[int]:
+    def pressed(text: str, special: bool, continues: bool) -> list[int]:
         begun.append(text)
         if len(begun) == 2:
             signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
-        time.sleep(0.1)
+            assert waits.wait(PATIENCE_S)
         ended.append(text)
         return []
 
-    monkeypatch.setattr(model._tokenizer, "_tokens", slow)
+    def wait_for(end: threading.Event) -> None:
+        waits.set()
+        end.wait()
+
+    monkeypatch.setattr(worker, "_wait_for", wait_for)
+    monkeypatch.setattr(model._tokenizer, "_tokens", pressed)
     with on_sigint(interrupt), pytest.raises(Interrupted), interrupt.at_once():
         model.tokenize("A" * 1_000_000, special=True)
     assert len(begun) == 2 and ended == begun, "the model could be closed while it is read"

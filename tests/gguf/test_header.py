@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -100,6 +101,9 @@ def test_all_parts_of_a_split_model_are_read_as_one(split: list[Path], tiny: Cal
 def test_parts_that_are_missing_or_do_not_belong_together_are_refused(split: list[Path]) -> None:
     with pytest.raises(ModelError, match=f"{split[1].name}: it is not the first part of a split model. Name"):
         read_header(split[1])
+    alone = shutil.copy(split[0], split[0].with_name("alone.gguf"))
+    with pytest.raises(ModelError, match=r"alone.gguf: it is part 1 of 3 of a split model, but has another name. Name"):
+        read_header(alone)
     third = split[2].read_bytes()
     split[2].write_bytes(split[1].read_bytes())
     with pytest.raises(ModelError, match=f"{split[2].name} is not part 3 of {split[0].name}: download it again"):

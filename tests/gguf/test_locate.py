@@ -31,12 +31,6 @@ def test_only_files_count_not_folders_of_that_name(here: Path) -> None:
     assert "folder.gguf" not in available_models()
 
 
-def test_a_split_model_is_listed_once_by_its_first_part(here: Path) -> None:
-    for i in (1, 2, 10):
-        (here / "models" / f"big-000{i:02}-of-00010.gguf").touch()
-    assert [name for name in available_models() if "big" in name] == ["big-00001-of-00010.gguf"]
-
-
 def test_a_lasting_name_means_the_same_file_from_everywhere(here: Path, tmp_path: Path, monkeypatch) -> None:
     own = tmp_path / "data" / "pjlocal" / "models" / "own.gguf"
     own.parent.mkdir(parents=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from commandline import PREFER, QUESTION
+from commandline import PREFER, QUESTION, configure
 
 from pjlocal import PersonaJudge
 from pjlocal.gguf.sampling import recommended
@@ -37,7 +37,7 @@ def test_the_files_values_take_the_place_of_defaults_alone(says: Path) -> None:
 
 @pytest.mark.slow
 def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
-    pjlocal: Callable, says: Path, environment: dict[str, str], tmp_path: Path
+    pjlocal: Callable, says: Path, environment: dict[str, str]
 ) -> None:
     def with_model_defaults(*options: str) -> str:
         result = pjlocal("run", "-m", says, *PREFER, "-n", "2", "--stats", "--sampling", "model", *options, QUESTION)
@@ -46,9 +46,7 @@ def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
 
     assert with_model_defaults() == "temperature 0.6, top-k 40, top-p 0.95, min-p 0.05, repeat-penalty 1.1"
     assert with_model_defaults("-t", "0.7") == "top-k 40, top-p 0.95, min-p 0.05, repeat-penalty 1.1"
-    config = tmp_path / "config" / "pjlocal" / "config.toml"
-    config.parent.mkdir(parents=True)
-    config.write_text("[sampling]\ntop_k = 20\n")
+    configure(environment, "[sampling]\ntop_k = 20\n")
     assert with_model_defaults("-t", "0.7") == "top-p 0.95, min-p 0.05, repeat-penalty 1.1"
     plain = pjlocal("run", "-m", says, *PREFER, "-n", "2", "--stats", QUESTION)
     assert "sampling of the model" not in plain.stderr
@@ -56,7 +54,7 @@ def test_flags_and_the_config_file_win_even_with_what_is_the_default_anyway(
 
 @pytest.mark.slow
 def test_a_continued_chat_keeps_its_settings_and_takes_the_files_values_on_request(
-    pjlocal: Callable, says: Path, tmp_path: Path
+    pjlocal: Callable, says: Path, environment: dict[str, str]
 ) -> None:
     def temperature(*lines: str, options: tuple[str, ...] = ()) -> str:
         session = () if "--no-save" in options else ("--session", "it")
@@ -69,8 +67,7 @@ def test_a_continued_chat_keeps_its_settings_and_takes_the_files_values_on_reque
     assert temperature() == "0.25"
     assert temperature(options=("--sampling", "model")) == "0.6"
     assert temperature(options=("--sampling", "model", "-t", "0.7")) == "0.7"
-    (tmp_path / "config" / "pjlocal").mkdir(parents=True)
-    (tmp_path / "config" / "pjlocal" / "config.toml").write_text("[sampling]\ntemperature = 0.9\n")
+    configure(environment, "[sampling]\ntemperature = 0.9\n")
     assert temperature(options=("--sampling", "model")) == "0.6"
     assert temperature(options=("-m", str(says), "--sampling", "model", "--no-save")) == "0.9"
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+from talking import model_with as model
 from test_rendering import NO_ANSWERS, NO_WHITE
 
 from pjlocal import Message, PersonaJudge, Prompting
@@ -19,10 +20,6 @@ OPENS_THINKING = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}").r
     "message['content']", "message['content'].split('</think>')[-1]"
 )
 TRIMS = CHATML.replace("message['content']", "(message['content'] | trim)")
-
-
-def model(tmp_path: Path, template: str | None) -> Path:
-    return tiny_models.write_llama(tmp_path / "model.gguf", chat_template=template, add_bos=False)
 
 
 def prompt(path: Path, answer: str, preference: str = "", **prompting: str) -> str:

@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import IO
 
@@ -95,12 +96,9 @@ ESCAPES = {
 
 
 def rendered(template: str, seconds: float = 0.3) -> str:
-    process = TemplateProcess(seconds)
-    try:
+    with closing(TemplateProcess(seconds)) as process:
         process.compile(template)
         return process.render(SAID, {})
-    finally:
-        process.close()
 
 
 @pytest.mark.slow
@@ -202,8 +200,7 @@ def outcome(render: Callable[[], str]) -> str:
 def test_templates_of_models_give_what_they_give_in_llama_cpp_python(what: str, smollm2: Path) -> None:
     template = MORE.get(what) or read_header(smollm2).metadata.text("tokenizer.chat_template")
     tokens = {"eos_token": "</s>", "bos_token": "<s>"}
-    process = TemplateProcess()
-    try:
+    with closing(TemplateProcess()) as process:
         formatter: list[Jinja2ChatFormatter] = []
         ours = outcome(lambda: process.compile(template, **tokens) or "")
         theirs = outcome(lambda: formatter.append(Jinja2ChatFormatter(template, **tokens)) or "")
@@ -212,30 +209,22 @@ def test_templates_of_models_give_what_they_give_in_llama_cpp_python(what: str, 
             for variables in ({}, {"enable_thinking": True}):
                 ours = outcome(lambda: process.render(said, variables))
                 assert ours == outcome(lambda: formatter[0](messages=said, **variables).prompt)
-    finally:
-        process.close()
 
 
 def test_prompts_are_written_for_several_threads_at_once() -> None:
-    process = TemplateProcess()
-    try:
+    with closing(TemplateProcess()) as process:
         process.compile(tiny_models.CHATML)
         with ThreadPoolExecutor(4) as pool:
             said = [[{"role": "user", "content": f"number {i}"}] for i in range(100)]
             texts = list(pool.map(lambda one: process.render(one, {}), said))
         assert all(f"number {i}<" in text for i, text in enumerate(texts))
-    finally:
-        process.close()
 
 
 def test_a_restart_that_ctrl_c_interrupted_is_made_up_for() -> None:
-    process = TemplateProcess()
-    try:
+    with closing(TemplateProcess()) as process:
         process.compile("{{ messages[0].content }}")
         process.close()  # as a restart does first
         assert process.render(SAID, {}) == "Hello"
-    finally:
-        process.close()
 
 
 class Interrupting:
@@ -252,8 +241,7 @@ class Interrupting:
 
 
 def test_after_ctrl_c_the_next_prompt_is_its_own() -> None:
-    process = TemplateProcess()
-    try:
+    with closing(TemplateProcess()) as process:
         process.compile("{{ messages[0].content }}")
         pipe = process._process.stdout
         assert pipe and process.render([{"role": "user", "content": "one"}], {}) == "one"
@@ -263,8 +251,6 @@ def test_after_ctrl_c_the_next_prompt_is_its_own() -> None:
         waiting.when(lambda: not any(isinstance(thread, threading.Timer) for thread in threading.enumerate()))
         for said in ("three", "four"):
             assert process.render([{"role": "user", "content": said}], {}) == said
-    finally:
-        process.close()
 
 
 def test_ctrl_c_is_an_interruption_where_it_was_taken_over_and_itself_elsewhere() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from typing import Any
 
@@ -120,8 +121,12 @@ def test_settings_that_exclude_each_other_give_an_error(prefer, generation, says
     [
         ({"strength": "hard"}, "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ({"strength": 11}, "a strength is a number from -10 to 10, or auto (not '11')"),
-        ({"strength": "nan"}, "a strength is a number"),
+        *(
+            ({"strength": wrong}, f"a strength is a number from -10 to 10, or auto (not '{wrong}')")
+            for wrong in ("nan", "", "1e999")
+        ),
         ({"floor": 1.0}, "floor must be below 1 (not 1.0)"),
+        ({"floor": math.nan}, "floor must be a finite number (not nan)"),
         ({"floor": -0.1}, "floor must be at least 0 (not -0.1)"),
     ],
 )

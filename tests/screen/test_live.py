@@ -83,16 +83,22 @@ STREAMED = {
 }
 
 
-@pytest.mark.parametrize("columns", [30, 40, 80, 200])
-@pytest.mark.parametrize("text", STREAMED.values(), ids=STREAMED)
-@pytest.mark.parametrize("kind", ["text", "thoughts", "markdown"])
-def test_the_status_line_has_a_row_of_its_own_while_an_answer_streams(monkeypatch, kind, text, columns) -> None:
+def drawn_at_every_token(monkeypatch: pytest.MonkeyPatch, columns: int) -> tuple[Screen, Console]:
+    """A screen, and a console that draws on it."""
     monkeypatch.setattr(live, "_REDRAW_S", 0)
     monkeypatch.setattr(live, "_REDRAW_SHARE", 1e9)
     screen = Screen(columns, 30, lambda reply: None)
     terminal = pyte.Stream(screen)
     console = Console(file=io.StringIO(), width=columns, height=30, force_terminal=True, color_system=None)
     console.file.write = lambda written: terminal.feed(written.replace("\n", "\r\n"))  # type: ignore[method-assign]
+    return screen, console
+
+
+@pytest.mark.parametrize("columns", [30, 40, 80, 200])
+@pytest.mark.parametrize("text", STREAMED.values(), ids=STREAMED)
+@pytest.mark.parametrize("kind", ["text", "thoughts", "markdown"])
+def test_the_status_line_has_a_row_of_its_own_while_an_answer_streams(monkeypatch, kind, text, columns) -> None:
+    screen, console = drawn_at_every_token(monkeypatch, columns)
     flow = LineFlow() if kind == "text" else MarkdownFlow()
     display = LiveDisplay(console, flow, thoughts="show", status=lambda: Text("judge · 5 tokens/s"))
     with display:
@@ -107,12 +113,7 @@ def test_the_status_line_has_a_row_of_its_own_while_an_answer_streams(monkeypatc
 
 
 def test_hidden_thinking_is_counted_in_one_row(monkeypatch) -> None:
-    monkeypatch.setattr(live, "_REDRAW_S", 0)
-    monkeypatch.setattr(live, "_REDRAW_SHARE", 1e9)
-    screen = Screen(40, 30, lambda reply: None)
-    terminal = pyte.Stream(screen)
-    console = Console(file=io.StringIO(), width=40, height=30, force_terminal=True, color_system=None)
-    console.file.write = lambda written: terminal.feed(written.replace("\n", "\r\n"))  # type: ignore[method-assign]
+    screen, console = drawn_at_every_token(monkeypatch, 40)
     with LiveDisplay(console, MarkdownFlow(), status=lambda: Text("judge")) as display:
         for n in range(1, 1200):
             display.show(plain_event(n, "<think>" if n == 1 else f"so{n}\n", thought=True))
