@@ -147,7 +147,7 @@ def _files(folder: Path) -> Iterator[Path]:
         folders[:] = [] if is_deepest else [name for name in folders if not _WITHOUT_MODELS.search(name)]
         for name in files:
             path = Path(current, name)
-            if _MODEL.match(name) and (path.is_file() or not os.path.exists(path)):  # a broken link is listed
+            if _MODEL.match(name) and (os.path.isfile(path) or not os.path.exists(path)):  # a broken link is listed
                 yield path
 
 
