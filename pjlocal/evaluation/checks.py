@@ -19,9 +19,8 @@ from ..errors import UsageError
 from ..prompting.preferences import PRESETS, resolve, split_strength
 from ..unspaced import UNSPACED
 from .extra import extra
-from .patterns import compiled
 from .records import AnswerRecord, Score, key_of
-from .suite import Check, Objectives
+from .suite import Check, Objectives, compiled
 
 _MEANING = 1  # version of the metrics below and part of the cache key: increase it when a metric changes
 

@@ -93,9 +93,6 @@ class EndpointJudge:
         if self._key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             log.warning("%s is not encrypted, so others on the network can read the key. Use https", self.url)
 
-    def close(self) -> None:
-        """Do nothing: no connection stays open between two calls of `ask`."""
-
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
         """Yield the verdict on each question whose key is not in ``done``, in the order in which the replies come.
 

@@ -118,8 +118,8 @@ def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
     with _figure(_WIDTH, 0.9 + 0.3 * len(rows)) as figure:
         axes = figure.add_subplot()
         axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel=f"% won against {_label(against)}")
-        axes.set_yticks(range(len(rows)), [_label(row if isinstance(row, str) else row.label) for row in rows])
+        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel=f"% won against {shorten(against)}")
+        axes.set_yticks(range(len(rows)), [shorten(row if isinstance(row, str) else row.label) for row in rows])
         axes.tick_params(axis="y", length=0)
         for at, (row, tick) in enumerate(zip(rows, axes.get_yticklabels(), strict=True)):
             if isinstance(row, str):
@@ -140,8 +140,8 @@ def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
         axes = figure.add_subplot()
         axes.margins(0.16)
         for number, point in enumerate(points):
-            axes.plot(point.x, point.y, _marker(number), color=_color(number), markersize=8, label=_label(point.label))
-        axes.set(xlabel=_label(x, 80), ylabel=_label(y, 60))
+            axes.plot(point.x, point.y, _marker(number), color=_color(number), markersize=8, label=shorten(point.label))
+        axes.set(xlabel=shorten(x, 80), ylabel=shorten(y, 60))
         axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
         axes.legend(**_BESIDE)
         return _plot(figure, title, ("system", x, y), [(point.label, point.x, point.y) for point in points])
@@ -155,20 +155,21 @@ def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) ->
             for number, one in enumerate(series):
                 style = _LINES[number % len(_LINES)]
                 xs, ys = zip(*one.points, strict=True)
-                label, color = _label(one.label, 22), _color(number)
+                label, color = shorten(one.label, 22), _color(number)
                 axes.plot(xs, ys, style, marker=_marker(number), color=color, markersize=5, linewidth=1.4, label=label)
-            axes.set(ylabel=_label(what))
+            axes.set(ylabel=shorten(what))
             axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
             if len(series) > 1:
                 axes.legend(**_BESIDE)
-        many[-1, 0].set(xlabel=_label(x, 80))
+        many[-1, 0].set(xlabel=shorten(x, 80))
         at = sorted({px for _, series in panels for one in series for px, _ in one.points})
         many[-1, 0].set_xticks(at, [f"{px:g}" for px in at])
         data = [(what, one.label, *point) for what, series in panels for one in series for point in one.points]
         return _plot(figure, title, ("measure", "series", x, "value"), data)
 
 
-def _label(text: str, most: int = 34) -> str:
+def shorten(text: str, most: int = 34) -> str:
+    """A text on one line, with at most so many characters."""
     line = shown_line(text)
     return line if len(line) <= most else f"{line[: most - 1]}…"
 

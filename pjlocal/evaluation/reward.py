@@ -49,7 +49,7 @@ class Scorer:
         self._prompting: Prompting = prompting.replace(placement="system")
         self._template = ChatTemplate(model)
         self._limit = context_limit(model, engine)
-        self._reader = TextReader(model, engine, interrupt)
+        self.reader = TextReader(model, engine, interrupt)
         #: The other inputs of the scores besides the answer and the preferences, for the cache key.
         self.identity = {
             "model": digest_of(model.path),
@@ -58,19 +58,8 @@ class Scorer:
             **computed_with(engine),
         }
 
-    def __enter__(self) -> Scorer:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def n_fed(self) -> int:
-        """The number of tokens read so far."""
-        return self._reader.n_fed
-
     def close(self) -> None:
-        self._reader.close()
+        self.reader.close()
         self._template.close()
 
     def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
@@ -107,7 +96,7 @@ class Scorer:
         """
         texts = [[*prompt, *tokens[:-1]] for prompt, tokens in items]
         sums = [0.0] * len(items)
-        for i, place, logits in self._reader.read(texts, [len(tokens) for _, tokens in items]):
+        for i, place, logits in self.reader.read(texts, [len(tokens) for _, tokens in items]):
             prompt, tokens = items[i]
             sums[i] += float(logits[tokens[place + 1 - len(prompt)]]) - log_normalizer(logits)
         if not all(map(math.isfinite, sums)):

@@ -103,12 +103,6 @@ class Ranker:
         self.name = self._model.name
         self.identity = {"model": digest_of(path), "system": prompting.system, **computed_with(engine)}
 
-    def __enter__(self) -> Ranker:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def close(self) -> None:
         self._free()
         if self._template:

@@ -21,8 +21,8 @@ from ..prompting.preferences import prefix
 from ..request import GROUPS, Request
 from ..settings import ADAPTERS, Engine, Generation, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
-from .records import Folder, computed_with, digest_of, key_of
-from .suite import Objectives, Prompt, Suite, System, suite_as_dict, suite_from_dict, system_engine, system_request
+from .records import AnswerRecord, Folder, computed_with, digest_of, key_of
+from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request
 
 FORMAT = 1  # of run.json
 
@@ -230,7 +230,7 @@ def write_run(folder: Folder, run: Run) -> None:
     """Write ``run.json``.  Raises OutputError if that fails."""
     values = {
         "format": FORMAT,
-        "suite": suite_as_dict(run.suite),
+        "suite": asdict(run.suite),
         "prompts": [asdict(prompt) for prompt in run.prompts],
         "keys": list(run.keys),
         "made_with": dict(run.made_with),
@@ -261,6 +261,12 @@ def read_run(folder: Folder) -> Run:
         ) from None
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise UsageError(f"{folder.run_file} cannot be read: {error}") from None
+
+
+def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
+    """The answers of the run that exist already, in the order of its keys."""
+    written = folder.read(AnswerRecord)
+    return [written[key] for key in run.keys if key in written]
 
 
 def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:

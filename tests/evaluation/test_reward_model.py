@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ PREFER = ["vivid", "Talk like a pirate."]
 
 
 def rank(path: Path, text: str) -> dict[str, float]:
-    with Ranker(path, Engine(n_threads=1), Prompting(), Interrupt()) as ranker:
+    with closing(Ranker(path, Engine(n_threads=1), Prompting(), Interrupt())) as ranker:
         return ranker.scores([make_answer(text)], PREFER)[0]
 
 
