@@ -12,6 +12,7 @@ from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
+import llama_cpp
 from llama_cpp import llama_cpp as lib
 
 from ..decoding.judge import Round, Uniforms, judge_token, propose
@@ -152,11 +153,5 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "layers_offloaded": model.offload.n_gpu_layers,
         "layers": model.offload.n_layers,
         "build": lib.llama_print_system_info().decode("utf-8", "replace").strip(),
-        "llama_cpp_python": _library_version(),
+        "llama_cpp_python": llama_cpp.__version__,
     }
-
-
-def _library_version() -> str:
-    from importlib.metadata import version
-
-    return version("llama-cpp-python")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 
 import typer
 
@@ -26,7 +27,5 @@ def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
             typer.echo(in_columns(head, one_line(finding.text), sys.stdout))
     is_well = all(finding.state != "broken" for finding in results)
     if as_json:
-        typer.echo(
-            json.dumps({"ok": is_well, "findings": [finding.as_dict() for finding in results]}, ensure_ascii=False)
-        )
+        typer.echo(json.dumps({"ok": is_well, "findings": [*map(asdict, results)]}, ensure_ascii=False))
     return 0 if is_well else 1

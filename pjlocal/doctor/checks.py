@@ -30,9 +30,6 @@ class Finding:
     text: str
     facts: dict[str, Any] = field(default_factory=dict)
 
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def findings(model: str | None) -> Iterator[Finding]:
     """Yield the findings of all checks.

@@ -120,8 +120,7 @@ def _check_against_plain(check: Check, answer: AnswerRecord, plain: AnswerRecord
 
 def _defined(check: Check, plain: AnswerRecord | None) -> Any:
     """The inputs of a check's result besides the answer, for the cache key."""
-    compares = check.shorter_than is not None or check.simpler_than_plain
-    return [asdict(check), plain.key if plain and compares else None]
+    return [asdict(check), plain.key if plain and check.needs_plain else None]
 
 
 def _text_metrics(answer: AnswerRecord) -> Iterator[tuple[str, float | bool | None]]:

@@ -57,7 +57,7 @@ def _here(tasks: Sequence[Task], parallel: int, interrupt: Interrupt) -> Generat
     for _, of_model in groupby(sorted(tasks, key=_loaded), _loaded):
         together = list(of_model)
         engine = together[0].contestant.engine
-        model = Path(together[0].contestant.model)
+        model = Path(together[0].contestant.model.name)
         with PersonaJudge(model, engine=engine, interrupt=interrupt) as judge:
             plans = plan_tasks(judge, together)
             events: dict[int, list[TokenEvent]] = {}
@@ -93,7 +93,7 @@ def _write_on_server(server: Server, task: Task, on_started: Callable[[Started],
 
 def _loaded(task: Task) -> tuple[str, str]:
     """A key of the model and its engine settings.  Tasks with the same key are written together."""
-    return task.contestant.model, repr(task.contestant.engine)
+    return task.contestant.model.name, repr(task.contestant.engine)
 
 
 def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:

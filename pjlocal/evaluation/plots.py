@@ -9,7 +9,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -227,12 +227,6 @@ def inline(plot: Plot) -> str:
     """A plot for an HTML page, which adds the beginning of the ``svg`` element itself."""
     svg = plot.svg.partition("<svg")[2]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    return _without_ids(svg)
-
-
-def _without_ids(svg: str) -> str:
-    """Remove unused ids, which are the same in all plots, such as ``figure_1``."""
-    used = set(re.findall(r'"#([^"]+)"|url\(#([^)]+)\)', svg))
-    names = {name for pair in used for name in pair if name}
-    keep: Callable[[re.Match[str]], str] = lambda match: match[0] if match[1] in names else ""  # noqa: E731
-    return re.sub(r' id="([^"]*)"', keep, svg)
+    used = {name for pair in re.findall(r'"#([^"]+)"|url\(#([^)]+)\)', svg) for name in pair}
+    # Unused ids are the same in all plots, such as ``figure_1``.
+    return re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)

@@ -32,7 +32,6 @@ class Contestant:
     """A system with all settings of its answers except prompt, preferences and seed.
 
     strength: the strength of preferences that have none of their own.
-    model, digest: the model file and its SHA-256.
     files: the digests of the aligner and the adapters, by their names in the settings.
     """
 
@@ -40,8 +39,7 @@ class Contestant:
     request: Request
     engine: Engine
     strength: str
-    model: str
-    digest: str
+    model: AnsweringModel
     files: Mapping[str, str]
 
 
@@ -135,7 +133,7 @@ def make_contestant(
     strength = strength_in_force(request.generation, mode)
     request = request.with_group(in_mode(request.generation, mode)).with_group(_filters(request, model))
     engine = system_engine(suite, system, engine, given)
-    return Contestant(system, request, engine, strength, model.name, model.digest, _digests(request.generation))
+    return Contestant(system, request, engine, strength, model, _digests(request.generation))
 
 
 def _digests(generation: Generation) -> dict[str, str]:
@@ -206,7 +204,7 @@ def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
         generation["strength"] = contestant.strength  # the default may change between versions
     computed = computed_with(engine) | ({"n_ctx": engine.n_ctx} if engine.n_ctx else {})
     return {
-        "model": contestant.digest,
+        "model": contestant.model.digest,
         "asked": [] if plain else [[preference, prefix([preference])] for view in views for preference in view],
         "avoided": [prefix([text]) for text in request.generation.avoid],
         "generation": generation,
@@ -280,7 +278,7 @@ def made_with(contestants: Sequence[Contestant], request: Request, engine: Engin
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "models": {shown_name(Path(contestant.model)): contestant.digest for contestant in contestants},
+        "models": {shown_name(Path(model.name)): model.digest for model in (each.model for each in contestants)},
         "files": {name: digest for contestant in contestants for name, digest in contestant.files.items()},
         "settings": {
             **{name: getattr(request, name).as_dict() for name in GROUPS},

@@ -185,25 +185,28 @@ def test_two_runs_in_one_folder_and_a_file_as_folder_are_refused(
 
 
 @pytest.mark.slow
-def test_preferences_of_ones_own_take_the_place_of_the_suites(
+def test_preferences_and_a_seed_replace_the_suites_and_settings_fixed_by_it_are_reported(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
-    options = ["-p", "Talk like a pirate", "-p", "concise", "--limit", "2", "--no-reward"]
+    options = [
+        "-p",
+        "Talk like a pirate",
+        "-p",
+        "concise",
+        "--limit",
+        "2",
+        "--no-reward",
+        "--mode",
+        "both",
+        "--seed",
+        "7",
+    ]
     result = pjlocal("eval", "run", suite, "--out", "out", "-m", tiny("llama"), *options)
     assert result.returncode == 0, result.stderr
     answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert {answer["objectives"] for answer in answers} == {"Talk like a pirate + concise"} and len(answers) == 6
-
-
-@pytest.mark.slow
-def test_settings_fixed_by_the_suite_are_reported_and_seed_replaces_its_own(
-    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
-) -> None:
-    options = ["--limit", "1", "--no-reward", "--mode", "both", "--seed", "7"]
-    result = pjlocal("eval", "run", suite, "--out", "out", "-m", tiny("llama"), *options)
-    assert "every system of the suite sets --mode itself, so your value has no effect" in result.stderr
-    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert {answer["seed"] for answer in answers} == {7}
+    assert "every system of the suite sets --mode itself, so your value has no effect" in result.stderr
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from answer_records import make_answer
+from evaluated import make_answer
 from waiting import PATIENCE_S
 
 from pjlocal.engine.interrupt import Interrupt, Interrupted

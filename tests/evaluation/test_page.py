@@ -47,7 +47,8 @@ def test_nothing_that_an_answer_a_prompt_or_a_name_holds_runs(chromium: Chromium
         parts = [[text, "accepted", "a"], [text, "resampled", None], [text, "bonus", "b"]]
         both, other = answer("both", at, text * 3, objectives=text, pieces=parts), answer(text, at, text, text)
         records += [both, other]
-        verdicts += [verdict(other, both, 1.0, text, text), verdict(both, other, 0.0, text, text)]
+        names = {"aspect": text, "by": text}
+        verdicts += [verdict(other, both, 1.0, **names), verdict(both, other, 0.0, **names)]
     objectives = tuple(Objectives(text, (text, "vivid")) for text in HOSTILE)
     systems = (System("both"), *map(System, HOSTILE))
     suite = Suite("x", " ".join(HOSTILE), objectives, systems, baseline="both")

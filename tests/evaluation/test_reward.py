@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from answer_records import make_answer
+from evaluated import make_answer
 
 from pjlocal import Engine, Message, Prompting
 from pjlocal.decoding.combine import log_normalizer

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
-from answer_records import make_answer
+from evaluated import make_answer
 
 from pjlocal import Engine, Prompting
 from pjlocal.engine.interrupt import Interrupt

@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
-from answer_records import make_answer
+from evaluated import make_answer
 from tiny_models import write_llama
 
 from pjlocal import Engine, Prompting

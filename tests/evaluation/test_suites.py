@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from answer_records import make_answer
-from evaluated import SUITE
+from evaluated import SUITE, make_answer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -37,8 +37,8 @@ def results(turns_over: float = 0.0) -> Results:
             mine = by[system, f"p{n}"]
             flips = n <= turns_over * N
             for aspect in ("vivid", "quality"):
-                verdicts += [verdict(mine, base, 0.9 if wins or flips else 0.1, aspect),
-                             verdict(base, mine, 0.9 if not wins or flips else 0.1, aspect)]  # fmt: skip
+                verdicts += [verdict(mine, base, 0.9 if wins or flips else 0.1, aspect=aspect),
+                             verdict(base, mine, 0.9 if not wins or flips else 0.1, aspect=aspect)]  # fmt: skip
         for system, reward in (("prompt", 0.1), ("judge", 0.1), ("both", 0.4)):
             mine, luck = by[system, f"p{n}"], 0.01 * ((n * 7 + len(system)) % 5)
             scores += [score(mine, "reward:vivid", reward + luck), score(mine, "reward:creative", reward / 2 + luck),

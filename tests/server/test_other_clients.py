@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from answer_records import make_answer
+from evaluated import make_answer
 from served import Served, serving
 
 from pjlocal import PersonaJudge
