@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import io
+import os
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+
 from pjlocal.evaluation.records import AnswerRecord, Score, Verdict, key_of
 from pjlocal.evaluation.suite import Objectives, Suite, System
 
@@ -16,6 +22,9 @@ SUITE = Suite(
     ),
     baseline="prompt",
 )
+
+#: Where a process finds this file and the package.
+IN_TESTS = {"PYTHONPATH": os.pathsep.join(str(folder) for folder in Path(__file__).parents[:2])}
 
 #: What a model or a file could hold against those who read it.
 HOSTILE = (
@@ -87,3 +96,12 @@ def verdict(first: AnswerRecord, second: AnswerRecord, *p: float, aspect: str = 
 
 def score(of: AnswerRecord, metric: str, value: float, by: str = "m") -> Score:
     return Score(f"{of.key}/{metric}/{by}", of.key, metric, value, by)
+
+
+def printed(*renderables: RenderableType, width: int = 120, **options: object) -> str:
+    """The text that a console gets."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False, **options)
+    for renderable in renderables:
+        console.print(renderable)
+    return file.getvalue()

@@ -9,7 +9,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -33,21 +33,7 @@ class Rate:
     group: str = ""
 
 
-@dataclass(frozen=True)
-class Point:
-    """A system as a point in a plane."""
-
-    label: str
-    x: float
-    y: float
-
-
-@dataclass(frozen=True)
-class Series:
-    """The values of a system along an axis, as (x, y)."""
-
-    label: str
-    points: tuple[tuple[float, float], ...]
+Point = tuple[float, float]  # x, y
 
 
 @dataclass(frozen=True)
@@ -134,37 +120,42 @@ def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
         return _plot(figure, title, ("aspect", "system", "rate", "low", "high"), data)
 
 
-def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
-    """Draw one point for each system."""
+def plane(points: Mapping[str, Point], title: str, x: str, y: str) -> Plot:
+    """Draw one point for each system, by its name."""
     with _figure(_WIDTH, 4.2) as figure:
         axes = figure.add_subplot()
         axes.margins(0.16)
-        for number, point in enumerate(points):
-            axes.plot(point.x, point.y, _marker(number), color=_color(number), markersize=8, label=shorten(point.label))
+        for number, (name, point) in enumerate(points.items()):
+            axes.plot(*point, _marker(number), color=_color(number), markersize=8, label=shorten(name))
         axes.set(xlabel=shorten(x, 80), ylabel=shorten(y, 60))
         axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
         axes.legend(**_BESIDE)
-        return _plot(figure, title, ("system", x, y), [(point.label, point.x, point.y) for point in points])
+        return _plot(figure, title, ("system", x, y), [(name, *point) for name, point in points.items()])
 
 
-def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) -> Plot:
-    """Draw panels below each other with a shared axis, each with a label and its series."""
+def lines(panels: Mapping[str, Mapping[str, Sequence[Point]]], title: str, x: str) -> Plot:
+    """Draw panels below each other with a shared axis, each with its lines, by their labels."""
     with _figure(_WIDTH, 0.8 + 2.3 * len(panels)) as figure:
         many: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
-        for axes, (what, series) in zip(many[:, 0], panels, strict=True):
-            for number, one in enumerate(series):
+        for axes, (what, series) in zip(many[:, 0], panels.items(), strict=True):
+            for number, (name, points) in enumerate(series.items()):
                 style = _LINES[number % len(_LINES)]
-                xs, ys = zip(*one.points, strict=True)
-                label, color = shorten(one.label, 22), _color(number)
+                xs, ys = zip(*points, strict=True)
+                label, color = shorten(name, 22), _color(number)
                 axes.plot(xs, ys, style, marker=_marker(number), color=color, markersize=5, linewidth=1.4, label=label)
             axes.set(ylabel=shorten(what))
             axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
             if len(series) > 1:
                 axes.legend(**_BESIDE)
         many[-1, 0].set(xlabel=shorten(x, 80))
-        at = sorted({px for _, series in panels for one in series for px, _ in one.points})
+        data = [
+            (what, name, *point)
+            for what, series in panels.items()
+            for name, points in series.items()
+            for point in points
+        ]
+        at = sorted({px for _, _, px, _ in data})
         many[-1, 0].set_xticks(at, [f"{px:g}" for px in at])
-        data = [(what, one.label, *point) for what, series in panels for one in series for point in one.points]
         return _plot(figure, title, ("measure", "series", x, "value"), data)
 
 

@@ -19,7 +19,7 @@ from ..html import render, source
 from ..textfile import output_file, write_bytes, write_text
 from ..visible import markdown_line, one_line
 from .compare import Comparison, Difference, FolderComparison, Results, WinRow
-from .plots import Plot, Point, Rate, Series, inline, lines, plane, shorten, win_rates
+from .plots import Plot, Point, Rate, inline, lines, plane, shorten, win_rates
 from .records import AnswerRecord
 from .side_by_side import facts as answer_facts
 from .side_by_side import leads, legends, side_by_side, spans
@@ -218,12 +218,12 @@ def _reward_plots(comparison: Comparison) -> Iterator[Plot]:
     scorers = dict.fromkeys(metric.by for row in comparison.systems for metric in row.means if metric.name == "fluency")
     for by in scorers:
         for objectives in dict.fromkeys(row.objectives for row in comparison.systems):
-            points = []
+            points: dict[str, Point] = {}
             for row in comparison.systems:
                 means = {metric.name: estimate.value for metric, estimate in row.means.items() if metric.by == by}
                 rewards = [value for name, value in means.items() if name.startswith("reward:")]
                 if row.objectives == objectives and rewards and "fluency" in means:
-                    points.append(Point(row.system, min(rewards), means["fluency"]))
+                    points[row.system] = min(rewards), means["fluency"]
             if points:
                 title = f"Reward against fluency for {objectives}, by {by}"
                 yield plane(points, title, "least implicit reward of the preferences, nats per token",
@@ -247,8 +247,8 @@ def _lambda_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
                     scores.setdefault(f"{metric_name(metric)}, {metric.by}", {})[row.system] = estimate.value
         speeds = {"tokens/s": {row.system: row.tokens_per_s.value for row in rows}}
         what = f"% won against {suite.baseline}" if won else "implicit reward, nats"
-        panels = [(what, _series(scores, places)), ("tokens/s", _series(speeds, places))]
-        if panels := [(label, series) for label, series in panels if series]:
+        panels = {what: _series(scores, places), "tokens/s": _series(speeds, places)}
+        if panels := {label: series for label, series in panels.items() if series}:
             yield lines(panels, f"λ against score and speed for {objectives}", "λ, tokens drafted in a round")
 
 
@@ -257,7 +257,9 @@ def _but_lambda(system: System) -> str:
     return " ".join(str(value) for name, value in sorted(system.settings.items()) if name != "lam")
 
 
-def _series(values: Mapping[str, Mapping[str, float]], places: Sequence[tuple[str, float, str]]) -> list[Series]:
+def _series(
+    values: Mapping[str, Mapping[str, float]], places: Sequence[tuple[str, float, str]]
+) -> dict[str, list[Point]]:
     """Lines through the values of systems that differ only in λ.
 
     Args:
@@ -265,12 +267,12 @@ def _series(values: Mapping[str, Mapping[str, float]], places: Sequence[tuple[st
         places: each system with its λ and the result of `_but_lambda`.
     """
     kinds = dict.fromkeys(kind for _, _, kind in places)
-    found = []
+    found = {}
     for label, by_system in values.items():
         for kind in kinds:
             points = [(at, by_system[name]) for name, at, of in places if of == kind and name in by_system]
             if points := [point for point in points if isfinite(point[1])]:
-                found.append(Series(f"{label}, {kind}" if len(kinds) > 1 else label, tuple(sorted(points))))
+                found[f"{label}, {kind}" if len(kinds) > 1 else label] = sorted(points)
     return found
 
 
@@ -279,10 +281,10 @@ def _time_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
     counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
     if suite.shape != "time" or len(set(counts.values())) < 2:
         return
-    points: dict[str, list[tuple[float, float]]] = {}
+    series: dict[str, list[Point]] = {}
     for row in comparison.systems:
         if isfinite(row.seconds.value):
-            points.setdefault(row.system, []).append((counts[row.objectives], row.seconds.value))
-    series = [Series(system, tuple(sorted(along))) for system, along in points.items()]
+            series.setdefault(row.system, []).append((counts[row.objectives], row.seconds.value))
     if series:
-        yield lines([("seconds an answer", series)], "Time against number of objectives", "objectives")
+        panels = {"seconds an answer": {system: sorted(points) for system, points in series.items()}}
+        yield lines(panels, "Time against number of objectives", "objectives")

@@ -78,21 +78,14 @@ class Scorer:
         texts = list(dict.fromkeys(prefixes.values()))
         items = [[self._item(answer, text) for text in texts] for answer in answers]
         fit = [all(tokens and len(prompt) + len(tokens) <= self._limit for prompt, tokens in of) for of in items]
-        likely = iter(self.log_likelihoods([item for of, fits in zip(items, fit, strict=True) if fits for item in of]))
+        likely = iter(self._log_likelihoods([item for of, fits in zip(items, fit, strict=True) if fits for item in of]))
         return [_metrics(prefixes, {text: next(likely) for text in texts}) if fits else {} for fits in fit]
 
-    def log_likelihoods(self, items: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
-        """The mean log-probability per token of each answer.
+    def _log_likelihoods(self, items: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
+        """The mean log-probability per token of each answer, from the tokens of its prompt and its own.
 
         Exponentials are float32 and sums float64.  For vocabularies of 49k to 262k tokens, the relative error against
         float64 is below 1e-9.
-
-        Args:
-            items: the tokens of each prompt, and of its answer (at least one).
-
-        Raises:
-            Interrupted: on request.
-            ModelError: llama.cpp failed.
         """
         texts = [[*prompt, *tokens[:-1]] for prompt, tokens in items]
         sums = [0.0] * len(items)

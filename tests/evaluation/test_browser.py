@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import io
-import os
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import pytest
-from evaluated import HOSTILE, SUITE, answer, answers
+from evaluated import HOSTILE, IN_TESTS, SUITE, answer, answers
 from rich.console import Console
 from terminal import Terminal
 
@@ -18,8 +16,6 @@ from pjlocal.errors import UsageError
 from pjlocal.evaluation.browser import Browser, choose, show
 from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
 
-TESTS = Path(__file__).parents[1]
-IN_TESTS = {"PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent)])}
 SHOW = """
 import sys
 from evaluated import SUITE, answers
