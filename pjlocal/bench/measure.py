@@ -6,10 +6,10 @@ Ratios are computed within each turn, and their median is reported.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import median
+from timeit import repeat
 from typing import Any
 
 import llama_cpp
@@ -127,15 +127,9 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
         "decide": lambda: judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u),
         "detokenize and event": event,
     }
-    times = {name: median(_timed(call) for _ in range(200)) * 1e6 for name, call in calls.items()}
+    times = {name: median(repeat(call, number=1, repeat=200)) * 1e6 for name, call in calls.items()}
     chain.close()
     return times
-
-
-def _timed(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def _measured_on(model: Model, work: Workload) -> dict[str, Any]:

@@ -13,8 +13,6 @@ from ..visible import one_line
 from .models import JsonOption
 from .options import ModelOption
 
-_MARKS = {"ok": "ok", "note": "note", "broken": "BROKEN"}
-
 
 def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
     from ..doctor.checks import findings
@@ -23,7 +21,8 @@ def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
     for finding in findings(model):
         results.append(finding)
         if not as_json:
-            head = f"{_MARKS[finding.state]:6}  {finding.what:14}  "
+            mark = "BROKEN" if finding.state == "broken" else finding.state
+            head = f"{mark:6}  {finding.what:14}  "
             typer.echo(in_columns(head, one_line(finding.text), sys.stdout))
     is_well = all(finding.state != "broken" for finding in results)
     if as_json:

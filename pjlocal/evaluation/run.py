@@ -8,6 +8,7 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -163,30 +164,15 @@ _BLOCK = 10  # prompts that all systems answer before the next ones, so that an 
 
 def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequence[Prompt]) -> list[Task]:
     """Make the tasks, in the order in which the answers are written."""
-    depends = {
-        (objectives.name, contestant.system.name): _depends(objectives, contestant)
-        for objectives in suite.objectives
-        for contestant in contestants
-    }
-    return [
-        Task(
-            key_of(
-                **depends[objectives.name, contestant.system.name],
-                prompt=prompt.text,
-                seed=seed,
-                named=[objectives.name, contestant.system.name, prompt.id],
-            ),
-            objectives,
-            contestant,
-            prompt,
-            seed,
-        )
-        for start in range(0, len(prompts), _BLOCK)
-        for objectives in suite.objectives
-        for contestant in contestants
-        for prompt in prompts[start : start + _BLOCK]
-        for seed in suite.seeds
-    ]
+    tasks = []
+    for start in range(0, len(prompts), _BLOCK):
+        for objectives, contestant in product(suite.objectives, contestants):
+            depends = _depends(objectives, contestant)
+            for prompt, seed in product(prompts[start : start + _BLOCK], suite.seeds):
+                named = [objectives.name, contestant.system.name, prompt.id]
+                key = key_of(**depends, prompt=prompt.text, seed=seed, named=named)
+                tasks.append(Task(key, objectives, contestant, prompt, seed))
+    return tasks
 
 
 def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:

@@ -208,12 +208,8 @@ def _common(suite: Suite, given: Collection[str]) -> Config:
 
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:
     """The flags of the user's settings that have no effect, because every system has its own."""
-    return sorted(
-        flag(f)
-        for table in TABLES.values()
-        for f in fields(table)  # type: ignore[arg-type]
-        if f.name in given and all(f.name in system.settings for system in suite.systems)
-    )
+    fixed = {*given}.intersection(*(system.settings for system in suite.systems))
+    return sorted(flag(f) for table in TABLES.values() for f in fields(table) if f.name in fixed)  # type: ignore[arg-type]
 
 
 def _by_table(values: Mapping[str, Any]) -> Config:

@@ -91,8 +91,7 @@ class Voting:
     notice: str = ""
 
     def __post_init__(self) -> None:
-        known = self.folder.read(Verdict).values()
-        done = {_place(v.first, v.second, v.aspect) for v in known if v.by == self.by}
+        done = {_place(v.first, v.second, v.aspect) for v in self.votes()}
         self._open = [q for q in self.questions if _place(q.first.key, q.second.key, q.aspect) not in done]
 
     @property
@@ -105,20 +104,17 @@ class Voting:
         return len(self.questions) - len(self._open)
 
     def vote(self, choice: int) -> None:
-        """Save a vote: 1 for the first answer, 2 for the second, 0 for neither.
+        """Save a vote, if a question is open: 1 for the first answer, 2 for the second, 0 for neither.
 
         Raises:
             OutputError: the vote cannot be saved; the question stays open.
         """
-        question = self._open[0]
-        verdict = Verdict(
-            key_of(first=question.first.key, second=question.second.key, aspect=question.aspect, by=self.by),
-            question.first.key,
-            question.second.key,
-            question.aspect,
-            self.by,
-            *(float(choice == chosen) for chosen in (1, 2, 0)),
-        )
+        if not self._open:
+            return
+        about = {"first": self._open[0].first.key, "second": self._open[0].second.key}
+        about |= {"aspect": self._open[0].aspect, "by": self.by}
+        p_first, p_second, p_tie = (float(choice == chosen) for chosen in (1, 2, 0))
+        verdict = Verdict(key_of(**about), **about, p_first=p_first, p_second=p_second, p_tie=p_tie)
         self.folder.append(verdict)
         self._cast.append((self._open.pop(0), verdict))
         self.notice = ""
@@ -184,13 +180,9 @@ def run_vote(voting: Voting) -> None:
     """Ask one question at a time on a terminal, until all are answered or the person quits."""
     from ..screen.pager import Pager
 
-    def cast(choice: int) -> None:
-        if voting.question:
-            voting.vote(choice)
-
     Pager(
         page=lambda width, no_color: render_question(voting, width),
         notice=lambda: " · ".join(filter(None, [voting.notice, f"{voting.n_done}/{len(voting.questions)}"])),
         hint="1 or 2 is better, 0 neither, u undo, q quit",
-        keys={str(choice): partial(cast, choice) for choice in (1, 2, 0)} | {"u": voting.undo},
+        keys={str(choice): partial(voting.vote, choice) for choice in (1, 2, 0)} | {"u": voting.undo},
     ).run()

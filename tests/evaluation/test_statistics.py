@@ -175,11 +175,6 @@ def test_the_length_controlled_win_rate_stays_finite_if_length_predicts_every_wi
     assert np.isnan(same.value) and same.note == "all differences in length are equal"
 
 
-def test_a_judge_that_always_names_the_first_turns_over_every_verdict() -> None:
-    found = statistics.steadiness([(1.0, 0.0)] * 20)
-    assert found.flip_rate == 1.0 and found.unfit and found.decisive == 20
-
-
 def test_a_judge_that_holds_to_its_word_turns_over_none_and_ties_are_not_decisive() -> None:
     found = statistics.steadiness([(1.0, 1.0)] * 6 + [(0.0, 0.0)] * 2 + [(0.5, 1.0)] * 5 + [(0.5, 0.5)] * 7)
     assert (found.pairs, found.decisive, found.flipped) == (20, 8, 0) and found.flip_rate == 0.0 and not found.unfit
