@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -295,6 +296,39 @@ def test_ctrl_c_keeps_finished_answers_and_says_how_to_continue(
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "the same command continues" in err, err
     assert 1 <= len(file.read_text().splitlines()) < 12 and not out
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_reports_the_same(
+    tiny: Callable[[str], Path], environment: dict[str, str], suite: str, tmp_path: Path
+) -> None:
+    """Times are left out: they are never the same."""
+
+    def command(out: str) -> list[str]:
+        options = ["--max-tokens", "30", "--parallel", "3", "--threads", "1", "--no-reward"]
+        return [*PJLOCAL, "eval", "run", suite, "--out", out, "-m", str(tiny("llama")), *options]
+
+    def report(out: str) -> object:
+        subprocess.run([*PJLOCAL, "eval", "report", out, f"{out}.json"], env=environment, cwd=tmp_path, check=True)
+        values = json.loads((tmp_path / f"{out}.json").read_text())
+        for system in values["systems"]:
+            del system["tokens_per_s"], system["seconds"]
+        return values
+
+    subprocess.run(command("whole"), env=environment, cwd=tmp_path, check=True, capture_output=True)
+    file, sizes, chance = tmp_path / "killed" / "answers.jsonl", [0], random.Random(2)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command("killed"), env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        more = sizes[-1] + chance.randrange(1500)
+        when(lambda: process.poll() is not None or (file.exists() and file.stat().st_size > more))
+        process.kill()
+        process.wait()
+        sizes.append(file.stat().st_size if file.exists() else 0)
+    subprocess.run(command("killed"), env=environment, cwd=tmp_path, check=True, capture_output=True)
+    assert report("killed") == report("whole")
+    assert len(file.read_text().splitlines()) == 3 * 4
 
 
 @pytest.mark.slow
