@@ -186,7 +186,7 @@ def run_suite(
         raise UsageError(
             "--reward needs the answering model on this machine: give --scorer MODEL, or leave --server out"
         )
-    scorers = _scoring_models(paths if reward else [], scoring, judge_pairs)
+    scoring_models = _scoring_models(paths if reward else [], scoring, judge_pairs)
     if there:
         answering = [server_model(there, wanted)] * len(wanted.systems)
     else:
@@ -202,7 +202,7 @@ def run_suite(
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         try:
-            check_scoring_models(scorers, request.prompting, engine, interrupt)
+            check_scoring_models(scoring_models, request.prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
                 _say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
@@ -211,7 +211,7 @@ def run_suite(
             _say(_outlook(len(tasks), len(questions)))
             with progress_bars() as progress:
                 generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
-                _score_run(folder, run, scorers, request.prompting, engine, interrupt)
+                _score_run(folder, run, scoring_models, request.prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED
@@ -232,12 +232,12 @@ def score(
     """Score existing answers with other models or another judge."""
     from ..evaluation.records import Score, Verdict
 
-    models = _scoring_models([], scoring, judge_pairs)
+    scoring_models = _scoring_models([], scoring, judge_pairs)
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
         opened.hold(Score, Verdict)
         try:
-            _score_run(opened, run, models, prompting, engine, interrupt)
+            _score_run(opened, run, scoring_models, prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED

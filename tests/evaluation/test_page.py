@@ -169,7 +169,3 @@ def test_without_javascript_it_is_a_long_page_that_says_so(chromium: Chromium, t
         assert not chromium.eval("document.querySelector('[type=search]').checkVisibility()")
     finally:
         chromium("Emulation.setScriptExecutionDisabled", value=False)
-
-
-def test_the_same_data_give_the_same_page() -> None:
-    assert page(answers(3)) == page(answers(3))
