@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from pjlocal.evaluation.records import AnswerRecord, Score, Verdict
+import io
+import os
+from pathlib import Path
+
+from rich.console import Console, RenderableType
+
+from pjlocal.evaluation.records import AnswerRecord, Score, Verdict, key_of
 from pjlocal.evaluation.suite import Objectives, Suite, System
 
 SUITE = Suite(
@@ -16,6 +22,9 @@ SUITE = Suite(
     ),
     baseline="prompt",
 )
+
+#: Where a process finds this file and the package.
+IN_TESTS = {"PYTHONPATH": os.pathsep.join(str(folder) for folder in Path(__file__).parents[:2])}
 
 #: What a model or a file could hold against those who read it.
 HOSTILE = (
@@ -51,6 +60,23 @@ def answer(system: str, prompt: int, text: str = "", objectives: str = "bright",
     )
 
 
+def make_answer(text: str, *, system: str = "judge", prompt: str = "Why do cats purr?", **changes) -> AnswerRecord:
+    """An answer whose key depends on all its values."""
+    values = {
+        "objectives": "o",
+        "system": system,
+        "prompt_id": prompt,
+        "prompt": prompt,
+        "seed": 0,
+        "text": text,
+        "finish_reason": "stop",
+        "tokens": len(text.split()),
+        "prefill_s": 0.1,
+        "decode_s": 0.1,
+    } | changes
+    return AnswerRecord(**{"key": key_of(**values)} | values)
+
+
 def answers(prompts: int = 4, objectives: tuple[str, ...] = ("bright", "sea"), **more) -> list[AnswerRecord]:
     return [
         answer(system.name, prompt, objectives=name, **more)
@@ -60,10 +86,22 @@ def answers(prompts: int = 4, objectives: tuple[str, ...] = ("bright", "sea"), *
     ]
 
 
-def verdict(first: AnswerRecord, second: AnswerRecord, p_first: float, aspect: str = "vivid", by: str = "m") -> Verdict:
-    key = f"{first.key}/{second.key}/{aspect}/{by}"
-    return Verdict(key, first.key, second.key, aspect, by, p_first, 1 - p_first, 0.0)
+def verdict(first: AnswerRecord, second: AnswerRecord, *p: float, aspect: str = "vivid", by: str = "m") -> Verdict:
+    """A verdict with the probabilities of the three replies, or with that of the first answer alone."""
+    p_first, p_second, p_tie = p if len(p) == 3 else (*p, 1 - p[0], 0.0)
+    return Verdict(
+        f"{first.key}/{second.key}/{aspect}/{by}", first.key, second.key, aspect, by, p_first, p_second, p_tie
+    )
 
 
 def score(of: AnswerRecord, metric: str, value: float, by: str = "m") -> Score:
     return Score(f"{of.key}/{metric}/{by}", of.key, metric, value, by)
+
+
+def printed(*renderables: RenderableType, width: int = 120, **options: object) -> str:
+    """The text that a console gets."""
+    file = io.StringIO()
+    console = Console(file=file, width=width, highlight=False, markup=False, emoji=False, **options)
+    for renderable in renderables:
+        console.print(renderable)
+    return file.getvalue()

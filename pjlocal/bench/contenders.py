@@ -63,20 +63,24 @@ def make_contenders(
     yield LIBRARY, _library(model, judges["contexts"], work, stack, n_ctx, None)
     if threads(work) != library_threads():
         yield LIBRARY_ALL_THREADS, _library(model, judges["contexts"], work, stack, n_ctx, threads(work))
+
+    def judged(name: str, layout: FixedLayout, **changes: Any) -> tuple[str, Callable[[int], float]]:
+        def run(seed: int) -> float:
+            speed, outside = _judge(judges[layout], work, seed, **changes)
+            report.share_outside.setdefault(name, []).append(outside)
+            return speed
+
+        return name, run
+
     if model.can_truncate:
-        yield REFERENCE, lambda seed: _judge(judges["contexts"], work, seed, schedule="reference")[0]
+        yield judged(REFERENCE, "contexts", schedule="reference")
     for layout in LAYOUTS:
-        yield JUDGE.format(layout), _judged(JUDGE.format(layout), judges[layout], work, report)
+        yield judged(JUDGE.format(layout), layout)
     for layout in LAYOUTS:
         if judges[layout].decoder.lanes.layout(3) == layout:  # on few cores three views are always one batch
-            yield THREE.format(layout), _judged(THREE.format(layout), judges[layout], work, report, mode="both")
-    if work.lookahead:
-        for layout in LAYOUTS:
-
-            def ahead(seed: int, layout: FixedLayout = layout) -> float:
-                return _judge(judges[layout], work, seed, lookahead=work.lookahead)[0]
-
-            yield LOOKAHEAD.format(layout, work.lookahead), ahead
+            yield judged(THREE.format(layout), layout, mode="both")
+    for layout in LAYOUTS if work.lookahead else ():
+        yield judged(LOOKAHEAD.format(layout, work.lookahead), layout, lookahead=work.lookahead)
 
 
 def make_prompts(judge: PersonaJudge, work: Workload) -> tuple[list[int], list[list[int]]]:
@@ -194,17 +198,6 @@ def _library(
             return nan
         (first, started), (last, ended) = seen[0], seen[-1]
         return (last - first) / (ended - started) if last - first >= _FEWEST_TIMED else nan
-
-    return run
-
-
-def _judged(name: str, judge: PersonaJudge, work: Workload, report: Report, **changes: Any) -> Callable[[int], float]:
-    """A function that returns the speed of an answer, and adds its share outside llama_decode to the report."""
-
-    def run(seed: int) -> float:
-        speed, outside = _judge(judge, work, seed, **changes)
-        report.share_outside.setdefault(name, []).append(outside)
-        return speed
 
     return run
 

@@ -6,12 +6,13 @@ Ratios are computed within each turn, and their median is reported.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from statistics import median
+from timeit import repeat
 from typing import Any
 
+import llama_cpp
 from llama_cpp import llama_cpp as lib
 
 from ..decoding.judge import Round, Uniforms, judge_token, propose
@@ -126,15 +127,9 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
         "decide": lambda: judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u),
         "detokenize and event": event,
     }
-    times = {name: median(_timed(call) for _ in range(200)) * 1e6 for name, call in calls.items()}
+    times = {name: median(repeat(call, number=1, repeat=200)) * 1e6 for name, call in calls.items()}
     chain.close()
     return times
-
-
-def _timed(call: Callable[[], Any]) -> float:
-    started = time.perf_counter()
-    call()
-    return time.perf_counter() - started
 
 
 def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
@@ -152,11 +147,5 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "layers_offloaded": model.offload.n_gpu_layers,
         "layers": model.offload.n_layers,
         "build": lib.llama_print_system_info().decode("utf-8", "replace").strip(),
-        "llama_cpp_python": _library_version(),
+        "llama_cpp_python": llama_cpp.__version__,
     }
-
-
-def _library_version() -> str:
-    from importlib.metadata import version
-
-    return version("llama-cpp-python")

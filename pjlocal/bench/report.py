@@ -62,22 +62,6 @@ class Report:
         return median(ratios) if ratios else None
 
     @property
-    def ratios(self) -> dict[str, float | None]:
-        """The ratios of judge mode's speed to others'.
-
-        The last is None for a model whose cache cannot be truncated, which Algorithm 1 needs.
-        """
-        return {
-            "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),
-            "judge_vs_bare": self.ratio(BARE),
-            "judge_vs_llama_cpp_python": self.ratio(LIBRARY),
-            "judge_vs_llama_cpp_python_all_threads": self.ratio(
-                LIBRARY_ALL_THREADS if LIBRARY_ALL_THREADS in self.runs else LIBRARY
-            ),
-            "judge_vs_reference": self.ratio(REFERENCE) if REFERENCE in self.runs else None,
-        }
-
-    @property
     def three(self) -> str:
         """The contender with three views in their fastest layout."""
         return max(
@@ -109,7 +93,14 @@ class Report:
                 for name, runs in self.runs.items()
             },
             "fastest_layout": self.layout,
-            **self.ratios,
+            "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),
+            "judge_vs_bare": self.ratio(BARE),
+            "judge_vs_llama_cpp_python": self.ratio(LIBRARY),
+            "judge_vs_llama_cpp_python_all_threads": self.ratio(
+                LIBRARY_ALL_THREADS if LIBRARY_ALL_THREADS in self.runs else LIBRARY
+            ),
+            # Algorithm 1 needs a cache that can be truncated
+            "judge_vs_reference": self.ratio(REFERENCE) if REFERENCE in self.runs else None,
             "three_views_vs_two": self.ratio(self.three),
             "lookahead_speedup": self.lookahead_speedup,
             "share_outside_llama_decode": median(self.share_outside[JUDGE.format("contexts")]),

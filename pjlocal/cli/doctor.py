@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 
 import typer
 
@@ -11,8 +12,6 @@ from ..screen.display import in_columns
 from ..visible import one_line
 from .models import JsonOption
 from .options import ModelOption
-
-_MARKS = {"ok": "ok", "note": "note", "broken": "BROKEN"}
 
 
 def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
@@ -22,11 +21,10 @@ def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:
     for finding in findings(model):
         results.append(finding)
         if not as_json:
-            head = f"{_MARKS[finding.state]:6}  {finding.what:14}  "
+            mark = "BROKEN" if finding.state == "broken" else finding.state
+            head = f"{mark:6}  {finding.what:14}  "
             typer.echo(in_columns(head, one_line(finding.text), sys.stdout))
     is_well = all(finding.state != "broken" for finding in results)
     if as_json:
-        typer.echo(
-            json.dumps({"ok": is_well, "findings": [finding.as_dict() for finding in results]}, ensure_ascii=False)
-        )
+        typer.echo(json.dumps({"ok": is_well, "findings": [*map(asdict, results)]}, ensure_ascii=False))
     return 0 if is_well else 1

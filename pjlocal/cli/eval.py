@@ -6,6 +6,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,7 +18,7 @@ from ..errors import UsageError
 from ..request import Request, in_turn
 from ..screen.console import make_console
 from ..screen.progress import progress_bars
-from ..settings import Engine, Prompting
+from ..settings import Engine, Prompting, Settings, setting
 from ..textfile import user_path
 from . import completion
 from .options import server_at, server_option, takes_settings
@@ -26,7 +28,6 @@ if TYPE_CHECKING:
     from ..evaluation.records import Folder
     from ..evaluation.run import Run
     from ..evaluation.score import ScoringModels
-    from ..evaluation.suite import Suite
 
 eval_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -34,58 +35,37 @@ _AT_ONCE = 8  # answers, unless another number is given
 _PROMPTS, _SCORES = "Prompts", "Who scores"
 
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation.")]
-_Scorer = Annotated[
-    list[str],
-    typer.Option(
-        "--scorer",
-        metavar="MODEL",
-        help="Another model that scores how likely the answers are (repeatable).",
-        rich_help_panel=_SCORES,
-        autocompletion=completion.models,
-    ),
-]
-_Reward = Annotated[
-    bool,
-    typer.Option(
-        "--reward/--no-reward",
-        help="Compute implicit rewards and fluency with the model that answered.",
-        rich_help_panel=_SCORES,
-    ),
-]
-_RewardModel = Annotated[
-    str | None,
-    typer.Option(
-        metavar="MODEL",
-        help="A reward model that scores the answers.",
-        rich_help_panel=_SCORES,
-        autocompletion=completion.models,
-    ),
-]
-_Judge = Annotated[
-    str | None,
-    typer.Option(
-        "--judge",
-        metavar="MODEL",
-        help="A model that compares each answer with the baseline's.",
-        rich_help_panel=_SCORES,
-        autocompletion=completion.models,
-    ),
-]
-_JudgeUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--judge-url",
-        metavar="URL",
-        help="An OpenAI-compatible server that runs the judge. Its key comes from PJLOCAL_JUDGE_KEY or OPENAI_API_KEY.",
-        rich_help_panel=_SCORES,
-    ),
-]
 _JudgePairs = Annotated[
     int | None,
     typer.Option("--judge-pairs", min=1, help="Most pairs of each system that are judged.", rich_help_panel=_SCORES),
 ]
 _Systems = Annotated[list[str], typer.Option("--system", "-s", help="A system to show (repeatable; default: all).")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
+
+
+@dataclass(frozen=True)
+class Scoring(Settings):
+    """The options that name the models that score."""
+
+    scorer: tuple[str, ...] = setting(
+        (),
+        help="Another model that scores how likely the answers are (repeatable).",
+        panel=_SCORES,
+        model=True,
+        metavar="MODEL",
+    )
+    reward_model: str | None = setting(
+        None, help="A reward model that scores the answers.", panel=_SCORES, model=True, metavar="MODEL"
+    )
+    judge: str | None = setting(
+        None, help="A model that compares each answer with the baseline's.", panel=_SCORES, model=True, metavar="MODEL"
+    )
+    judge_url: str | None = setting(
+        None,
+        help="An OpenAI-compatible server that runs the judge. Its key comes from PJLOCAL_JUDGE_KEY or OPENAI_API_KEY.",
+        panel=_SCORES,
+        metavar="URL",
+    )
 
 
 @eval_app.command("suites")
@@ -152,11 +132,15 @@ def run_suite(
             "measured (default: 1 if the suite is about time, else 8).",
         ),
     ] = None,
-    scorer: _Scorer = [],
-    reward: _Reward = True,
-    reward_model: _RewardModel = None,
-    judge: _Judge = None,
-    judge_url: _JudgeUrl = None,
+    reward: Annotated[
+        bool,
+        typer.Option(
+            "--reward/--no-reward",
+            help="Compute implicit rewards and fluency with the model that answered.",
+            rich_help_panel=_SCORES,
+        ),
+    ] = True,
+    scoring: Scoring,
     judge_pairs: _JudgePairs = None,
     server: Annotated[
         str | None, server_option("A pjlocal serve that writes the answers", " The scoring models run here.")
@@ -166,12 +150,12 @@ def run_suite(
     given: frozenset[str],
 ) -> int:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
-    from ..evaluation.generate import generate, generate_on_server
+    from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
     from ..evaluation.records import AnswerRecord, Folder, Score, Verdict, digest_of
     from ..evaluation.run import AnsweringModel, Run, made_with, make_contestant, make_tasks, server_model, write_run
     from ..evaluation.score import check_scoring_models
-    from ..evaluation.suite import check_systems, suite_engine, with_models, without_effect
+    from ..evaluation.suite import Objectives, check_systems, suite_engine, with_models, without_effect
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
@@ -182,7 +166,15 @@ def run_suite(
     seed = request.generation.seed if "seed" in given else None
     if "seed" in given and seed is None:
         raise UsageError("--seed must be at least 0 (not -1): an evaluation can be run again with the same seeds")
-    wanted = _changed(load_suite(suite), prefer, prompts, field, limit, sample, seed)
+    changes: dict[str, Any] = {"prompts": prompts, "field": field, "limit": limit, "sample": sample}
+    changes = {name: value for name, value in changes.items() if value is not None}
+    if prompts is not None:
+        changes["field"] = field  # not that of the suite's file
+    if seed is not None:
+        changes["seeds"] = (seed,)
+    if prefer:
+        changes["objectives"] = (Objectives(" + ".join(prefer), tuple(prefer)),)
+    wanted = replace(load_suite(suite), **changes)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, request, given)
     questions = load_prompts(
@@ -194,7 +186,7 @@ def run_suite(
         raise UsageError(
             "--reward needs the answering model on this machine: give --scorer MODEL, or leave --server out"
         )
-    scoring = _scoring_models(paths if reward else [], scorer, reward_model, judge, judge_url, judge_pairs)
+    scoring_models = _scoring_models(paths if reward else [], scoring, judge_pairs)
     if there:
         answering = [server_model(there, wanted)] * len(wanted.systems)
     else:
@@ -210,7 +202,7 @@ def run_suite(
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         try:
-            check_scoring_models(scoring, request.prompting, engine, interrupt)
+            check_scoring_models(scoring_models, request.prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
                 _say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
@@ -218,11 +210,8 @@ def run_suite(
             write_run(folder, run)
             _say(_outlook(len(tasks), len(questions)))
             with progress_bars() as progress:
-                if there:
-                    generate_on_server(folder, tasks, there, parallel, lambda n, of: progress("answers", n, of))
-                else:
-                    generate(folder, tasks, parallel, interrupt, lambda n, of: progress("answers", n, of))
-                _score_run(folder, run, scoring, request.prompting, engine, interrupt)
+                generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
+                _score_run(folder, run, scoring_models, request.prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED
@@ -234,24 +223,21 @@ def run_suite(
 @takes_settings()
 def score(
     folder: _Dir,
-    scorer: _Scorer = [],
-    reward_model: _RewardModel = None,
-    judge: _Judge = None,
-    judge_url: _JudgeUrl = None,
-    judge_pairs: _JudgePairs = None,
     *,
+    scoring: Scoring,
+    judge_pairs: _JudgePairs = None,
     prompting: Prompting,
     engine: Engine,
 ) -> int:
     """Score existing answers with other models or another judge."""
     from ..evaluation.records import Score, Verdict
 
-    scoring = _scoring_models([], scorer, reward_model, judge, judge_url, judge_pairs)
+    scoring_models = _scoring_models([], scoring, judge_pairs)
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
         opened.hold(Score, Verdict)
         try:
-            _score_run(opened, run, scoring, prompting, engine, interrupt)
+            _score_run(opened, run, scoring_models, prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED
@@ -351,8 +337,7 @@ def vote(
         opened.hold(Verdict)
         ballot = vote.Voting(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
         vote.run_vote(ballot)
-        console = make_console(sys.stdout)
-        console.print(vote.revealed(vote.tally(ballot.questions, ballot.votes(), run.suite)))
+        make_console(sys.stdout).print(vote.outcome(ballot, run.suite))
 
 
 # Helpers of the commands.
@@ -365,36 +350,7 @@ def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:
     return [model] if isinstance(model, str) else model
 
 
-def _changed(
-    suite: Suite,
-    prefer: list[str],
-    prompts: str | None,
-    field: str | None,
-    limit: int | None,
-    sample: int | None,
-    seed: int | None,
-) -> Suite:
-    """The suite with the changes of the command line."""
-    from dataclasses import replace
-
-    from ..evaluation.suite import Objectives
-
-    if prompts is not None:
-        suite = replace(suite, prompts=prompts, field=None)
-    changes: dict[str, Any] = {"field": field, "limit": limit, "sample": sample}
-    changes["seeds"] = None if seed is None else (seed,)
-    changes["objectives"] = (Objectives(" + ".join(prefer), tuple(prefer)),) if prefer else None
-    return replace(suite, **{name: value for name, value in changes.items() if value is not None})
-
-
-def _scoring_models(
-    scorers: list[Path],
-    more: list[str],
-    reward_model: str | None,
-    judge: str | None,
-    judge_url: str | None,
-    judge_pairs: int | None,
-) -> ScoringModels:
+def _scoring_models(scorers: list[Path], named: Scoring, judge_pairs: int | None) -> ScoringModels:
     """The models that score.  With ``--judge-url``, ``--judge`` is the model's name on that server.
 
     Raises:
@@ -404,11 +360,12 @@ def _scoring_models(
     from ..evaluation.score import ScoringModels
     from ..gguf.locate import find_model
 
+    judge, judge_url = named.judge, named.judge_url
     if judge_url and not judge:
         raise UsageError("--judge-url needs the name of the server's model: give it as --judge NAME")
     return ScoringModels(
-        tuple(dict.fromkeys([*scorers, *map(find_model, more)])),
-        find_model(reward_model) if reward_model else None,
+        tuple(dict.fromkeys([*scorers, *map(find_model, named.scorer)])),
+        find_model(named.reward_model) if named.reward_model else None,
         find_model(judge) if judge and not judge_url else None,
         judge_url,
         judge or "",
@@ -463,7 +420,7 @@ def _opened(path: Path) -> Iterator[tuple[Folder, Run]]:
 def _results(folder: Folder, run: Run) -> Results:
     from ..evaluation.compare import Results
     from ..evaluation.records import Score, Verdict
-    from ..evaluation.score import written_answers
+    from ..evaluation.run import written_answers
 
     answers = written_answers(folder, run)
     return Results(run.suite, answers, list(folder.read(Score).values()), list(folder.read(Verdict).values()))

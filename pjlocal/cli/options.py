@@ -172,7 +172,7 @@ def _options(
             *(spelled for spelled in f.metadata["flags"] if spelled not in reserved),
             help=f.metadata["help"],
             metavar=f.metadata.get("metavar", "FILE" if "file" in f.metadata else None),
-            rich_help_panel=_PANELS[settings],
+            rich_help_panel=f.metadata.get("panel") or _PANELS[settings],
             show_default=default not in (None, "", []),
             autocompletion=completion.models if f.metadata.get("model") else None,
         )

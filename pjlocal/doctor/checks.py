@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -29,9 +30,6 @@ class Finding:
     state: State
     text: str
     facts: dict[str, Any] = field(default_factory=dict)
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def findings(model: str | None) -> Iterator[Finding]:
@@ -154,9 +152,7 @@ def _models() -> Iterator[Finding]:
     from ..gguf.locate import all_models
     from ..gguf.places import places
 
-    by_owner: dict[str, int] = {}
-    for model in all_models():
-        by_owner[model.owner] = by_owner.get(model.owner, 0) + 1
+    by_owner = dict(Counter(model.owner for model in all_models()))
     there = [str(place.folder) for place in places() if place.folder.is_dir()]
     counts = ", ".join(f"{n} of {owner}'s" for owner, n in by_owner.items()) or "none"
     where = f"; searched in {', '.join(there)}" if there else ""

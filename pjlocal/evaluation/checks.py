@@ -19,9 +19,8 @@ from ..errors import UsageError
 from ..prompting.preferences import PRESETS, resolve, split_strength
 from ..unspaced import UNSPACED
 from .extra import extra
-from .patterns import compiled
 from .records import AnswerRecord, Score, key_of
-from .suite import Check, Objectives
+from .suite import Check, Objectives, compiled
 
 _MEANING = 1  # version of the metrics below and part of the cache key: increase it when a metric changes
 
@@ -76,7 +75,7 @@ def met(check: Check, answer: AnswerRecord, plain: AnswerRecord | None = None) -
     """
     if not answer.text.strip() or (_is_about_words(check) and not words(answer.text)):
         return False
-    return _all([*_check_alone(check, answer), *_check_against_plain(check, answer, plain)])
+    return _all([*_results(check, answer, plain)])
 
 
 def _all(results: Sequence[bool | None]) -> bool | None:
@@ -91,7 +90,8 @@ def _is_about_words(check: Check) -> bool:
     return check.lowercase or check.simpler_than_plain or any(limit is not None for limit in limits)
 
 
-def _check_alone(check: Check, answer: AnswerRecord) -> Iterator[bool]:
+def _results(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> Iterator[bool | None]:
+    """The result of each requirement; None for a comparison with the plain answer if either has no words."""
     text = answer.text
     if check.regex is not None:
         yield _found(check.name, check.regex, text)
@@ -108,21 +108,17 @@ def _check_alone(check: Check, answer: AnswerRecord) -> Iterator[bool]:
     if check.lowercase:
         yield not any(letter.isupper() or letter.istitle() for letter in text)
 
-
-def _check_against_plain(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> Iterator[bool | None]:
-    """The results of checks that compare with the plain answer; None if either has no words."""
     if check.shorter_than is not None:
         most = check.shorter_than * len(words(plain.text)) if plain else 0
-        yield len(words(answer.text)) <= most if most else None
+        yield len(words(text)) <= most if most else None
     if check.simpler_than_plain:
-        mine, other = readability(answer.text), readability(plain.text) if plain else None
+        mine, other = readability(text), readability(plain.text) if plain else None
         yield mine > other if mine is not None and other is not None else None
 
 
 def _defined(check: Check, plain: AnswerRecord | None) -> Any:
     """The inputs of a check's result besides the answer, for the cache key."""
-    compares = check.shorter_than is not None or check.simpler_than_plain
-    return [asdict(check), plain.key if plain and compares else None]
+    return [asdict(check), plain.key if plain and check.needs_plain else None]
 
 
 def _text_metrics(answer: AnswerRecord) -> Iterator[tuple[str, float | bool | None]]:

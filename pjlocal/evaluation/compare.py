@@ -19,7 +19,7 @@ from .records import AnswerRecord, Score, Verdict, is_person
 from .statistics import SIGNIFICANT, Array, Estimate, Steadiness, WinRate, by_unit
 from .suite import Suite
 
-EXTREMES = 10  # the number of best and of worst prompts that are listed
+_EXTREMES = 10  # the number of best and of worst prompts that are listed
 
 
 class Metric(NamedTuple):
@@ -29,22 +29,19 @@ class Metric(NamedTuple):
     by: str = ""
 
 
-#: The metrics in the order of the tables, by the part of the name before the colon.  ``checks`` is the share of an
-#: answer's checks that it meets.  ``least`` is the least of the preferences' mean rewards.
-_ORDER = (
-    *("check", "checks", "least", "reward", "rank", "prompting", "fluency"),
-    *("words", "tokens", "finished", "script", "distinct1", "distinct2", "repetition", "readability", "acceptance"),
-    *("tokens/s", "seconds an answer"),
+#: The metrics in the order of the tables, by the part of the name before the colon: 1 if more is better, -1 if less is
+#: better, 0 if neither is.  ``checks`` is the share of an answer's checks that it meets.  ``least`` is the
+#: least of the preferences' mean rewards.
+_DIRECTIONS = (
+    dict.fromkeys(("check", "checks", "least", "reward", "rank", "prompting", "fluency"), 1)
+    | {"words": 0, "tokens": 0, "finished": 1, "script": 1, "distinct1": 1, "distinct2": 1, "repetition": -1}
+    | {"readability": 0, "acceptance": 0, "tokens/s": 1, "seconds an answer": -1}
 )
-_MORE_IS_BETTER = {"check", "checks", "least", "reward", "rank", "prompting", "fluency", "finished", "script"}
-_MORE_IS_BETTER |= {"distinct1", "distinct2", "tokens/s"}
-_LESS_IS_BETTER = {"repetition", "seconds an answer"}
 
 
 def direction(metric: Metric) -> int:
     """1 if more is better, -1 if less is better, 0 if it depends on the preference."""
-    kind = metric.name.partition(":")[0]
-    return 1 if kind in _MORE_IS_BETTER else -1 if kind in _LESS_IS_BETTER else 0
+    return _DIRECTIONS.get(metric.name.partition(":")[0], 0)
 
 
 class PromptValue(NamedTuple):
@@ -163,7 +160,7 @@ def compare(results: Results) -> Comparison:
     baselines = suite.baselines
     order = [(o.name, s.name) for o in suite.objectives for s in suite.systems if (o.name, s.name) in groups]
     pairs = [
-        _Pair(objectives, system, baseline, measured[objectives, system], measured[objectives, baseline])
+        (objectives, system, baseline, measured[objectives, system], measured[objectives, baseline])
         for objectives, system in order
         if (baseline := baselines[system]) and (objectives, baseline) in measured
     ]
@@ -220,9 +217,7 @@ def compare_folders(first: Results, second: Results, name: str = "first") -> Fol
             "suite"
         )
     old_scores, new_scores = _by_answer(first.scores), _by_answer(second.scores)
-    pairs = [
-        _Pair(*group, name, _measured(new[group], new_scores), _measured(old[group], old_scores)) for group in both
-    ]
+    pairs = [(*group, name, _measured(new[group], new_scores), _measured(old[group], old_scores)) for group in both]
     return FolderComparison(
         len(shared),
         tuple(_differences(pairs)),
@@ -233,6 +228,7 @@ def compare_folders(first: Results, second: Results, name: str = "first") -> Fol
 
 _Group = tuple[str, str]  # objectives, system
 _Measured = Mapping[Metric, Mapping[str, Array]]  # values [k] by metric and prompt; k is 1 except for ``least``
+_Pair = tuple[str, str, str, _Measured, _Measured]  # objectives, system, baseline, and the numbers of both systems
 
 
 def _grouped(answers: Iterable[AnswerRecord]) -> dict[_Group, list[AnswerRecord]]:
@@ -286,7 +282,7 @@ def _rewards(metrics: Iterable[Metric]) -> dict[str, list[Metric]]:
 
 def place(metric: Metric) -> tuple[int, Metric]:
     kind = metric.name.partition(":")[0]
-    return _ORDER.index(kind) if kind in _ORDER else len(_ORDER), metric
+    return [*_DIRECTIONS, kind].index(kind), metric
 
 
 def _stacked(values: Mapping[str, Array], prompts: Iterable[str]) -> Array:
@@ -307,42 +303,27 @@ def _system_row(objectives: str, system: str, answers: Sequence[AnswerRecord], m
     )
 
 
-@dataclass(frozen=True)
-class _Pair:
-    objectives: str
-    system: str
-    baseline: str
-    mine: _Measured
-    other: _Measured
-
-
 def _differences(pairs: Sequence[_Pair]) -> Iterator[Difference]:
-    rows = [row for pair in pairs for row in _differences_of(pair)]
+    rows = []
+    for objectives, system, baseline, measured, measured_of_baseline in pairs:
+        for metric, values in measured.items():
+            others = measured_of_baseline.get(metric, {})
+            prompts = [prompt for prompt in values if prompt in others]
+            if not prompts or len(values[prompts[0]]) != len(others[prompts[0]]):
+                continue  # no common prompt, or rewards that are still being computed
+            mine, other = _stacked(values, prompts), _stacked(others, prompts)
+            p, gaps = statistics.swap_test(mine, other), dict(zip(prompts, mine.min(0) - other.min(0), strict=True))
+            estimate = statistics.difference(mine, other)
+            rows.append(Difference(objectives, system, baseline, metric, estimate, p, p, *_extremes(gaps)))
     yield from _corrected(rows, lambda row: (row.objectives, row.baseline, row.metric), lambda row: row.p)
-
-
-def _differences_of(pair: _Pair) -> Iterator[Difference]:
-    for metric, values in pair.mine.items():
-        others = pair.other.get(metric, {})
-        prompts = [prompt for prompt in values if prompt in others]
-        if not prompts or len(values[prompts[0]]) != len(others[prompts[0]]):
-            continue  # no common prompt, or rewards that are still being computed
-        mine, other = _stacked(values, prompts), _stacked(others, prompts)
-        p = statistics.swap_test(mine, other)
-        gaps = dict(zip(prompts, mine.min(0) - other.min(0), strict=True))
-        yield Difference(
-            *(pair.objectives, pair.system, pair.baseline, metric),
-            *(statistics.difference(mine, other), p, p),
-            *_extremes(gaps),
-        )
 
 
 def _extremes(values: Mapping[str, float]) -> tuple[tuple[PromptValue, ...], tuple[PromptValue, ...]]:
     """The prompts with the largest positive values, and those with the largest negative values."""
     rising = sorted(values, key=lambda prompt: (values[prompt], prompt))
     falling = sorted(values, key=lambda prompt: (-values[prompt], prompt))
-    best = [PromptValue(prompt, float(values[prompt])) for prompt in falling[:EXTREMES] if values[prompt] > 0]
-    worst = [PromptValue(prompt, float(values[prompt])) for prompt in rising[:EXTREMES] if values[prompt] < 0]
+    best = [PromptValue(prompt, float(values[prompt])) for prompt in falling[:_EXTREMES] if values[prompt] > 0]
+    worst = [PromptValue(prompt, float(values[prompt])) for prompt in rising[:_EXTREMES] if values[prompt] < 0]
     return tuple(best), tuple(worst)
 
 
@@ -405,14 +386,11 @@ def _named(verdict: Verdict) -> float:
 def _judged(results: Results) -> list[_Judged]:
     """The verdicts grouped by comparison, in the order of prompts and seeds."""
     answers = {answer.key: answer for answer in results.answers}
-    names = results.suite.baselines.keys()
     found: dict[tuple[str, str, str, str], _Judged] = {}
     for verdict in results.verdicts:
         if verdict.first not in answers or verdict.second not in answers:
             continue
         first, second = answers[verdict.first], answers[verdict.second]
-        if first.system == second.system or not {first.system, second.system} <= names:
-            continue
         leads = results.suite.leads(first.system, second.system)
         mine, other = (first, second) if leads else (second, first)
         name = (mine.key, other.key, verdict.aspect, verdict.by)
@@ -426,7 +404,7 @@ def _win_rows(judged: Sequence[_Judged], suite: Suite) -> Iterator[WinRow]:
         rows.setdefault((c.system.objectives, c.system.system, c.against.system, c.aspect, c.by), []).append(c)
     objectives = [o.name for o in suite.objectives]
     systems = [s.name for s in suite.systems]
-    win_rows = [row for name, group in rows.items() for row in _win_row(*name, group) if row.objectives in objectives]
+    win_rows = [row for name, group in rows.items() for row in _win_row(*name, group)]
     win_rows.sort(
         key=lambda row: (objectives.index(row.objectives), row.by, row.aspect, row.against, systems.index(row.system))
     )

@@ -93,9 +93,6 @@ class EndpointJudge:
         if self._key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
             log.warning("%s is not encrypted, so others on the network can read the key. Use https", self.url)
 
-    def close(self) -> None:
-        """Do nothing: no connection stays open between two calls of `ask`."""
-
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
         """Yield the verdict on each question whose key is not in ``done``, in the order in which the replies come.
 
@@ -202,7 +199,11 @@ class EndpointJudge:
         if 300 <= error.status_code < 400:
             place = self._clean(error.response.headers.get("location", "nowhere"))
             return ModelError(f"the judge at {self.url} redirects to {place}: give that address, if it is right")
-        hint = _hint(error.status_code, bool(self._key))
+        hint = ""
+        if error.status_code in (401, 403):
+            hint = ": check the key" if self._key else f": set {KEY_NAMES[0]} to a key"
+        elif error.status_code in (404, 405):
+            hint = ": check the address and the model's name"
         return ModelError(f"the judge at {self.url} refuses ({self._status(error)}){hint}")
 
     def _status(self, error: openai.APIStatusError) -> str:
@@ -269,14 +270,6 @@ def _address(url: str) -> str:
     if not path.endswith(_PATH):
         path = f"{path or '/v1'}{_PATH}"
     return f"{parts.scheme}://{parts.netloc}{path}"
-
-
-def _hint(status: int, has_key: bool) -> str:
-    if status in (401, 403):
-        return ": check the key" if has_key else f": set {KEY_NAMES[0]} to a key"
-    if status in (404, 405):
-        return ": check the address and the model's name"
-    return ""
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import closing
 from itertools import groupby
 from pathlib import Path
 
@@ -16,52 +17,28 @@ from ..persona import PersonaJudge
 from ..prompting.plan import Plan
 from .records import AnswerRecord, Folder
 from .run import Task
-from .scoring import Progress
 
 
-def generate(folder: Folder, tasks: Sequence[Task], parallel: int, interrupt: Interrupt, progress: Progress) -> None:
+def generate(
+    folder: Folder,
+    tasks: Sequence[Task],
+    parallel: int,
+    interrupt: Interrupt,
+    progress: Callable[[int, int], None],
+    server: Server | None = None,
+) -> None:
     """Write all missing answers, and save each when it is finished.
 
     Args:
         parallel: answers written at once; with 1, each has the same text as from ``pjlocal run``.
+        progress: called with the number done and the total.
+        server: writes the answers instead of this process.
 
     Raises:
         Interrupted: on request; finished answers are saved.
-        UsageError: a prompt does not fit into the context.  No answer was written with that model.
+        UsageError: a prompt does not fit into the context (then no answer was written with that model), or the server
+            refuses it or a setting.
         ModelError: a model cannot be used.
-        OutputError: an answer cannot be saved.
-    """
-    have = folder.read(AnswerRecord)
-    todo = [task for task in tasks if task.key not in have]
-    done = len(tasks) - len(todo)
-    progress(done, len(tasks))
-    for _, of_model in groupby(sorted(todo, key=_loaded), _loaded):
-        together = list(of_model)
-        engine = together[0].contestant.engine
-        model = Path(together[0].contestant.model)
-        with PersonaJudge(model, engine=engine, interrupt=interrupt) as judge:
-            plans = plan_tasks(judge, together)
-            events: dict[int, list[TokenEvent]] = {}
-            for number, answer, new in judge.write(plans, parallel):
-                so_far = events.setdefault(number, [])
-                so_far += new
-                if answer.is_done:
-                    folder.append(_record(together[number], answer, events.pop(number)))
-                    done += 1
-                    progress(done, len(tasks))
-
-
-def generate_on_server(
-    folder: Folder, tasks: Sequence[Task], server: Server, parallel: int, progress: Progress
-) -> None:
-    """Let a server write all missing answers, and save each when it is finished.
-
-    Args:
-        parallel: number of simultaneous requests.
-
-    Raises:
-        Interrupted: on request; finished answers are saved.
-        UsageError: the server refuses a prompt or a setting.
         ServerError: the server does not answer.
         OutputError: an answer cannot be saved.
     """
@@ -69,17 +46,38 @@ def generate_on_server(
     todo = [task for task in tasks if task.key not in have]
     done = len(tasks) - len(todo)
     progress(done, len(tasks))
-    requests = (task.request.replace(seed=0) for task in todo)
+    with closing(_on_server(todo, server, parallel) if server else _here(todo, parallel, interrupt)) as records:
+        for record in records:
+            folder.append(record)
+            done += 1
+            progress(done, len(tasks))
+
+
+def _here(tasks: Sequence[Task], parallel: int, interrupt: Interrupt) -> Generator[AnswerRecord, None, None]:
+    for _, of_model in groupby(sorted(tasks, key=_loaded), _loaded):
+        together = list(of_model)
+        engine = together[0].contestant.engine
+        model = Path(together[0].contestant.model.name)
+        with PersonaJudge(model, engine=engine, interrupt=interrupt) as judge:
+            plans = plan_tasks(judge, together)
+            events: dict[int, list[TokenEvent]] = {}
+            for number, answer, new in judge.write(plans, parallel):
+                so_far = events.setdefault(number, [])
+                so_far += new
+                if answer.is_done:
+                    yield _record(together[number], answer, events.pop(number))
+
+
+def _on_server(tasks: Sequence[Task], server: Server, parallel: int) -> Generator[AnswerRecord, None, None]:
+    requests = (task.request.replace(seed=0) for task in tasks)
     for request in {repr(request): request for request in requests}.values():
         server.check_can_write(request)
         server.check(request)
     log_warnings = WarningLog()
     with ThreadPoolExecutor(parallel) as pool:
         try:
-            for written in as_completed([pool.submit(_write_on_server, server, task, log_warnings) for task in todo]):
-                folder.append(written.result())
-                done += 1
-                progress(done, len(tasks))
+            for written in as_completed([pool.submit(_write_on_server, server, task, log_warnings) for task in tasks]):
+                yield written.result()
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -95,7 +93,7 @@ def _write_on_server(server: Server, task: Task, on_started: Callable[[Started],
 
 def _loaded(task: Task) -> tuple[str, str]:
     """A key of the model and its engine settings.  Tasks with the same key are written together."""
-    return task.contestant.model, repr(task.contestant.engine)
+    return task.contestant.model.name, repr(task.contestant.engine)
 
 
 def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:

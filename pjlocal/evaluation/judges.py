@@ -54,9 +54,6 @@ class Judge(Protocol):
             ModelError: the model cannot judge.
         """
 
-    def close(self) -> None:
-        """Free the judge."""
-
 
 class LocalJudge:
     """A judge on a loaded model.  Its verdict is computed from the probabilities of the first token of its reply.
@@ -84,10 +81,10 @@ class LocalJudge:
         if not all(map(len, self._spellings)):
             raise ModelError(f"{model.name} cannot judge: its vocabulary has no tokens for 1, 2 and 0")
         self._white = frozenset(_spelling(model, "").tolist())
-        self._reader = TextReader(model, engine, interrupt)
+        self.reader = TextReader(model, engine, interrupt)
 
     def close(self) -> None:
-        self._reader.close()
+        self.reader.close()
         self._template.close()
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
@@ -104,11 +101,6 @@ class LocalJudge:
     def prompt(self, question: Question) -> list[int]:
         """The prompt tokens of a question.  The model's next token is the verdict."""
         return self._template.tokens([Message("user", question.text)], "", self._prompting)
-
-    @property
-    def n_fed(self) -> int:
-        """The number of tokens read so far."""
-        return self._reader.n_fed
 
     def _opinions(self, prompts: Sequence[list[int]]) -> list[Opinion]:
         """The opinion after each prompt.
@@ -131,7 +123,7 @@ class LocalJudge:
         """
         logs: dict[int, list[float]] = {}
         white: dict[int, int] = {}
-        for i, _, logits in self._reader.read(prompts, [1] * len(prompts)):
+        for i, _, logits in self.reader.read(prompts, [1] * len(prompts)):
             best = int(logits.argmax())
             if best in self._white:
                 white[i] = best

@@ -9,7 +9,7 @@ import csv
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -33,21 +33,7 @@ class Rate:
     group: str = ""
 
 
-@dataclass(frozen=True)
-class Point:
-    """A system as a point in a plane."""
-
-    label: str
-    x: float
-    y: float
-
-
-@dataclass(frozen=True)
-class Series:
-    """The values of a system along an axis, as (x, y)."""
-
-    label: str
-    points: tuple[tuple[float, float], ...]
+Point = tuple[float, float]  # x, y
 
 
 @dataclass(frozen=True)
@@ -118,8 +104,8 @@ def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
     with _figure(_WIDTH, 0.9 + 0.3 * len(rows)) as figure:
         axes = figure.add_subplot()
         axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
-        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel=f"% won against {_label(against)}")
-        axes.set_yticks(range(len(rows)), [_label(row if isinstance(row, str) else row.label) for row in rows])
+        axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel=f"% won against {shorten(against)}")
+        axes.set_yticks(range(len(rows)), [shorten(row if isinstance(row, str) else row.label) for row in rows])
         axes.tick_params(axis="y", length=0)
         for at, (row, tick) in enumerate(zip(rows, axes.get_yticklabels(), strict=True)):
             if isinstance(row, str):
@@ -134,41 +120,47 @@ def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
         return _plot(figure, title, ("aspect", "system", "rate", "low", "high"), data)
 
 
-def plane(points: Sequence[Point], title: str, x: str, y: str) -> Plot:
-    """Draw one point for each system."""
+def plane(points: Mapping[str, Point], title: str, x: str, y: str) -> Plot:
+    """Draw one point for each system, by its name."""
     with _figure(_WIDTH, 4.2) as figure:
         axes = figure.add_subplot()
         axes.margins(0.16)
-        for number, point in enumerate(points):
-            axes.plot(point.x, point.y, _marker(number), color=_color(number), markersize=8, label=_label(point.label))
-        axes.set(xlabel=_label(x, 80), ylabel=_label(y, 60))
+        for number, (name, point) in enumerate(points.items()):
+            axes.plot(*point, _marker(number), color=_color(number), markersize=8, label=shorten(name))
+        axes.set(xlabel=shorten(x, 80), ylabel=shorten(y, 60))
         axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
         axes.legend(**_BESIDE)
-        return _plot(figure, title, ("system", x, y), [(point.label, point.x, point.y) for point in points])
+        return _plot(figure, title, ("system", x, y), [(name, *point) for name, point in points.items()])
 
 
-def lines(panels: Sequence[tuple[str, Sequence[Series]]], title: str, x: str) -> Plot:
-    """Draw panels below each other with a shared axis, each with a label and its series."""
+def lines(panels: Mapping[str, Mapping[str, Sequence[Point]]], title: str, x: str) -> Plot:
+    """Draw panels below each other with a shared axis, each with its lines, by their labels."""
     with _figure(_WIDTH, 0.8 + 2.3 * len(panels)) as figure:
         many: Any = figure.subplots(len(panels), 1, sharex=True, squeeze=False)
-        for axes, (what, series) in zip(many[:, 0], panels, strict=True):
-            for number, one in enumerate(series):
+        for axes, (what, series) in zip(many[:, 0], panels.items(), strict=True):
+            for number, (name, points) in enumerate(series.items()):
                 style = _LINES[number % len(_LINES)]
-                xs, ys = zip(*one.points, strict=True)
-                label, color = _label(one.label, 22), _color(number)
+                xs, ys = zip(*points, strict=True)
+                label, color = shorten(name, 22), _color(number)
                 axes.plot(xs, ys, style, marker=_marker(number), color=color, markersize=5, linewidth=1.4, label=label)
-            axes.set(ylabel=_label(what))
+            axes.set(ylabel=shorten(what))
             axes.grid(color=FAINT, alpha=0.3, linewidth=0.6)
             if len(series) > 1:
                 axes.legend(**_BESIDE)
-        many[-1, 0].set(xlabel=_label(x, 80))
-        at = sorted({px for _, series in panels for one in series for px, _ in one.points})
+        many[-1, 0].set(xlabel=shorten(x, 80))
+        data = [
+            (what, name, *point)
+            for what, series in panels.items()
+            for name, points in series.items()
+            for point in points
+        ]
+        at = sorted({px for _, _, px, _ in data})
         many[-1, 0].set_xticks(at, [f"{px:g}" for px in at])
-        data = [(what, one.label, *point) for what, series in panels for one in series for point in one.points]
         return _plot(figure, title, ("measure", "series", x, "value"), data)
 
 
-def _label(text: str, most: int = 34) -> str:
+def shorten(text: str, most: int = 34) -> str:
+    """A text on one line, with at most so many characters."""
     line = shown_line(text)
     return line if len(line) <= most else f"{line[: most - 1]}…"
 
@@ -226,12 +218,6 @@ def inline(plot: Plot) -> str:
     """A plot for an HTML page, which adds the beginning of the ``svg`` element itself."""
     svg = plot.svg.partition("<svg")[2]
     svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
-    return _without_ids(svg)
-
-
-def _without_ids(svg: str) -> str:
-    """Remove unused ids, which are the same in all plots, such as ``figure_1``."""
-    used = set(re.findall(r'"#([^"]+)"|url\(#([^)]+)\)', svg))
-    names = {name for pair in used for name in pair if name}
-    keep: Callable[[re.Match[str]], str] = lambda match: match[0] if match[1] in names else ""  # noqa: E731
-    return re.sub(r' id="([^"]*)"', keep, svg)
+    used = {name for pair in re.findall(r'"#([^"]+)"|url\(#([^)]+)\)', svg) for name in pair}
+    # Unused ids are the same in all plots, such as ``figure_1``.
+    return re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)

@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib.resources import files
 from io import BufferedReader, BytesIO
@@ -39,20 +38,13 @@ _DEEPEST = 5  # levels of lists and messages around a text
 Records = Iterator[tuple[str, Any]]
 
 
-@dataclass(frozen=True)
-class _DataSet:
-    """A data set, and the selection of its rows by the paper's authors."""
-
-    field: str
-    select: Callable[[Iterator[Prompt]], Iterator[Prompt]] = iter
-
-
 def _short_and_once(rows: Iterator[Prompt]) -> Iterator[Prompt]:
     """Every second of the prompts with at most 100 characters, because two consecutive rows have the same prompt."""
     return islice((row for row in rows if len(row.text) <= 100), 1, None, 2)
 
 
-DATA_SETS = {"koala": _DataSet("prompt"), "helpsteer2": _DataSet("prompt", _short_and_once)}
+#: Data sets with a field ``prompt``, and the selection of their rows by the paper's authors.
+DATA_SETS: dict[str, Callable[[Iterator[Prompt]], Iterator[Prompt]]] = {"koala": iter, "helpsteer2": _short_and_once}
 
 
 def load_prompts(
@@ -77,10 +69,7 @@ def load_prompts(
         UsageError: the file cannot be read, or contains no suitable prompts; the message names the line.
     """
     name, path = _split(source)
-    known = DATA_SETS.get(name)
-    prompts = _prompts(path, field or (known.field if known else None))
-    if known:
-        prompts = known.select(prompts)
+    prompts = DATA_SETS[name](_prompts(path, field or "prompt")) if name in DATA_SETS else _prompts(path, field)
     most = max_chars or float("inf")
     fitting = _once(prompt for prompt in prompts if (min_chars or 0) <= len(prompt.text) <= most)
     chosen = list(islice(fitting, limit)) if sample is None else _sample(fitting, limit, sample)
@@ -109,13 +98,11 @@ def located(source: str, folder: Path) -> str:
 
 def _split(source: str) -> tuple[str, str]:
     """Split a source into the name of a data set (or ``default``, or empty) and a file (or empty)."""
-    name, colon, path = source.partition(":")
-    if colon and name in DATA_SETS:
+    name, _, path = source.partition(":")
+    if name in DATA_SETS:
         if not path:
             raise UsageError(f"the prompts of {name} come from your own file: give it as {name}:FILE")
         return name, path
-    if source in DATA_SETS:
-        raise UsageError(f"the prompts of {source} come from your own file: give it as {source}:FILE")
     return ("default", "") if source == "default" else ("", source)
 
 
@@ -167,7 +154,11 @@ def read_prompt(place: str, record: Any, name: str | None) -> str:
         raise UsageError(f"{place} contains no text" + (f" under {name!r}" if name else ""))
     if isinstance(text, bytes):
         text = _decoded(text, place)
-    return _encodable(text.strip(), place)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{place} contains half a character (a lone surrogate)") from None
+    return text.strip()
 
 
 def known_field(names: Container[str]) -> str | None:
@@ -205,14 +196,6 @@ def _id(record: Any, number: int, taken: set[str]) -> str:
     return name
 
 
-def _encodable(text: str, place: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"{place} contains half a character (a lone surrogate)") from None
-    return text
-
-
 # From files to records.
 
 
@@ -223,7 +206,7 @@ def read_records(path: str, field: str | None = None) -> Records:
         UsageError: the file cannot be read.
     """
     if not path:
-        return _json_lines(Path(str(files(__package__).joinpath("prompts.jsonl"))))
+        return _json_values(_lines(Path(str(files(__package__).joinpath("prompts.jsonl")))))
     if path == "-":
         return _of_standard_input()
     file = user_path(path)
@@ -285,10 +268,6 @@ def _of_standard_input() -> Records:
         yield from _json_values(whole) if _is_json_lines(head[1]) else whole
 
 
-def _json_lines(path: Path) -> Records:
-    return _json_values(_lines(path))
-
-
 def _json_values(lines: Iterator[tuple[str, str]]) -> Records:
     for place, line in lines:
         if line.strip():
@@ -317,7 +296,7 @@ def _json(path: Path) -> Records:
         )
     text = _decoded(data, str(path))
     if _is_json_lines(text):
-        yield from _json_lines(path)
+        yield from _json_values(_lines(path))
         return
     value = _parsed(text, str(path)) if text.strip() else []
     if not isinstance(value, list):
@@ -422,8 +401,8 @@ def _is_text(leaf: Any) -> bool:
 
 
 _READERS: dict[str, Callable[[Path], Records]] = {
-    ".jsonl": _json_lines,
-    ".ndjson": _json_lines,
+    ".jsonl": lambda path: _json_values(_lines(path)),
+    ".ndjson": lambda path: _json_values(_lines(path)),
     ".json": _json,
     ".csv": _csv,
     ".tsv": partial(_csv, delimiter="\t"),

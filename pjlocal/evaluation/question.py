@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from .records import AnswerRecord, key_of
 
 #: The aspect of a verdict on quality, without a preference.
 QUALITY = "quality"
-_QUALITY_CRITERION = "Be a good answer: correct, helpful, complete and well written."
+QUALITY_CRITERION = "Be a good answer: correct, helpful, complete and well written."
 
 #: The replies of a judge: the first answer, the second, or neither.
 REPLIES = ("1", "2", "0")
@@ -40,33 +41,24 @@ class Question:
 
     aspect: the name under which the verdict is saved.
     criterion: the text of the aspect in the judge's prompt.
-    key: the key of the verdict.
+    identity: the identity of the judge.
     """
 
     first: AnswerRecord
     second: AnswerRecord
     aspect: str
     criterion: str
-    key: str
+    identity: object
 
     @property
     def text(self) -> str:
-        """The judge's prompt after `SYSTEM`."""
-        return _text(self.first, self.second, self.criterion)
+        """The judge's prompt after `SYSTEM`.  The criterion comes last, so that questions about the same answers share
+        a prefix."""
+        texts = {"prompt": self.first.prompt, "first": self.first.text, "second": self.second.text}
+        return _USER.format(**{name: text.strip() for name, text in texts.items()}, criterion=self.criterion.strip())
 
-
-def make_question(
-    first: AnswerRecord, second: AnswerRecord, aspect: str, preference_text: str, identity: object
-) -> Question:
-    """Make the question about a preference, or about `QUALITY`, for the judge with this identity."""
-    criterion = _QUALITY_CRITERION if aspect == QUALITY else preference_text
-    text = _text(first, second, criterion)
-    key = key_of(asked=[SYSTEM, text], of=[first.key, second.key], aspect=aspect, by=identity)
-    return Question(first, second, aspect, criterion, key)
-
-
-def _text(first: AnswerRecord, second: AnswerRecord, criterion: str) -> str:
-    """The judge's prompt.  The criterion comes last, so that questions about the same answers share a prefix."""
-    return _USER.format(
-        prompt=first.prompt.strip(), first=first.text.strip(), second=second.text.strip(), criterion=criterion.strip()
-    )
+    @cached_property
+    def key(self) -> str:
+        """The key of the verdict."""
+        of = [self.first.key, self.second.key]
+        return key_of(asked=[SYSTEM, self.text], of=of, aspect=self.aspect, by=self.identity)

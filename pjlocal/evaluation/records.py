@@ -143,9 +143,9 @@ class Verdict:
 PERSON = "person"
 
 
-def voter(name: str | None = None) -> str:
+def voter(name: str) -> str:
     """The name under which a person's votes are saved."""
-    return f"{PERSON} {' '.join(name.split())}" if name and name.strip() else PERSON
+    return f"{PERSON} {' '.join(name.split())}".strip()
 
 
 def is_person(by: str) -> bool:

@@ -49,7 +49,7 @@ class Scorer:
         self._prompting: Prompting = prompting.replace(placement="system")
         self._template = ChatTemplate(model)
         self._limit = context_limit(model, engine)
-        self._reader = TextReader(model, engine, interrupt)
+        self.reader = TextReader(model, engine, interrupt)
         #: The other inputs of the scores besides the answer and the preferences, for the cache key.
         self.identity = {
             "model": digest_of(model.path),
@@ -58,19 +58,8 @@ class Scorer:
             **computed_with(engine),
         }
 
-    def __enter__(self) -> Scorer:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    @property
-    def n_fed(self) -> int:
-        """The number of tokens read so far."""
-        return self._reader.n_fed
-
     def close(self) -> None:
-        self._reader.close()
+        self.reader.close()
         self._template.close()
 
     def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
@@ -89,25 +78,18 @@ class Scorer:
         texts = list(dict.fromkeys(prefixes.values()))
         items = [[self._item(answer, text) for text in texts] for answer in answers]
         fit = [all(tokens and len(prompt) + len(tokens) <= self._limit for prompt, tokens in of) for of in items]
-        likely = iter(self.log_likelihoods([item for of, fits in zip(items, fit, strict=True) if fits for item in of]))
+        likely = iter(self._log_likelihoods([item for of, fits in zip(items, fit, strict=True) if fits for item in of]))
         return [_metrics(prefixes, {text: next(likely) for text in texts}) if fits else {} for fits in fit]
 
-    def log_likelihoods(self, items: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
-        """The mean log-probability per token of each answer.
+    def _log_likelihoods(self, items: Sequence[tuple[Tokens, Tokens]]) -> list[float]:
+        """The mean log-probability per token of each answer, from the tokens of its prompt and its own.
 
         Exponentials are float32 and sums float64.  For vocabularies of 49k to 262k tokens, the relative error against
         float64 is below 1e-9.
-
-        Args:
-            items: the tokens of each prompt, and of its answer (at least one).
-
-        Raises:
-            Interrupted: on request.
-            ModelError: llama.cpp failed.
         """
         texts = [[*prompt, *tokens[:-1]] for prompt, tokens in items]
         sums = [0.0] * len(items)
-        for i, place, logits in self._reader.read(texts, [len(tokens) for _, tokens in items]):
+        for i, place, logits in self.reader.read(texts, [len(tokens) for _, tokens in items]):
             prompt, tokens = items[i]
             sums[i] += float(logits[tokens[place + 1 - len(prompt)]]) - log_normalizer(logits)
         if not all(map(math.isfinite, sums)):

@@ -103,12 +103,6 @@ class Ranker:
         self.name = self._model.name
         self.identity = {"model": digest_of(path), "system": prompting.system, **computed_with(engine)}
 
-    def __enter__(self) -> Ranker:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
     def close(self) -> None:
         self._free()
         if self._template:
@@ -126,15 +120,14 @@ class Ranker:
             Interrupted: on request.
             ModelError: llama.cpp failed.
         """
-        return [self._scores_of(answer, prefer) for answer in answers]
+        found = []
+        for answer in answers:
+            texts = {metric: self._tokens(answer, preference) for metric, preference in self.metrics(prefer).items()}
+            fits = answer.text and max(map(len, texts.values())) <= self._limit
+            found.append({metric: self._rank(tokens) for metric, tokens in texts.items()} if fits else {})
+        return found
 
-    def _scores_of(self, answer: AnswerRecord, prefer: Sequence[str]) -> dict[str, float]:
-        texts = {metric: self._tokens(answer, preference) for metric, preference in self.metrics(prefer).items()}
-        if not answer.text or max(map(len, texts.values())) > self._limit:
-            return {}
-        return {metric: self.rank(tokens) for metric, tokens in texts.items()}
-
-    def rank(self, tokens: Sequence[int]) -> float:
+    def _rank(self, tokens: Sequence[int]) -> float:
         """The score of a text."""
         self._make_room(len(tokens))
         in_thread(lambda: self._decode(tokens), self._interrupt)

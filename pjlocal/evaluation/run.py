@@ -8,6 +8,7 @@ import platform
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,8 @@ from ..prompting.preferences import prefix
 from ..request import GROUPS, Request
 from ..settings import ADAPTERS, Engine, Generation, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
-from .records import Folder, computed_with, digest_of, key_of
-from .suite import Objectives, Prompt, Suite, System, suite_as_dict, suite_from_dict, system_engine, system_request
+from .records import AnswerRecord, Folder, computed_with, digest_of, key_of
+from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request
 
 FORMAT = 1  # of run.json
 
@@ -32,7 +33,6 @@ class Contestant:
     """A system with all settings of its answers except prompt, preferences and seed.
 
     strength: the strength of preferences that have none of their own.
-    model, digest: the model file and its SHA-256.
     files: the digests of the aligner and the adapters, by their names in the settings.
     """
 
@@ -40,8 +40,7 @@ class Contestant:
     request: Request
     engine: Engine
     strength: str
-    model: str
-    digest: str
+    model: AnsweringModel
     files: Mapping[str, str]
 
 
@@ -135,7 +134,7 @@ def make_contestant(
     strength = strength_in_force(request.generation, mode)
     request = request.with_group(in_mode(request.generation, mode)).with_group(_filters(request, model))
     engine = system_engine(suite, system, engine, given)
-    return Contestant(system, request, engine, strength, model.name, model.digest, _digests(request.generation))
+    return Contestant(system, request, engine, strength, model, _digests(request.generation))
 
 
 def _digests(generation: Generation) -> dict[str, str]:
@@ -165,30 +164,15 @@ _BLOCK = 10  # prompts that all systems answer before the next ones, so that an 
 
 def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequence[Prompt]) -> list[Task]:
     """Make the tasks, in the order in which the answers are written."""
-    depends = {
-        (objectives.name, contestant.system.name): _depends(objectives, contestant)
-        for objectives in suite.objectives
-        for contestant in contestants
-    }
-    return [
-        Task(
-            key_of(
-                **depends[objectives.name, contestant.system.name],
-                prompt=prompt.text,
-                seed=seed,
-                named=[objectives.name, contestant.system.name, prompt.id],
-            ),
-            objectives,
-            contestant,
-            prompt,
-            seed,
-        )
-        for start in range(0, len(prompts), _BLOCK)
-        for objectives in suite.objectives
-        for contestant in contestants
-        for prompt in prompts[start : start + _BLOCK]
-        for seed in suite.seeds
-    ]
+    tasks = []
+    for start in range(0, len(prompts), _BLOCK):
+        for objectives, contestant in product(suite.objectives, contestants):
+            depends = _depends(objectives, contestant)
+            for prompt, seed in product(prompts[start : start + _BLOCK], suite.seeds):
+                named = [objectives.name, contestant.system.name, prompt.id]
+                key = key_of(**depends, prompt=prompt.text, seed=seed, named=named)
+                tasks.append(Task(key, objectives, contestant, prompt, seed))
+    return tasks
 
 
 def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
@@ -206,7 +190,7 @@ def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
         generation["strength"] = contestant.strength  # the default may change between versions
     computed = computed_with(engine) | ({"n_ctx": engine.n_ctx} if engine.n_ctx else {})
     return {
-        "model": contestant.digest,
+        "model": contestant.model.digest,
         "asked": [] if plain else [[preference, prefix([preference])] for view in views for preference in view],
         "avoided": [prefix([text]) for text in request.generation.avoid],
         "generation": generation,
@@ -230,7 +214,7 @@ def write_run(folder: Folder, run: Run) -> None:
     """Write ``run.json``.  Raises OutputError if that fails."""
     values = {
         "format": FORMAT,
-        "suite": suite_as_dict(run.suite),
+        "suite": asdict(run.suite),
         "prompts": [asdict(prompt) for prompt in run.prompts],
         "keys": list(run.keys),
         "made_with": dict(run.made_with),
@@ -263,6 +247,12 @@ def read_run(folder: Folder) -> Run:
         raise UsageError(f"{folder.run_file} cannot be read: {error}") from None
 
 
+def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
+    """The answers of the run that exist already, in the order of its keys."""
+    written = folder.read(AnswerRecord)
+    return [written[key] for key in run.keys if key in written]
+
+
 def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:
     """The versions, machine, model files and settings of a run."""
     import llama_cpp
@@ -274,7 +264,7 @@ def made_with(contestants: Sequence[Contestant], request: Request, engine: Engin
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "models": {shown_name(Path(contestant.model)): contestant.digest for contestant in contestants},
+        "models": {shown_name(Path(model.name)): model.digest for model in (each.model for each in contestants)},
         "files": {name: digest for contestant in contestants for name, digest in contestant.files.items()},
         "settings": {
             **{name: getattr(request, name).as_dict() for name in GROUPS},

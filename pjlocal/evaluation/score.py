@@ -2,25 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+import logging
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
 from ..gguf.ollama import shown_name
+from ..prompting.preferences import resolve, split_strength
 from ..settings import Engine, Prompting
 from . import checks
 from .judges import Judge, LocalJudge
-from .records import AnswerRecord, Folder, Score, Verdict
+from .question import QUALITY, QUALITY_CRITERION, SYSTEM, Question
+from .records import AnswerRecord, Folder, Score, Verdict, key_of
 from .reward import Scorer
 from .reward_model import Ranker
-from .run import Run
-from .scoring import Judging, pairs_of, score_answers
+from .run import Run, written_answers
+from .suite import Objectives, Suite
 
-#: Called with the name of a task, the number done, and the total.
-Progress = Callable[[str, int, int], None]
+log = logging.getLogger("pjlocal")
+
+_BYTES_PER_TOKEN = 4  # of English text
+_TOGETHER = 8  # answers to one prompt that are scored together
 
 
 @dataclass(frozen=True)
@@ -42,12 +49,6 @@ class ScoringModels:
     judge_pairs: int | None = None
 
 
-def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
-    """The answers of the run that exist already, in the order of its keys."""
-    written = folder.read(AnswerRecord)
-    return [written[key] for key in run.keys if key in written]
-
-
 def score_run(
     folder: Folder,
     run: Run,
@@ -55,12 +56,13 @@ def score_run(
     prompting: Prompting,
     engine: Engine,
     interrupt: Interrupt,
-    progress: Progress,
+    progress: Callable[[str, int, int], None],
     announce: Callable[[str], None],
 ) -> None:
     """Compute the missing scores and verdicts, and save each immediately.
 
     Args:
+        progress: called with the name of a task, the number done, and the total.
         announce: called with a message before requests are sent to a server.
 
     Raises:
@@ -68,21 +70,34 @@ def score_run(
         UsageError, ModelError, OutputError: a score cannot be computed or saved.
     """
     answers = written_answers(folder, run)
-    _check(folder, run, answers, progress)
+    objectives = {one.name: one for one in run.suite.objectives}
+
+    def score(scorer: Scorer | Ranker) -> None:
+        done = partial(progress, f"scores by {scorer.name}")
+        for score in score_answers(answers, objectives, scorer, folder.read(Score), done):
+            folder.append(score)
+
+    _check(folder, run, answers, objectives, progress)
     for path in scoring.scorers:
-        with ExitStack() as stack:
-            model = Model(path, engine, interrupt)
-            stack.callback(model.close)
-            scorer = stack.enter_context(Scorer(model, engine, prompting, interrupt))
+        with (
+            closing(Model(path, engine, interrupt)) as model,
+            closing(Scorer(model, engine, prompting, interrupt)) as scorer,
+        ):
             scorer.name = _name(path, scoring.scorers)
-            _score(folder, run, answers, scorer, progress)
+            score(scorer)
     if scoring.reward_model:
-        with Ranker(scoring.reward_model, engine, prompting, interrupt) as ranker:
-            _score(folder, run, answers, ranker, progress)
-    with ExitStack() as stack:
-        judge = _judge(scoring, engine, interrupt, stack)
-        if judge:
-            _judge_all(folder, run, answers, judge, scoring, progress, announce)
+        with closing(Ranker(scoring.reward_model, engine, prompting, interrupt)) as ranker:
+            score(ranker)
+    with _judge(scoring, engine, interrupt) as judge:
+        if not judge:
+            return
+        pairs = pairs_of(answers, run.suite, scoring.judge_pairs)
+        judging = Judging(pairs, objectives, judge, folder.read(Verdict))
+        if scoring.judge_url and judging.todo:
+            n_calls, n_tokens = len(judging.todo), judging.n_tokens
+            announce(f"{n_calls:,} calls of {judge.name}, about {n_tokens:,} tokens to read")
+        for verdict in judging.verdicts(partial(progress, f"verdicts by {judge.name}")):
+            folder.append(verdict)
 
 
 def check_scoring_models(scoring: ScoringModels, prompting: Prompting, engine: Engine, interrupt: Interrupt) -> None:
@@ -91,12 +106,12 @@ def check_scoring_models(scoring: ScoringModels, prompting: Prompting, engine: E
     Raises:
         UsageError, ModelError: a model cannot be used.
     """
-    with ExitStack() as stack:
-        for path in scoring.scorers:
-            Model(path, engine, interrupt).close()
-        if scoring.reward_model:
-            stack.enter_context(Ranker(scoring.reward_model, engine, prompting, interrupt))
-        _judge(scoring, engine, interrupt, stack)
+    for path in scoring.scorers:
+        Model(path, engine, interrupt).close()
+    if scoring.reward_model:
+        Ranker(scoring.reward_model, engine, prompting, interrupt).close()
+    with _judge(scoring, engine, interrupt):
+        pass
 
 
 def _name(path: Path, others: Sequence[Path]) -> str:
@@ -105,10 +120,15 @@ def _name(path: Path, others: Sequence[Path]) -> str:
     return name if sum(shown_name(other) == name for other in others) == 1 else str(path)
 
 
-def _check(folder: Folder, run: Run, answers: Sequence[AnswerRecord], progress: Progress) -> None:
+def _check(
+    folder: Folder,
+    run: Run,
+    answers: Sequence[AnswerRecord],
+    objectives: Mapping[str, Objectives],
+    progress: Callable[[str, int, int], None],
+) -> None:
     """Compute the scores that need no model.  Some compare with the plain answer to the same prompt and seed."""
     known = folder.read(Score)
-    objectives = {one.name: one for one in run.suite.objectives}
     unpreferred = {system.name for system in run.suite.systems if system.settings.get("mode") == "plain"}
     plain = {(a.prompt_id, a.seed): a for a in answers if a.system in unpreferred}
     for number, answer in enumerate(answers, 1):
@@ -119,45 +139,153 @@ def _check(folder: Folder, run: Run, answers: Sequence[AnswerRecord], progress: 
         progress("checks", number, len(answers))
 
 
-def _score(
-    folder: Folder, run: Run, answers: Sequence[AnswerRecord], scorer: Scorer | Ranker, progress: Progress
-) -> None:
-    objectives = {one.name: one for one in run.suite.objectives}
-    what = f"scores by {scorer.name}"
-    scores = score_answers(
-        answers, objectives, scorer, folder.read(Score), lambda done, total: progress(what, done, total)
-    )
-    for score in scores:
-        folder.append(score)
-
-
-def _judge(scoring: ScoringModels, engine: Engine, interrupt: Interrupt, stack: ExitStack) -> Judge | None:
+@contextmanager
+def _judge(scoring: ScoringModels, engine: Engine, interrupt: Interrupt) -> Iterator[Judge | None]:
     if scoring.judge_url:
         from .endpoint import EndpointJudge  # loads the client, which takes 0.8 s
 
-        return EndpointJudge(scoring.judge_url, scoring.judge_model, interrupt)
-    if not scoring.judge:
-        return None
-    model = Model(scoring.judge, engine, interrupt)
-    stack.callback(model.close)
-    judge = LocalJudge(model, engine, interrupt)
-    stack.callback(judge.close)
-    return judge
+        yield EndpointJudge(scoring.judge_url, scoring.judge_model, interrupt)
+    elif scoring.judge:
+        with (
+            closing(Model(scoring.judge, engine, interrupt)) as model,
+            closing(LocalJudge(model, engine, interrupt)) as judge,
+        ):
+            yield judge
+    else:
+        yield None
 
 
-def _judge_all(
-    folder: Folder,
-    run: Run,
-    answers: Sequence[AnswerRecord],
-    judge: Judge,
-    scoring: ScoringModels,
-    progress: Progress,
-    announce: Callable[[str], None],
-) -> None:
-    objectives = {one.name: one for one in run.suite.objectives}
-    pairs = pairs_of(answers, run.suite, scoring.judge_pairs)
-    judging = Judging(pairs, objectives, judge, folder.read(Verdict))
-    if scoring.judge_url and judging.n_calls:
-        announce(f"{judging.n_calls:,} calls of {judge.name}, about {judging.n_tokens:,} tokens to read")
-    for verdict in judging.verdicts(lambda done, total: progress(f"verdicts by {judge.name}", done, total)):
-        folder.append(verdict)
+def score_answers(
+    answers: Iterable[AnswerRecord],
+    objectives: Mapping[str, Objectives],
+    scorer: Scorer | Ranker,
+    done: Collection[str],
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Iterator[Score]:
+    """Yield the scores by one model whose keys are not in ``done``.
+
+    Answers to the same prompt are scored together, in groups that do not depend on ``done``.  So every score is the
+    same to the bit, whichever scores were known before.
+
+    Args:
+        objectives: the objectives by name.
+        progress: called with the number done and the total.
+
+    Raises:
+        Interrupted: on request; the scores yielded so far are complete.
+        ModelError: llama.cpp failed.
+    """
+    answers = list(answers)
+    n_done = unscored = 0
+    for group in _of_one_prompt(answers):
+        progress(n_done, len(answers))
+        prefer = objectives[group[0].objectives].prefer
+        texts = scorer.metrics(prefer)
+        keys = [{metric: _score_key(a, metric, texts[metric], scorer.identity) for metric in texts} for a in group]
+        missing = [{metric: key for metric, key in of.items() if key not in done} for of in keys]
+        values = scorer.scores(group, prefer) if any(missing) else [{}] * len(group)
+        for answer, missing_keys, by_metric in zip(group, missing, values, strict=True):
+            unscored += bool(missing_keys and not by_metric)
+            for metric, key in missing_keys.items():
+                if metric in by_metric:
+                    yield Score(key, answer.key, metric, by_metric[metric], scorer.name)
+        n_done += len(group)
+    progress(len(answers), len(answers))
+    if unscored:
+        log.warning("%s cannot score %d answers, which are empty or too long for its context", scorer.name, unscored)
+
+
+def _of_one_prompt(answers: Sequence[AnswerRecord]) -> Iterator[list[AnswerRecord]]:
+    """The answers to the same prompt under the same objectives, at most ``_TOGETHER`` at a time."""
+    groups: dict[tuple[str, str], list[AnswerRecord]] = {}
+    for answer in answers:
+        groups.setdefault((answer.objectives, answer.prompt), []).append(answer)
+    for group in groups.values():
+        for start in range(0, len(group), _TOGETHER):
+            yield group[start : start + _TOGETHER]
+
+
+def _score_key(answer: AnswerRecord, metric: str, prefix_text: str, identity: object) -> str:
+    return key_of(
+        answer=answer.key,
+        text=answer.text,
+        prompt=answer.prompt,
+        finish_reason=answer.finish_reason,
+        metric=metric,
+        prefix=prefix_text,
+        by=identity,
+    )
+
+
+#: An answer, and the baseline's to the same objectives, prompt and seed.
+Pair = tuple[AnswerRecord, AnswerRecord]
+
+
+def pairs_of(answers: Iterable[AnswerRecord], suite: Suite, most: int | None = None) -> list[Pair]:
+    """The answers of every system paired with its baseline's, in the order of the answers.
+
+    Args:
+        most: the most pairs for each system and objectives; None for all.
+    """
+    answers = list(answers)
+    by_place = {_place(answer, answer.system): answer for answer in answers}
+    baselines = suite.baselines
+    taken: Counter[tuple[str, str]] = Counter()
+    pairs = []
+    for answer in answers:
+        other = by_place.get(_place(answer, baselines.get(answer.system)))
+        group = answer.objectives, answer.system
+        if other and (most is None or taken[group] < most):
+            taken[group] += 1
+            pairs.append((answer, other))
+    return pairs
+
+
+def _place(answer: AnswerRecord, system: str | None) -> tuple[str, str, int, str | None]:
+    return answer.objectives, answer.prompt_id, answer.seed, system
+
+
+def questions_of(pair: Pair, prefer: Sequence[str], judge: Judge) -> list[Question]:
+    """The questions about each preference and about quality, in both orders."""
+    aspects = {split_strength(wish)[0]: resolve(wish) for wish in prefer} | {QUALITY: QUALITY_CRITERION}
+    return [
+        Question(first, second, aspect, text, judge.identity)
+        for first, second in (pair, pair[::-1])
+        for aspect, text in aspects.items()
+    ]
+
+
+class Judging:
+    """Asks one judge about pairs of answers, always in both orders.
+
+    todo: the questions whose keys are not in ``done``.
+    n_tokens: an estimate of their tokens, if each question is read separately.
+    """
+
+    def __init__(
+        self, pairs: Iterable[Pair], objectives: Mapping[str, Objectives], judge: Judge, done: Collection[str]
+    ) -> None:
+        self._judge = judge
+        self._done = done
+        self._groups = [questions_of(pair, objectives[pair[0].objectives].prefer, judge) for pair in pairs]
+        self.todo = [question for group in self._groups for question in group if question.key not in done]
+        self.n_tokens = sum(len((SYSTEM + question.text).encode()) for question in self.todo) // _BYTES_PER_TOKEN
+
+    def verdicts(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Verdict]:
+        """Yield the missing verdicts.
+
+        Raises:
+            Interrupted: on request; the verdicts yielded so far are complete.
+            ModelError: the judge cannot judge.
+        """
+        total = sum(map(len, self._groups))
+        n_done, name = total - len(self.todo), self._judge.name
+        progress(n_done, total)
+        groups = [group for group in self._groups if any(question.key not in self._done for question in group)]
+        for question, p in self._judge.ask(groups, self._done):
+            first, second = question.first.key, question.second.key
+            yield Verdict(question.key, first, second, question.aspect, name, p.p_first, p.p_second, p.p_tie)
+            n_done += 1
+            progress(n_done, total)
+        for reason, n in self._judge.failures.most_common():
+            log.warning("%s gave no verdict on %d of %d questions: %s", name, n, total, reason)

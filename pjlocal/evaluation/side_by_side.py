@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from statistics import fmean
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ..request import deal
 from ..settings import PANEL_NAMES, VIEW_NAMES
@@ -62,6 +62,7 @@ class Lead(NamedTuple):
 
 
 ALL = "all"
+_Key = TypeVar("_Key")
 
 
 def side_by_side(answers: Iterable[AnswerRecord], suite: Suite) -> list[SideBySide]:
@@ -142,42 +143,31 @@ def leads(
     the difference of their mean implicit rewards, divided by the largest difference.
     """
     pairs = [
-        (at, system.name, answer.key, other.key)
+        (at, name, answer.key, other.key)
         for at, row in enumerate(rows)
-        for system in suite.systems
-        if (answer := row.answers.get(system.name)) and (other := row.answers.get(suite.baseline_of(system) or ""))
+        for name, baseline in suite.baselines.items()
+        if (answer := row.answers.get(name)) and baseline and (other := row.answers.get(baseline))
     ]
-    judged = _judged(verdicts)
+    margins = [((v.first, v.second), v.p_first - v.p_second) for v in verdicts]
+    judged = _means([*margins, *((pair[::-1], -margin) for pair, margin in margins)])
     if judged:
-        by_verdict = [
-            Lead(at, name, judged[pair]) for at, name, *keys in pairs if (pair := (keys[0], keys[1])) in judged
+        measured_by = "the judges' verdicts"
+        gaps = [Lead(at, name, judged[pair]) for at, name, *keys in pairs if (pair := (keys[0], keys[1])) in judged]
+    else:
+        measured_by = "the implicit rewards"
+        rewards = _means((score.answer, score.value) for score in scores if score.metric.startswith("reward:"))
+        gaps = [
+            Lead(at, name, rewards[answer] - rewards[other])
+            for at, name, answer, other in pairs
+            if answer in rewards and other in rewards
         ]
-        return sorted(by_verdict, key=lambda lead: -lead.margin), "the judges' verdicts"
-    rewards = _rewards(scores)
-    gaps = [
-        (at, name, rewards[answer] - rewards[other])
-        for at, name, answer, other in pairs
-        if answer in rewards and other in rewards
-    ]
-    most = max((abs(gap) for *_, gap in gaps), default=0.0) or 1.0
-    by_reward = [Lead(at, name, gap / most) for at, name, gap in gaps]
-    return sorted(by_reward, key=lambda lead: -lead.margin), "the implicit rewards"
+        most = max((abs(gap.margin) for gap in gaps), default=0.0) or 1.0
+        gaps = [gap._replace(margin=gap.margin / most) for gap in gaps]
+    return sorted(gaps, key=lambda lead: -lead.margin), measured_by
 
 
-def _judged(verdicts: Iterable[Verdict]) -> dict[tuple[str, str], float]:
-    """The mean margin of one answer over another, by the keys of both."""
-    margins: dict[tuple[str, str], list[float]] = {}
-    for verdict in verdicts:
-        margin = verdict.p_first - verdict.p_second
-        margins.setdefault((verdict.first, verdict.second), []).append(margin)
-        margins.setdefault((verdict.second, verdict.first), []).append(-margin)
-    return {pair: fmean(values) for pair, values in margins.items()}
-
-
-def _rewards(scores: Iterable[Score]) -> dict[str, float]:
-    """The mean implicit reward of each answer over preferences and scorers, by the answer's key."""
-    values: dict[str, list[float]] = {}
-    for score in scores:
-        if score.metric.startswith("reward:"):
-            values.setdefault(score.answer, []).append(score.value)
-    return {answer: fmean(rewards) for answer, rewards in values.items()}
+def _means(values: Iterable[tuple[_Key, float]]) -> dict[_Key, float]:
+    found: dict[_Key, list[float]] = {}
+    for key, value in values:
+        found.setdefault(key, []).append(value)
+    return {key: fmean(some) for key, some in found.items()}

@@ -44,10 +44,6 @@ class Estimate:
     high: float | None = None
     note: str = ""
 
-    def holds(self, value: float) -> bool | None:
-        """True if the interval contains a value; None without an interval."""
-        return None if self.low is None or self.high is None else self.low <= value <= self.high
-
 
 def by_unit(values: Iterable[tuple[str, Sequence[float]]]) -> dict[str, Array]:
     """The mean numbers [k] of the answers to each prompt, by prompt.
@@ -80,7 +76,7 @@ def difference(mine: Array, other: Array) -> Estimate:
 
 def ratio(above: Array, below: Array) -> Estimate:
     """The ratio of two sums over the same prompts, such as tokens per second."""
-    if len(below) and not below.sum() > 0:
+    if not below.sum() > 0:
         return Estimate(float("nan"), len(below), note="the divisor is 0")
     return _estimate((above, below), _ratio)
 
@@ -101,8 +97,6 @@ def _gap(*rows: Array, axis: int = -1) -> Array:
 def _estimate(rows: tuple[Array, ...], statistic: Callable[..., Array], resamples: int = RESAMPLES) -> Estimate:
     """A statistic with SciPy's BCa bootstrap interval over prompts; the rows are resampled together."""
     n = len(rows[0])
-    if n == 0:
-        return Estimate(float("nan"), 0, note="there are no prompts")
     value = float(statistic(*rows))
     if n == 1:
         return Estimate(value, n, note="one prompt gives no interval")
@@ -146,8 +140,6 @@ def swap_test(mine: Array, other: Array) -> float:
     """
     mine, other = np.atleast_2d(mine), np.atleast_2d(other)
     n = mine.shape[1]
-    if n == 0:
-        return 1.0
     swaps, exact = _swaps(n)
     moved = swaps @ (mine - other).T / n  # [swaps, k]: the change of each mean
     gaps = (mine.mean(1) - moved).min(1) - (other.mean(1) + moved).min(1)

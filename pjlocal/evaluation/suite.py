@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
+from functools import cache
+from itertools import product
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_type_hints
+from typing import Any, Literal, get_type_hints
 
 from ..config.config import TABLES, Config
 from ..errors import UsageError
 from ..request import Request, deal
 from ..settings import Engine, Generation, Settings, flag, setting
-from .patterns import compiled
+from .extra import extra
 
 Shape = Literal["systems", "lambda", "models", "time"]
 
@@ -54,7 +55,10 @@ class Check(Settings):
         super().__post_init__()
         for key in ("regex", "not_regex"):
             if (pattern := getattr(self, key)) is not None:
-                _check_regex(key, pattern)
+                try:
+                    compiled(pattern)
+                except UsageError as error:
+                    raise UsageError(f"{key}: {error}") from None
         if self.min_words and self.max_words and self.min_words > self.max_words:
             raise UsageError(f"min_words must be at most max_words, {self.max_words} (not {self.min_words})")
 
@@ -69,15 +73,23 @@ class Check(Settings):
         return self.shorter_than is not None or self.simpler_than_plain
 
 
-def _check_regex(key: str, pattern: str) -> None:
+@cache
+def compiled(pattern: str) -> Any:
+    """Compile a regular expression with the package ``regex``, because Python's ``re`` has no time limit.
+
+    Raises:
+        UsageError: the pattern is invalid, or the package is missing.
+    """
+    with extra():
+        import regex
     try:
-        compiled(pattern)
-    except UsageError as error:
-        raise UsageError(f"{key}: {error}") from None
+        return regex.compile(pattern)
+    except (regex.error, RecursionError, OverflowError) as error:
+        raise UsageError(f"{pattern!r} is not a regular expression: {error}") from None
 
 
 @dataclass(frozen=True)
-class Objectives:
+class Objectives(Settings):
     """Preferences that are used together, in the format of ``-p``, and checks of whether answers follow them."""
 
     name: str
@@ -144,28 +156,24 @@ class Suite(Settings):
                 raise UsageError(f"--seed must be at least 0 (not {seed})")
             Generation(seed=seed, max_tokens=self.max_tokens)  # checks the limits
 
-    def baseline_of(self, system: System) -> str | None:
-        """The name of the system that this one is compared with; None for a baseline."""
-        name = system.against or self.baseline
-        return None if name == system.name else name
-
     @property
     def baselines(self) -> dict[str, str | None]:
-        """The names of baselines, by system."""
-        return {system.name: self.baseline_of(system) for system in self.systems}
+        """The name of the system that each is compared with; None for the suite's baseline."""
+        against = {system.name: system.against or self.baseline for system in self.systems}
+        return {name: None if other == name else other for name, other in against.items()}
 
     def leads(self, one: str, other: str) -> bool:
         """True if the report compares system ``one`` with system ``other``, and not the other way round.
 
         It does if ``other`` is the baseline of ``one``.  If neither is the other's baseline, the one that is further
-        down in the suite is compared with the other.  The suite's baseline counts as first, unknown systems as last.
+        down in the suite is compared with the other.  The suite's baseline counts as first.
         """
         baselines = self.baselines
-        forth, back = baselines.get(one) == other, baselines.get(other) == one
+        forth, back = baselines[one] == other, baselines[other] == one
         if forth != back:
             return forth
-        places = {name: at for at, name in enumerate(dict.fromkeys([self.baseline, *baselines]))}
-        return (places.get(one, len(places)), one) > (places.get(other, len(places)), other)
+        places = [*dict.fromkeys([self.baseline, *baselines])]
+        return places.index(one) > places.index(other)
 
 
 def system_request(suite: Suite, system: System, request: Request, given: Collection[str] = ()) -> Request:
@@ -200,12 +208,8 @@ def _common(suite: Suite, given: Collection[str]) -> Config:
 
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:
     """The flags of the user's settings that have no effect, because every system has its own."""
-    return sorted(
-        flag(f)
-        for table in TABLES.values()
-        for f in fields(table)  # type: ignore[arg-type]
-        if f.name in given and all(f.name in system.settings for system in suite.systems)
-    )
+    fixed = {*given}.intersection(*(system.settings for system in suite.systems))
+    return sorted(flag(f) for table in TABLES.values() for f in fields(table) if f.name in fixed)  # type: ignore[arg-type]
 
 
 def _by_table(values: Mapping[str, Any]) -> Config:
@@ -222,21 +226,13 @@ def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -
     Raises:
         UsageError: settings of a system exclude each other; the message names the system.
     """
-    for system in suite.systems:
-        for objectives in suite.objectives:
-            check_system(suite, system, objectives, request, given)
-
-
-def check_system(
-    suite: Suite, system: System, objectives: Objectives, request: Request, given: Collection[str] = ()
-) -> None:
-    """Refuse a system that cannot answer under these objectives; see `check_systems`."""
     from ..prompting.plan import make_roles  # loads llama.cpp, which reports and comparisons do not need
 
-    try:
-        make_roles(system_request(suite, system, request, given).replace(views=system.views(objectives)))
-    except UsageError as error:
-        raise UsageError(f"system {system.name!r} with objectives {objectives.name!r}: {error}") from None
+    for system, objectives in product(suite.systems, suite.objectives):
+        try:
+            make_roles(system_request(suite, system, request, given).replace(views=system.views(objectives)))
+        except UsageError as error:
+            raise UsageError(f"system {system.name!r} with objectives {objectives.name!r}: {error}") from None
 
 
 def with_models(suite: Suite, models: Sequence[str]) -> Suite:
@@ -263,36 +259,21 @@ def _on(system: str, model: str) -> str:
     return f"{system} on {model}"
 
 
-def suite_as_dict(suite: Suite) -> dict[str, Any]:
-    """The suite as JSON values."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(suite)))
-    return values
-
-
 def suite_from_dict(values: Mapping[str, Any]) -> Suite:
-    """The suite from the result of `suite_as_dict`.  Unknown names, which other versions may have, are ignored.
+    """The suite from the result of `dataclasses.asdict`.  Unknown names, which other versions may have, are ignored.
 
     Raises:
         UsageError: the values are not those of a suite.
     """
     try:
         objectives = [
-            _made(Objectives, of, checks=tuple(_made(Check, check) for check in of["checks"]))
-            for of in values["objectives"]
+            Objectives.from_dict({**of, "checks": [*map(Check.from_dict, of["checks"])]}) for of in values["objectives"]
         ]
-        systems = [_made(System, of, settings=_as_settings(of["settings"])) for of in values["systems"]]
-        common = _as_settings(values["settings"])
-        return _made(Suite, values, objectives=tuple(objectives), systems=tuple(systems), settings=common)
+        systems = [System.from_dict({**of, "settings": _as_settings(of["settings"])}) for of in values["systems"]]
+        settings = _as_settings(values["settings"])
+        return Suite.from_dict({**values, "objectives": objectives, "systems": systems, "settings": settings})
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the suite cannot be used: {type(error).__name__}: {error}") from None
-
-
-_Made = TypeVar("_Made", Check, Objectives, System, Suite)
-
-
-def _made(kind: type[_Made], values: Mapping[str, Any], **rest: Any) -> _Made:
-    known = {f.name for f in fields(kind)}
-    return kind(**(_as_settings({key: value for key, value in values.items() if key in known}) | rest))
 
 
 def _as_settings(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..request import Request
 from ..settings import Generation, Settings
 from ..textfile import user_path
 from .prompts import located
-from .suite import Check, Objectives, Suite, System, check_system
+from .suite import Check, Objectives, Suite, System, check_systems
 
 _MOST_BYTES = 1_000_000  # of a suite; suites are written by hand
 _MOST_NAME = 80  # characters
@@ -35,11 +35,11 @@ _OF_A_CHECK = [f.name for f in fields(Check) if f.name != "name"]
 
 def ready_suites() -> list[str]:
     """The names of the suites that come with the package."""
-    return sorted(path.stem for path in _ready())
+    return sorted(_ready())
 
 
-def _ready() -> Iterator[Path]:
-    return Path(str(files(__package__).joinpath("suites"))).glob("*.toml")
+def _ready() -> dict[str, Path]:
+    return {path.stem: path for path in Path(str(files(__package__) / "suites")).glob("*.toml")}
 
 
 def load_suite(name: str) -> Suite:
@@ -50,7 +50,7 @@ def load_suite(name: str) -> Suite:
     """
     if not name:
         raise UsageError("name a suite: pjlocal eval suites lists the built-in ones; or give your own TOML file")
-    ready = {path.stem: path for path in _ready()}
+    ready = _ready()
     path = ready.get(name) or user_path(name)
     if not os.path.exists(path):
         hint = did_you_mean(name, ready) or f"built-in are {', '.join(sorted(ready))}"
@@ -71,21 +71,19 @@ class _Table:
     folder: the folder to which relative file names refer.
     where: the keys that lead to the table.
     label: the table's name at the beginning of messages.
-    outer: the label of the enclosing table.
     """
 
     values: dict[str, Any]
     folder: Path
     where: tuple[str, ...] = ()
     label: str = ""
-    outer: str = ""
 
     def wrong(self, message: str, key: str = "") -> InvalidValue:
         """The error for a key, with the key's name if the message does not contain it."""
         return InvalidValue(self.label + (message if re.search(rf"\b{key}\b", message) else f"{key}: {message}"))
 
-    def tables(self, key: str) -> list[_Table]:
-        """The tables of a list, which must have at least one."""
+    def tables(self, key: str, what: str) -> Iterator[tuple[str, _Table]]:
+        """Yield the tables of a list, which must have at least one, with their names, which must be unique."""
         where = (*self.where, key)
         header = f"[[{'.'.join(where)}]]"
         tables = self.values.get(key)
@@ -93,21 +91,18 @@ class _Table:
             raise self.wrong(f"{key} are missing: each is a table under {header}")
         if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
             raise self.wrong(f"{key} must be tables, each under {header}", key)
-        return [
-            _Table(table, self.folder, where, f"{self.label}{header} number {n}: ", self.label)
-            for n, table in enumerate(tables, 1)
-        ]
-
-    def named(self, what: str, taken: Iterable[str]) -> tuple[str, _Table]:
-        """Return the table's name, which must be unique, and the table with this name in its label."""
-        name = self.typed("name", str).strip()
-        if not name or not name.isprintable() or len(name) > _MOST_NAME:
-            raise self.wrong(
-                f"a name must be a line of 1 to {_MOST_NAME} characters (not {name[: _MOST_NAME + 1]!r})", "name"
-            )
-        if name in taken:
-            raise self.wrong(f"two have the name {name!r}", "name")
-        return name, replace(self, label=f"{self.outer}{what} {name!r}: ")
+        taken = set()
+        for n, values in enumerate(tables, 1):
+            table = _Table(values, self.folder, where, f"{self.label}{header} number {n}: ")
+            name = table.typed("name", str).strip()
+            if not name or not name.isprintable() or len(name) > _MOST_NAME:
+                raise table.wrong(
+                    f"a name must be a line of 1 to {_MOST_NAME} characters (not {name[: _MOST_NAME + 1]!r})", "name"
+                )
+            if name in taken:
+                raise table.wrong(f"two have the name {name!r}", "name")
+            taken.add(name)
+            yield name, replace(table, label=f"{self.label}{what} {name!r}: ")
 
     def typed(self, key: str, hint: Any) -> Any:
         if key not in self.values:
@@ -164,21 +159,15 @@ def _suite(table: _Table, name: str) -> Suite:
     if isinstance(table.values.get("system"), dict | list):
         raise table.wrong("system is a text that all views share: did you mean [[systems]]?", "system")
     table.refuse_unknown(["objectives", "systems", *_OF_A_SUITE, *_SETTINGS])
-    objectives: dict[str, Objectives] = {}
-    for one in table.tables("objectives"):
-        key, one = one.named("objectives", objectives)
-        objectives[key] = _objectives(one, key)
-    systems: dict[str, System] = {}
-    for one in table.tables("systems"):
-        key, one = one.named("system", systems)
-        systems[key] = _system(one, key)
+    objectives = tuple(_objectives(one, key) for key, one in table.tables("objectives", "objectives"))
+    systems = tuple(_system(one, key) for key, one in table.tables("systems", "system"))
     parts: dict[str, Any] = {
         "name": name,
         "title": name,
-        "objectives": tuple(objectives.values()),
-        "systems": tuple(systems.values()),
-        "baseline": next(iter(systems)),
-        "settings": _without(table, "max_tokens").settings(),
+        "objectives": objectives,
+        "systems": systems,
+        "baseline": systems[0].name,
+        "settings": {key: value for key, value in table.settings().items() if key != "max_tokens"},
     }
     suite = Suite(**(parts | table.build(_OF_A_SUITE, Suite, parts)))
     _check_together(table, suite)
@@ -197,11 +186,8 @@ def _objectives(table: _Table, name: str) -> Objectives:
         raise table.wrong("prefer names one preference twice", "prefer")
     known = {split_strength(wish)[0]: lasting for wish, lasting in zip(wishes, prefer, strict=True)}
     known |= dict(zip(wishes, prefer, strict=True))
-    checks: dict[str, Check] = {}
-    for one in table.tables("checks") if "checks" in table.values else []:
-        key, one = one.named("check", checks)
-        checks[key] = _check(one, key, known)
-    return Objectives(name, prefer, tuple(checks.values()))
+    tables = table.tables("checks", "check") if "checks" in table.values else ()
+    return Objectives(name, prefer, tuple(_check(one, key, known) for key, one in tables))
 
 
 def _check(table: _Table, name: str, known: dict[str, str]) -> Check:
@@ -229,15 +215,15 @@ def _system(table: _Table, name: str) -> System:
 
 
 def _check_together(table: _Table, suite: Suite) -> None:
-    """Refuse combinations of values that exclude each other."""
+    """Refuse combinations of values that exclude each other, and a comparison with plain answers that none writes."""
     if suite.sample is not None and suite.limit is None:
         raise table.wrong("sample needs limit, the number of prompts: add limit", "sample")
     if suite.min_chars and suite.max_chars and suite.min_chars > suite.max_chars:
         raise table.wrong(f"min_chars must be at most max_chars, {suite.max_chars}", "min_chars")
     names = [system.name for system in suite.systems]
     _check_system_name(table, suite.baseline, names, "baseline")
-    for one, system in zip(table.tables("systems"), suite.systems, strict=True):
-        one = replace(one, label=f"system {system.name!r}: ")
+    for system in suite.systems:
+        one = replace(table, label=f"system {system.name!r}: ")
         _check_system_name(one, system.against or suite.baseline, names, "against")
         if system.against == system.name:
             raise one.wrong("against must be another system", "against")
@@ -245,26 +231,17 @@ def _check_together(table: _Table, suite: Suite) -> None:
             if system.only and system.only > len(objectives.prefer):
                 has = f"objectives {objectives.name!r} have {len(objectives.prefer)}"
                 raise one.wrong(f"only = {system.only}, but the {has} preferences", "only")
-            try:
-                check_system(suite, system, objectives, Request())
-            except UsageError as error:
-                raise InvalidValue(by_keys(str(error), Generation)) from None
-    _check_plain(table, suite)
-
-
-def _check_system_name(table: _Table, name: str, names: list[str], key: str) -> None:
-    if name not in names:
-        known = did_you_mean(name, names) or f"there are {', '.join(names)}"
-        raise table.wrong(f"{key} must be a system's name (not {name!r}): {known}", key)
-
-
-def _check_plain(table: _Table, suite: Suite) -> None:
-    """Refuse a comparison with plain answers if no system writes them."""
+    try:
+        check_systems(suite, Request())
+    except UsageError as error:
+        raise InvalidValue(by_keys(str(error), Generation)) from None
     modes = {system.settings.get("mode", suite.settings.get("mode")) for system in suite.systems}
     for check in (check for objectives in suite.objectives for check in objectives.checks):
         if check.needs_plain and "plain" not in modes:
             raise table.wrong(f"check {check.name!r} compares with plain answers: add a system of mode plain")
 
 
-def _without(table: _Table, key: str) -> _Table:
-    return replace(table, values={k: value for k, value in table.values.items() if k != key})
+def _check_system_name(table: _Table, name: str, names: list[str], key: str) -> None:
+    if name not in names:
+        known = did_you_mean(name, names) or f"there are {', '.join(names)}"
+        raise table.wrong(f"{key} must be a system's name (not {name!r}): {known}", key)

@@ -4,8 +4,10 @@ judge's."""
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -89,8 +91,7 @@ class Voting:
     notice: str = ""
 
     def __post_init__(self) -> None:
-        known = self.folder.read(Verdict).values()
-        done = {_place(v.first, v.second, v.aspect) for v in known if v.by == self.by}
+        done = {_place(v.first, v.second, v.aspect) for v in self.votes()}
         self._open = [q for q in self.questions if _place(q.first.key, q.second.key, q.aspect) not in done]
 
     @property
@@ -103,20 +104,17 @@ class Voting:
         return len(self.questions) - len(self._open)
 
     def vote(self, choice: int) -> None:
-        """Save a vote: 1 for the first answer, 2 for the second, 0 for neither.
+        """Save a vote, if a question is open: 1 for the first answer, 2 for the second, 0 for neither.
 
         Raises:
             OutputError: the vote cannot be saved; the question stays open.
         """
-        question = self._open[0]
-        verdict = Verdict(
-            key_of(first=question.first.key, second=question.second.key, aspect=question.aspect, by=self.by),
-            question.first.key,
-            question.second.key,
-            question.aspect,
-            self.by,
-            *(float(choice == chosen) for chosen in (1, 2, 0)),
-        )
+        if not self._open:
+            return
+        about = {"first": self._open[0].first.key, "second": self._open[0].second.key}
+        about |= {"aspect": self._open[0].aspect, "by": self.by}
+        p_first, p_second, p_tie = (float(choice == chosen) for chosen in (1, 2, 0))
+        verdict = Verdict(key_of(**about), **about, p_first=p_first, p_second=p_second, p_tie=p_tie)
         self.folder.append(verdict)
         self._cast.append((self._open.pop(0), verdict))
         self.notice = ""
@@ -144,37 +142,19 @@ def _place(one: str, other: str, aspect: str) -> tuple[frozenset[str], str]:
     return frozenset((one, other)), aspect
 
 
-@dataclass
-class Tally:
-    """Votes for one system against another in one aspect."""
-
-    won: int = 0
-    tied: int = 0
-    lost: int = 0
-
-
-def tally(questions: Iterable[Question], votes: Iterable[Verdict], suite: Suite) -> dict[tuple[str, str, str], Tally]:
-    """The votes by system, other system and aspect; a system comes before its baseline."""
-    answers = {answer.key: answer for q in questions for answer in (q.first, q.second)}
-    counts: dict[tuple[str, str, str], Tally] = {}
-    for vote in votes:
+def outcome(voting: Voting, suite: Suite) -> Table:
+    """A table of the votes, which shows the systems' names; a system comes before its baseline."""
+    answers = {answer.key: answer for q in voting.questions for answer in (q.first, q.second)}
+    counts: dict[tuple[str, str, str], Counter[float]] = {}
+    for vote in voting.votes():
         first, second = answers[vote.first].system, answers[vote.second].system
         ahead = vote.p_first - vote.p_second
         if suite.leads(second, first):
             first, second, ahead = second, first, -ahead
-        count = counts.setdefault((first, second, vote.aspect), Tally())
-        count.won += ahead > 0
-        count.lost += ahead < 0
-        count.tied += ahead == 0
-    return counts
-
-
-def revealed(counts: Mapping[tuple[str, str, str], Tally]) -> Table:
-    """A table with the result of the vote, which shows the systems' names."""
+        counts.setdefault((first, second, vote.aspect), Counter())[ahead] += 1
     table = plain_table("system", "against", "aspect", "won", "tied", "lost", right=(3, 4, 5))
-    for (system, other, aspect), count in sorted(counts.items()):
-        names = (Text(shown_line(name)) for name in (system, other, aspect))
-        table.add_row(*names, str(count.won), str(count.tied), str(count.lost))
+    for names, count in sorted(counts.items()):
+        table.add_row(*(Text(shown_line(name)) for name in names), *(str(count[ahead]) for ahead in (1, 0, -1)))
     return table
 
 
@@ -200,18 +180,9 @@ def run_vote(voting: Voting) -> None:
     """Ask one question at a time on a terminal, until all are answered or the person quits."""
     from ..screen.pager import Pager
 
-    def cast(choice: int) -> None:
-        if voting.question:
-            voting.vote(choice)
-
     Pager(
         page=lambda width, no_color: render_question(voting, width),
         notice=lambda: " · ".join(filter(None, [voting.notice, f"{voting.n_done}/{len(voting.questions)}"])),
         hint="1 or 2 is better, 0 neither, u undo, q quit",
-        keys={
-            "1": lambda: cast(1),
-            "2": lambda: cast(2),
-            "0": lambda: cast(0),
-            "u": voting.undo,
-        },
+        keys={str(choice): partial(voting.vote, choice) for choice in (1, 2, 0)} | {"u": voting.undo},
     ).run()

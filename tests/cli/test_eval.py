@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import signal
 import subprocess
 import sys
@@ -185,25 +186,28 @@ def test_two_runs_in_one_folder_and_a_file_as_folder_are_refused(
 
 
 @pytest.mark.slow
-def test_preferences_of_ones_own_take_the_place_of_the_suites(
+def test_preferences_and_a_seed_replace_the_suites_and_settings_fixed_by_it_are_reported(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
-    options = ["-p", "Talk like a pirate", "-p", "concise", "--limit", "2", "--no-reward"]
+    options = [
+        "-p",
+        "Talk like a pirate",
+        "-p",
+        "concise",
+        "--limit",
+        "2",
+        "--no-reward",
+        "--mode",
+        "both",
+        "--seed",
+        "7",
+    ]
     result = pjlocal("eval", "run", suite, "--out", "out", "-m", tiny("llama"), *options)
     assert result.returncode == 0, result.stderr
     answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert {answer["objectives"] for answer in answers} == {"Talk like a pirate + concise"} and len(answers) == 6
-
-
-@pytest.mark.slow
-def test_settings_fixed_by_the_suite_are_reported_and_seed_replaces_its_own(
-    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
-) -> None:
-    options = ["--limit", "1", "--no-reward", "--mode", "both", "--seed", "7"]
-    result = pjlocal("eval", "run", suite, "--out", "out", "-m", tiny("llama"), *options)
-    assert "every system of the suite sets --mode itself, so your value has no effect" in result.stderr
-    answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert {answer["seed"] for answer in answers} == {7}
+    assert "every system of the suite sets --mode itself, so your value has no effect" in result.stderr
 
 
 @pytest.mark.slow
@@ -290,6 +294,39 @@ def test_ctrl_c_keeps_finished_answers_and_says_how_to_continue(
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "the same command continues" in err, err
     assert 1 <= len(file.read_text().splitlines()) < 12 and not out
+
+
+@pytest.mark.slow
+def test_killed_and_run_again_it_reports_the_same(
+    tiny: Callable[[str], Path], environment: dict[str, str], suite: str, tmp_path: Path
+) -> None:
+    """Times are left out: they are never the same."""
+
+    def command(out: str) -> list[str]:
+        options = ["--max-tokens", "30", "--parallel", "3", "--threads", "1", "--no-reward"]
+        return [*PJLOCAL, "eval", "run", suite, "--out", out, "-m", str(tiny("llama")), *options]
+
+    def report(out: str) -> object:
+        subprocess.run([*PJLOCAL, "eval", "report", out, f"{out}.json"], env=environment, cwd=tmp_path, check=True)
+        values = json.loads((tmp_path / f"{out}.json").read_text())
+        for system in values["systems"]:
+            del system["tokens_per_s"], system["seconds"]
+        return values
+
+    subprocess.run(command("whole"), env=environment, cwd=tmp_path, check=True, capture_output=True)
+    file, sizes, chance = tmp_path / "killed" / "answers.jsonl", [0], random.Random(2)
+    for _ in range(3):
+        process = subprocess.Popen(
+            command("killed"), env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        more = sizes[-1] + chance.randrange(1500)
+        when(lambda: process.poll() is not None or (file.exists() and file.stat().st_size > more))
+        process.kill()
+        process.wait()
+        sizes.append(file.stat().st_size if file.exists() else 0)
+    subprocess.run(command("killed"), env=environment, cwd=tmp_path, check=True, capture_output=True)
+    assert report("killed") == report("whole")
+    assert len(file.read_text().splitlines()) == 3 * 4
 
 
 @pytest.mark.slow

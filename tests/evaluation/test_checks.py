@@ -6,26 +6,20 @@ import sys
 from dataclasses import replace
 
 import pytest
+from evaluated import make_answer
 
 from pjlocal.errors import UsageError
 from pjlocal.evaluation import checks
-from pjlocal.evaluation.records import AnswerRecord
 from pjlocal.evaluation.suite import Check, Objectives
 from pjlocal.prompting import preferences
 
 EGG = "How do I boil an egg?"
 
 
-def answer(
-    text: str, prompt: str = "How do I boil an egg?", finish_reason: str = "stop", key: str = "k"
-) -> AnswerRecord:
-    return AnswerRecord(key, "o", "s", "p1", prompt, 0, text, finish_reason, 10, 0.1, 1.0)
-
-
 def scores_of(text: str, *required: Check, prompt: str = EGG, plain: str | None = None, **changes) -> dict:
-    beside = None if plain is None else answer(plain, key="plain")
+    beside = None if plain is None else make_answer(plain)
     objectives = Objectives("o", ("Answer as a pirate",), required)
-    return {s.metric: s.value for s in checks.scores(answer(text, prompt, **changes), objectives, beside)}
+    return {s.metric: s.value for s in checks.scores(make_answer(text, prompt=prompt, **changes), objectives, beside)}
 
 
 def test_words_and_their_variety_are_as_counted_by_hand() -> None:
@@ -170,8 +164,8 @@ def test_an_expression_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_key_of_a_score_contains_all_its_inputs() -> None:
     def keys(text_key: str, check: Check, plain_key: str | None) -> dict[str, str]:
-        beside = answer("Boil it for a very long time indeed", key=plain_key) if plain_key else None
-        one = answer("Boil it", key=text_key)
+        beside = make_answer("Boil it for a very long time indeed", key=plain_key) if plain_key else None
+        one = make_answer("Boil it", key=text_key)
         return {s.metric: s.key for s in checks.scores(one, Objectives("o", ("x y",), (check,)), beside)}
 
     check = Check("c", max_words=5)

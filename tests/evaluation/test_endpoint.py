@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from answer_records import make_answer
+from evaluated import make_answer
 from waiting import PATIENCE_S
 
 from pjlocal.engine.interrupt import Interrupt, Interrupted
@@ -21,7 +21,7 @@ from pjlocal.errors import ModelError, UsageError
 from pjlocal.evaluation import endpoint
 from pjlocal.evaluation.endpoint import EndpointJudge
 from pjlocal.evaluation.judges import Opinion
-from pjlocal.evaluation.question import SYSTEM, Question, make_question
+from pjlocal.evaluation.question import SYSTEM, Question
 
 KEY = "sk-very-secret-0123456789"
 
@@ -90,9 +90,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 def make_questions(n: int = 1) -> list[Question]:
     return [
-        make_question(
-            make_answer(f"Arr {i}", system="judge"), make_answer(f"Plain {i}", system="plain"), "p", "Pirate.", 0
-        )
+        Question(make_answer(f"Arr {i}", system="judge"), make_answer(f"Plain {i}", system="plain"), "p", "Pirate.", 0)
         for i in range(n)
     ]
 

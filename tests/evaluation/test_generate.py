@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import random
-import subprocess
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import tiny_models
-from commandline import PJLOCAL
-from waiting import when
 
 from pjlocal import Engine, Generation, Sampling
 from pjlocal.engine.interrupt import Interrupt, Interrupted
@@ -226,54 +223,6 @@ def test_run_json_can_be_read_again(tmp_path: Path) -> None:
             read_run(folder)
     with Folder(tmp_path / "none") as folder, pytest.raises(UsageError, match="contains no evaluation"):
         read_run(folder)
-
-
-SUITE_FILE = """
-title = "A tiny one"
-baseline = "prompt"
-max_tokens = 30
-systems = [{ name = "prompt", mode = "prompt" }, { name = "judge", mode = "judge" }, { name = "both", mode = "both" }]
-[[objectives]]
-name = "bright"
-prefer = ["vivid", "creative"]
-[[objectives.checks]]
-name = "brief"
-max_words = 10
-"""
-
-
-@pytest.mark.slow
-def test_killed_and_run_again_it_reports_the_same(
-    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
-) -> None:
-    """Times are left out: they are never the same."""
-    (tmp_path / "suite.toml").write_text(SUITE_FILE)
-
-    def command(out: str) -> list[str]:
-        options = ["--limit", "8", "--parallel", "3", "--threads", "1", "--no-reward", "--ignore-end"]
-        return [*PJLOCAL, "eval", "run", "suite.toml", "--out", out, "-m", str(tiny("llama")), *options]
-
-    def report(out: str) -> object:
-        subprocess.run([*PJLOCAL, "eval", "report", out, f"{out}.json"], env=environment, cwd=tmp_path, check=True)
-        values = json.loads((tmp_path / f"{out}.json").read_text())
-        for system in values["systems"]:
-            del system["tokens_per_s"], system["seconds"]
-        return values
-
-    subprocess.run(command("whole"), env=environment, cwd=tmp_path, check=True, capture_output=True)
-    file, sizes, chance = tmp_path / "killed" / "answers.jsonl", [0], random.Random(2)
-    for _ in range(3):
-        process = subprocess.Popen(
-            command("killed"), env=environment, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
-        more = sizes[-1] + chance.randrange(3000)
-        when(lambda: process.poll() is not None or (file.exists() and file.stat().st_size > more))
-        process.kill()
-        process.wait()
-        sizes.append(file.stat().st_size if file.exists() else 0)
-    subprocess.run(command("killed"), env=environment, cwd=tmp_path, check=True, capture_output=True)
-    assert report("killed") == report("whole")
-    assert len(file.read_text().splitlines()) == 3 * 8
 
 
 def test_a_system_can_choose_the_best_of_several_answers(tiny: Callable[[str], Path], tmp_path: Path) -> None:

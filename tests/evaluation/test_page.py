@@ -3,37 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from browser import Chromium
-from evaluated import HOSTILE, SUITE, answer, answers, verdict
+from evaluated import HOSTILE, SUITE, answer, answers, score, verdict
 
-from pjlocal.evaluation.page import Page, as_html
-from pjlocal.evaluation.plots import Point, Rate, plane, win_rates
-from pjlocal.evaluation.records import AnswerRecord
-from pjlocal.evaluation.side_by_side import leads, side_by_side
-from pjlocal.evaluation.table import Cell, Column, Table
-
-TABLE = Table("Who wins", "system", ("both",), (Column("vivid", (Cell("66%", 0.66, rank=1),)),), ("by m",))
+from pjlocal.evaluation.compare import Results, compare
+from pjlocal.evaluation.records import AnswerRecord, Verdict
+from pjlocal.evaluation.report import as_page
+from pjlocal.evaluation.suite import Objectives, Suite, System
 
 
-def page(records: list[AnswerRecord], *, title: str = "", verdicts=()) -> Page:
-    rows = side_by_side(records, SUITE)
-    ahead, measured_by = leads(rows, SUITE, verdicts, [])
-    plots = [
-        win_rates([Rate("both", 0.66, 0.55, 0.75, title or "vivid")], title or "Win rates", "prompt"),
-        plane([Point(title or "both", 0.1, -1.0), Point("prompt", 0.0, -0.9)], "Reward against fluency", "x", "y"),
-    ]
-    hostile = Table(title, title, (title,), (Column(title, (Cell(title),), title),), (title,))
-    return Page(
-        SUITE, [title or "2 prompts"], [title or "Few."], [hostile if title else TABLE], plots, rows, ahead, measured_by
-    )
+def page(records: list[AnswerRecord], suite: Suite = SUITE, verdicts: Sequence[Verdict] = ()) -> str:
+    results = Results(suite, records, [score(record, "check:pirate", 1, "") for record in records], verdicts)
+    return as_page(results, compare(results), ["2 prompts"])
 
 
-def written(tmp_path: Path, what: Page) -> Path:
+def written(tmp_path: Path, text: str) -> Path:
     path = tmp_path / "report.html"
-    path.write_text(as_html(what), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return path
 
 
@@ -52,21 +42,27 @@ def prompts(chromium: Chromium) -> list[str]:
 
 @pytest.mark.slow
 def test_nothing_that_an_answer_a_prompt_or_a_name_holds_runs(chromium: Chromium, tmp_path: Path) -> None:
-    records = []
+    records, verdicts = [], []
     for at, text in enumerate(HOSTILE):
         parts = [[text, "accepted", "a"], [text, "resampled", None], [text, "bonus", "b"]]
-        records += [answer("both", at, text * 3, objectives=text, pieces=parts), answer(text, at, text)]
-    for text in HOSTILE:
-        chromium.open(written(tmp_path, page(records, title=text)))
-        assert chromium.eval("document.title") == "A small one"
-        assert chromium.eval("document.querySelectorAll('script').length") == 1
-        assert chromium.eval("document.querySelectorAll('img, iframe, svg [onload]').length") == 0
-        assert chromium.eval("document.querySelectorAll('article').length") == 2 * len(HOSTILE)
-        assert chromium.eval("document.querySelectorAll('style').length") == 1 + chromium.eval(
-            "document.querySelectorAll('svg style').length"
-        )
-        shown = chromium.eval("document.body.textContent")
-        assert not re.search("[\x00-\x08\x0e-\x1f\u202e]", shown)
+        both, other = answer("both", at, text * 3, objectives=text, pieces=parts), answer(text, at, text, text)
+        records += [both, other]
+        names = {"aspect": text, "by": text}
+        verdicts += [verdict(other, both, 1.0, **names), verdict(both, other, 0.0, **names)]
+    objectives = tuple(Objectives(text, (text, "vivid")) for text in HOSTILE)
+    systems = (System("both"), *map(System, HOSTILE))
+    suite = Suite("x", " ".join(HOSTILE), objectives, systems, baseline="both")
+    chromium.open(written(tmp_path, page(records, suite, verdicts)))
+    assert chromium.eval("document.title") != "pwned"
+    assert chromium.eval("document.querySelectorAll('script').length") == 1
+    assert chromium.eval("document.querySelectorAll('img, iframe, svg [onload]').length") == 0
+    assert chromium.eval("document.querySelectorAll('article').length") == len(HOSTILE)
+    assert chromium.eval("document.querySelectorAll('figure').length") == len(HOSTILE)
+    assert chromium.eval("document.querySelectorAll('style').length") == 1 + chromium.eval(
+        "document.querySelectorAll('svg style').length"
+    )
+    shown = chromium.eval("document.body.textContent")
+    assert not re.search("[\x00-\x08\x0e-\x1f\u202e]", shown)
 
 
 @pytest.mark.slow
@@ -75,7 +71,7 @@ def test_the_page_asks_for_nothing_from_outside_and_lets_no_other_script_run(
 ) -> None:
     chromium.open(written(tmp_path, page(answers(3))))
     assert chromium.eval("performance.getEntriesByType('resource').length") == 0
-    text = as_html(page(answers(3)))
+    text = page(answers(3))
     assert not re.search(r'(src|href)="(?!#)', text) and "@import" not in text
     chromium.eval(
         "var s = document.createElement('script'); s.textContent = 'window.planted = 1'; document.body.append(s);"
@@ -144,7 +140,9 @@ def test_answers_stand_side_by_side_where_there_is_room_and_nothing_sticks_out(
 
 
 def test_pieces_have_their_writers_colours_in_the_light_and_in_the_dark(chromium: Chromium, tmp_path: Path) -> None:
-    path = written(tmp_path, page(answers(1)))
+    records = answers(1)
+    verdicts = [verdict(records[0], records[2], 0.9), verdict(records[2], records[0], 0.2)]  # drawn as a figure
+    path = written(tmp_path, page(records, verdicts=verdicts))
     colors = {}
     for scheme in ("light", "dark"):
         chromium("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}])
@@ -171,7 +169,3 @@ def test_without_javascript_it_is_a_long_page_that_says_so(chromium: Chromium, t
         assert not chromium.eval("document.querySelector('[type=search]').checkVisibility()")
     finally:
         chromium("Emulation.setScriptExecutionDisabled", value=False)
-
-
-def test_the_same_data_give_the_same_page() -> None:
-    assert as_html(page(answers(3))) == as_html(page(answers(3)))

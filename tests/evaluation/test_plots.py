@@ -12,7 +12,7 @@ from evaluated import HOSTILE, SUITE, answers, score
 
 from pjlocal.errors import UsageError
 from pjlocal.evaluation.compare import Results, compare
-from pjlocal.evaluation.plots import Plot, Point, Rate, Series, inline, lines, plane, win_rates
+from pjlocal.evaluation.plots import Plot, Rate, inline, lines, plane, win_rates
 from pjlocal.evaluation.report import write_figures
 
 NAMES = "{http://www.w3.org/2000/svg}"
@@ -24,10 +24,10 @@ def texts(plot: Plot) -> list[str]:
 
 def drawn() -> list[Plot]:
     rates = [Rate("both", 0.66, 0.55, 0.75, "vivid"), Rate("judge", 0.5, 0.4, 0.6, "vivid"), Rate("both", 0, 0, 0, "")]
-    points = [Point("prompt", 0.2, -1.3), Point("judge", 0.2001, -1.3001), Point("both", 0.1999, -1.2999)]
-    series = [Series("vivid", ((1, 50), (4, 60))), Series("creative", ((1, 50), (4, 60)))]
+    points = {"prompt": (0.2, -1.3), "judge": (0.2001, -1.3001), "both": (0.1999, -1.2999)}
+    series = {"vivid": [(1, 50), (4, 60)], "creative": [(1, 50), (4, 60)]}
     return [win_rates(rates, "W", "prompt"), plane(points, "P", "x", "y"),
-            lines([("won", series), ("speed", series[:1])], "L", "λ")]  # fmt: skip
+            lines({"won": series, "speed": {"vivid": series["vivid"]}}, "L", "λ")]  # fmt: skip
 
 
 def test_the_same_data_give_the_same_bytes_and_no_date() -> None:
@@ -66,8 +66,8 @@ def test_several_figures_are_numbered_and_written_all_or_none(tmp_path: Path) ->
 def everywhere(text: str) -> list[Plot]:
     return [
         win_rates([Rate(text, 0.5, 0.4, 0.6, text)], text, text),
-        plane([Point(text, 1, 2)], text, text, text),
-        lines([(text, [Series(text, ((1, 1),)), Series(text, ((1, 1),))])], text, text),
+        plane({text: (1, 2)}, text, text, text),
+        lines({text: {text: [(1, 1)], "other": [(1, 1)]}}, text, text),
     ]
 
 
@@ -87,9 +87,9 @@ def test_text_stays_text_and_nothing_in_it_is_markup(text: str) -> None:
 @pytest.mark.parametrize("n", [3, 16])
 def test_every_system_has_one_label_and_labels_do_not_overlap(n: int) -> None:
     names = [f"system {at}" for at in range(n)]
-    points = [Point(name, 0.2 + 0.002 * (at % 3), -1.3 + 0.001 * at) for at, name in enumerate(names)]
-    series = [Series(name, ((1, 50), (4, 50 + at))) for at, name in enumerate(names)]
-    for plot in (plane(points, "t", "x", "y"), lines([("won", series)], "t", "x")):
+    points = {name: (0.2 + 0.002 * (at % 3), -1.3 + 0.001 * at) for at, name in enumerate(names)}
+    series = {name: [(1, 50), (4, 50 + at)] for at, name in enumerate(names)}
+    for plot in (plane(points, "t", "x", "y"), lines({"won": series}, "t", "x")):
         heights = sorted(
             float(element.get("y", 0))
             for element in ElementTree.fromstring(plot.svg).iter(f"{NAMES}text")
@@ -100,7 +100,7 @@ def test_every_system_has_one_label_and_labels_do_not_overlap(n: int) -> None:
 
 
 def test_systems_differ_in_shape_as_well_as_in_colour() -> None:
-    svg = plane([Point(f"s{n}", n, n) for n in range(7)], "t", "x", "y").svg
+    svg = plane({f"s{n}": (n, n) for n in range(7)}, "t", "x", "y").svg
     shapes = set(re.findall(r'<path id="m[0-9a-f]+" d="([^"]+)"[^>]*#(?!22262b)', svg, re.DOTALL))
     colors = {color for color in re.findall(r"fill: (#[0-9a-f]{6})", svg) if color not in ("#22262b", "#ffffff")}
     assert len(colors) == 7 and len(shapes) >= 7

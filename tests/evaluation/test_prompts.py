@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import gzip
 import json
+import sys
 from collections import Counter
 from importlib.resources import files
 from pathlib import Path
 
+import pyarrow
 import pytest
+from pyarrow import parquet
 
 from pjlocal.errors import UsageError
+from pjlocal.evaluation import prompts
 from pjlocal.evaluation.prompts import load_prompts, located
 from pjlocal.evaluation.suite import Prompt
 
@@ -68,9 +71,6 @@ def test_every_format_gives_the_prompts(tmp_path: Path, name: str, text: str) ->
 
 @pytest.mark.parametrize(("ending", "codec"), [(".gz", "gzip"), (".bz2", "bz2"), (".ZST", "zstd")])
 def test_a_compressed_file_is_read(tmp_path: Path, ending: str, codec: str) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     rows = [{"prompt": "Why?"}, {"prompt": "How?"}]
     table = pyarrow.BufferOutputStream()
     parquet.write_table(pyarrow.Table.from_pylist(rows), table)
@@ -98,9 +98,6 @@ def test_unsupported_archives_are_refused(tmp_path: Path, name: str) -> None:
 
 
 def test_parquet_gives_the_prompts(tmp_path: Path) -> None:
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     path = tmp_path / "a.parquet"
     parquet.write_table(pyarrow.table({"id": [7, 8], "prompt": ["Why?", "How?"]}), path)
     assert load_prompts(str(path)) == [Prompt("7", "Why?"), Prompt("8", "How?")]
@@ -111,9 +108,6 @@ def test_parquet_gives_the_prompts(tmp_path: Path) -> None:
 
 def test_parquet_reads_only_the_needed_columns(tmp_path: Path) -> None:
     """Nanoseconds and the year 10,000 are nothing that Python can hold; some data sets have their texts as bytes."""
-    pyarrow = pytest.importorskip("pyarrow")
-    from pyarrow import parquet
-
     nanoseconds = pyarrow.array([1, 2], pyarrow.timestamp("ns"))
     years = pyarrow.array([253_402_300_800_000, 1], pyarrow.timestamp("ms"))
     message = pyarrow.struct([("role", pyarrow.string()), ("content", pyarrow.string()), ("at", nanoseconds.type)])
@@ -146,7 +140,7 @@ def test_parquet_reads_only_the_needed_columns(tmp_path: Path) -> None:
 
 
 def test_without_a_package_for_parquet_a_line_says_what_to_install(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "pyarrow", None)
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
     for name in ("a.parquet", "a.jsonl.gz"):
         with pytest.raises(UsageError, match=r"needs the package pyarrow: pip install 'pjlocal\[eval\]'"):
             texts(write(tmp_path / name, "x"))
@@ -337,10 +331,6 @@ def test_a_path_that_is_not_a_file_gives_an_error(tmp_path: Path) -> None:
     for name in ("koala", "helpsteer2:"):
         with pytest.raises(UsageError, match=rf"give it as {name.strip(':')}:FILE"):
             texts(name)
-    cut = tmp_path / "cut.txt.gz"
-    cut.write_bytes(gzip.compress(b"Why?\n" * 100)[:-20])
-    with pytest.raises(UsageError, match=r"cannot read prompts .*cut\.txt\.gz"):
-        texts(cut)
 
 
 def test_a_file_without_end_is_refused_not_read(monkeypatch) -> None:
@@ -348,11 +338,8 @@ def test_a_file_without_end_is_refused_not_read(monkeypatch) -> None:
     monkeypatch.setattr("pjlocal.evaluation.prompts._MOST_JSON", 1000)
     with pytest.raises(UsageError, match="line 1 is longer than 1,000 bytes, too long for prompts"):
         texts("/dev/zero")
-    endless = Path("/dev/zero")
-    from pjlocal.evaluation.prompts import _json
-
     with pytest.raises(UsageError, match="larger than 1,000 bytes: convert it to JSON lines"):
-        list(_json(endless))
+        list(prompts._json(Path("/dev/zero")))
 
 
 def test_a_selection_without_prompts_is_refused(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import closing
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
-from answer_records import make_answer
+from evaluated import make_answer
 
 from pjlocal import Engine, Message, Prompting
 from pjlocal.decoding.combine import log_normalizer
@@ -26,17 +27,21 @@ PREFER = ["vivid:1.5", PIRATE]
 TEXT = "Arr, matey! Ye cat be purrin' because it be content, by the seven seas."
 
 
-@pytest.fixture(scope="module")
-def model(smollm2: Path) -> Iterator[Model]:
-    model = Model(smollm2, Engine(), Interrupt())
-    yield model
-    model.close()
+EXACT = Engine(n_threads=1, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
 
 
-@pytest.fixture(scope="module")
-def scorer(model: Model) -> Iterator[Scorer]:
-    with Scorer(model, Engine(n_threads=1), Prompting(placement="question"), Interrupt()) as scorer:
-        yield scorer
+@pytest.fixture
+def model(smollm2: Path, opened: Callable) -> Model:
+    return opened(Model(smollm2, Engine(), Interrupt()))
+
+
+@pytest.fixture
+def scorer(model: Model, opened: Callable) -> Scorer:
+    return opened(make_scorer(model, Prompting(placement="question")))
+
+
+def make_scorer(model: Model, prompting: Prompting = Prompting(), engine: Engine = Engine(n_threads=1)) -> Scorer:
+    return Scorer(model, engine, prompting, Interrupt())
 
 
 def scores_of(scorer: Scorer, answer: AnswerRecord, prefer: list[str]) -> dict[str, float]:
@@ -46,36 +51,28 @@ def scores_of(scorer: Scorer, answer: AnswerRecord, prefer: list[str]) -> dict[s
 def by_hand(model: Model, engine: Engine, prefix: str, answer_tokens: list[int]) -> float:
     """Every token by itself, and a softmax in float64."""
     prompt = ChatTemplate(model).tokens([Message("user", "Why do cats purr?")], prefix, Prompting(placement="system"))
-    context = Context(model, engine, 512, 1, 1, Interrupt())
     total = 0.0
-    try:
+    with closing(Context(model, engine, 512, 1, 1, Interrupt())) as context:
         for place, token in enumerate([*prompt, *answer_tokens[:-1]]):
             context.decode([token], [place], [0], 1)
             if place >= len(prompt) - 1:
                 logits = context.logits(0).astype(np.float64)
                 logits -= logits.max()
                 total += logits[answer_tokens[place + 1 - len(prompt)]] - np.log(np.exp(logits).sum())
-    finally:
-        context.close()
     return total / len(answer_tokens)
 
 
 def assert_as_by_hand(model: Model, engine: Engine, tolerance: float) -> None:
     tokens = [*model.tokenize(TEXT, special=False), model.end]
     neutral, under_pirate = (by_hand(model, engine, text, tokens) for text in ("", PIRATE))
-    with Scorer(model, engine, Prompting(), Interrupt()) as scorer:
+    with closing(make_scorer(model, engine=engine)) as scorer:
         scores = scores_of(scorer, make_answer(TEXT), [PIRATE])
     by_name = {f"reward:{PIRATE}": under_pirate - neutral, "fluency": neutral, "prompting": under_pirate}
     assert scores == pytest.approx(by_name, abs=tolerance)
 
 
-def test_scores_are_those_of_a_direct_computation(tiny: Callable[[str], Path]) -> None:
-    engine = Engine(n_threads=1, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
-    model = Model(tiny("llama"), engine, Interrupt())
-    try:
-        assert_as_by_hand(model, engine, 1e-5)
-    finally:
-        model.close()
+def test_scores_are_those_of_a_direct_computation(load: Callable[..., Model]) -> None:
+    assert_as_by_hand(load("llama", EXACT), EXACT, 1e-5)
 
 
 @pytest.mark.slow
@@ -112,23 +109,17 @@ def test_the_token_that_ends_an_answer_counts_where_it_ended_by_itself(model: Mo
     assert not np.isclose(cut, ended, atol=1e-6)
 
 
-def test_a_prompt_is_read_once_for_all_its_answers(tiny: Callable[[str], Path]) -> None:
+def test_a_prompt_is_read_once_for_all_its_answers(load: Callable[..., Model], opened: Callable) -> None:
     """But for its last token, whose logits every answer is scored with; the answers share nothing."""
-    engine = Engine(n_threads=1, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
     answers = [make_answer(text) for text in (TEXT, "the cat", "a dog sees")]
-    model = Model(tiny("llama"), engine, Interrupt())
-    try:
-        with Scorer(model, engine, Prompting(), Interrupt()) as scorer:
-            template, prefixes = ChatTemplate(model), {*scorer.metrics(PREFER).values()}
-            question = [Message("user", answers[0].prompt)]
-            prompts = sorted(template.tokens(question, text, Prompting(placement="system")) for text in prefixes)
-            template.close()
-            one_by_one = [scores_of(scorer, answer, PREFER) for answer in answers]
-            n_alone = scorer.n_fed
-            together = scorer.scores(answers, PREFER)
-            n_together = scorer.n_fed - n_alone
-    finally:
-        model.close()
+    model = load("llama", EXACT)
+    scorer, template = opened(make_scorer(model, engine=EXACT)), opened(ChatTemplate(model))
+    question, prefixes = [Message("user", answers[0].prompt)], {*scorer.metrics(PREFER).values()}
+    prompts = sorted(template.tokens(question, text, Prompting(placement="system")) for text in prefixes)
+    one_by_one = [scores_of(scorer, answer, PREFER) for answer in answers]
+    n_alone = scorer.reader.n_fed
+    together = scorer.scores(answers, PREFER)
+    n_together = scorer.reader.n_fed - n_alone
     n_shared = [0, *(common_prefix(a, b) for a, b in pairwise(prompts))]  # with the prompt before, also of one answer
     saved = sum(len(prompt) - 1 - n for prompt, n in zip(prompts, n_shared, strict=True))
     assert n_alone - n_together == 2 * saved > n_alone / 3
@@ -136,16 +127,12 @@ def test_a_prompt_is_read_once_for_all_its_answers(tiny: Callable[[str], Path]) 
         assert beside == pytest.approx(alone, abs=1e-5)
 
 
-def test_an_answer_that_cannot_be_scored_has_no_scores(tiny: Callable[[str], Path]) -> None:
-    model = Model(tiny("llama"), Engine(), Interrupt())  # with a context of 512 tokens
-    try:
-        with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
-            assert scores_of(scorer, make_answer("", finish_reason="length"), PREFER) == {}
-            assert scores_of(scorer, make_answer("the cat " * 600), PREFER) == {}
-            to_say_nothing = scores_of(scorer, make_answer(""), PREFER)  # is an answer
-            assert set(to_say_nothing) == set(scorer.metrics(PREFER))
-    finally:
-        model.close()
+def test_an_answer_that_cannot_be_scored_has_no_scores(load: Callable[..., Model], opened: Callable) -> None:
+    scorer = opened(make_scorer(load("llama")))  # with a context of 512 tokens
+    assert scores_of(scorer, make_answer("", finish_reason="length"), PREFER) == {}
+    assert scores_of(scorer, make_answer("the cat " * 600), PREFER) == {}
+    to_say_nothing = scores_of(scorer, make_answer(""), PREFER)  # is an answer
+    assert set(to_say_nothing) == set(scorer.metrics(PREFER))
 
 
 @pytest.mark.slow
@@ -155,25 +142,13 @@ def test_the_same_answer_has_the_same_scores_to_the_bit(scorer: Scorer) -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "space_prefix", "tekken", "recurrent", "sliding_window"])
-def test_every_kind_of_model_scores(tiny: Callable[[str], Path], kind: str) -> None:
-    model = Model(tiny(kind), Engine(n_threads=1), Interrupt())
-    try:
-        with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
-            assert set(scores_of(scorer, make_answer("the cat sees <|im_end|> the sun"), ["vivid"])) == {
-                "reward:vivid",
-                "fluency",
-                "prompting",
-            }
-    finally:
-        model.close()
+def test_every_kind_of_model_scores(load: Callable[..., Model], opened: Callable, kind: str) -> None:
+    scores = scores_of(opened(make_scorer(load(kind))), make_answer("the cat sees <|im_end|> the sun"), ["vivid"])
+    assert set(scores) == {"reward:vivid", "fluency", "prompting"}
 
 
-def test_an_answer_is_tokenized_as_a_continuation_of_its_prompt(tiny: Callable[[str], Path]) -> None:
-    model = Model(tiny("space_prefix"), Engine(n_threads=1), Interrupt())
-    try:
-        prompt = model.tokenize("<|im_start|>assistant\n", special=True)
-        words = tokens_after(model, prompt, "cat")
-        assert model.text(words) == "cat"  # without the space that begins a text
-        assert not any(map(model.is_control, tokens_after(model, prompt, "<|im_end|>cat</s>")))
-    finally:
-        model.close()
+def test_an_answer_is_tokenized_as_a_continuation_of_its_prompt(load: Callable[..., Model]) -> None:
+    model = load("space_prefix")
+    prompt = model.tokenize("<|im_start|>assistant\n", special=True)
+    assert model.text(tokens_after(model, prompt, "cat")) == "cat"  # without the space that begins a text
+    assert not any(map(model.is_control, tokens_after(model, prompt, "<|im_end|>cat</s>")))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import tiny_models
-from answer_records import make_answer
+from evaluated import make_answer
 
 from pjlocal import Engine, Prompting
 from pjlocal.engine.interrupt import Interrupt
@@ -18,7 +19,7 @@ PREFER = ["vivid", "Talk like a pirate."]
 
 
 def rank(path: Path, text: str) -> dict[str, float]:
-    with Ranker(path, Engine(n_threads=1), Prompting(), Interrupt()) as ranker:
+    with closing(Ranker(path, Engine(n_threads=1), Prompting(), Interrupt())) as ranker:
         return ranker.scores([make_answer(text)], PREFER)[0]
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from answer_records import make_answer
+from evaluated import make_answer
 from tiny_models import write_llama
 
 from pjlocal import Engine, Prompting
@@ -18,8 +19,7 @@ from pjlocal.evaluation.question import Question
 from pjlocal.evaluation.records import Folder, Score
 from pjlocal.evaluation.reward import Scorer
 from pjlocal.evaluation.run import Run
-from pjlocal.evaluation.score import ScoringModels, score_run
-from pjlocal.evaluation.scoring import Judging, Pair, pairs_of, score_answers
+from pjlocal.evaluation.score import Judging, Pair, ScoringModels, pairs_of, score_answers, score_run
 from pjlocal.evaluation.suite import Objectives, Suite, System
 
 OBJECTIVES = {"o": Objectives("o", ("vivid:1.5", "Talk like a pirate."))}
@@ -34,15 +34,17 @@ ASPECTS = ("vivid", "Talk like a pirate.", "quality")
 
 
 @pytest.fixture
-def model(tiny: Callable[[str], Path]) -> Iterator[Model]:
-    model = Model(tiny("llama"), Engine(n_threads=1), Interrupt())
-    yield model
-    model.close()
+def model(load: Callable[..., Model]) -> Model:
+    return load("llama")
 
 
-def score(model: Model, done: Collection[str] = (), interrupt: Interrupt | None = None) -> list:
-    with Scorer(model, Engine(n_threads=1), Prompting(), interrupt or Interrupt()) as scorer:
+def score(model: Model, done: Collection[str] = ()) -> list:
+    with closing(make_scorer(model)) as scorer:
         return list(score_answers(ANSWERS, OBJECTIVES, scorer, done))
+
+
+def make_scorer(model: Model, engine: Engine = Engine(n_threads=1), interrupt: Interrupt | None = None) -> Scorer:
+    return Scorer(model, engine, Prompting(), interrupt or Interrupt())
 
 
 def test_every_answer_gets_every_score_once_and_resuming_changes_no_bit(model: Model) -> None:
@@ -56,13 +58,9 @@ def test_every_answer_gets_every_score_once_and_resuming_changes_no_bit(model: M
     assert score(model, known) == [s for s in scores if s.key not in known]
 
 
-def test_another_model_scores_again(model: Model, tiny: Callable[[str], Path]) -> None:
-    done = {s.key for s in score(model)}
-    other = Model(tiny("space_prefix"), Engine(n_threads=1), Interrupt())
-    try:
-        assert len(score(other, done)) == len(done)
-    finally:
-        other.close()
+def test_another_model_scores_again(load: Callable[..., Model]) -> None:
+    done = {s.key for s in score(load("llama"))}
+    assert len(score(load("space_prefix"), done)) == len(done)
 
 
 @pytest.mark.slow
@@ -71,14 +69,12 @@ def test_a_model_file_that_changed_scores_and_judges_again(tmp_path: Path) -> No
     path = write_llama(tmp_path / "m.gguf", n_vocab=12_000)
 
     def identities(engine: Engine = Engine(n_threads=1)) -> list[object]:
-        model = Model(path, engine, Interrupt())
-        try:
-            with Scorer(model, engine, Prompting(), Interrupt()) as scorer:
-                judge = LocalJudge(model, engine, Interrupt())
-                judge.close()
-                return [scorer.identity, judge.identity]
-        finally:
-            model.close()
+        with (
+            closing(Model(path, engine, Interrupt())) as model,
+            closing(make_scorer(model, engine)) as scorer,
+            closing(LocalJudge(model, engine, Interrupt())) as judge,
+        ):
+            return [scorer.identity, judge.identity]
 
     first = identities()
     assert identities(Engine(n_threads=2, n_ctx=300)) == first
@@ -90,23 +86,28 @@ def test_a_model_file_that_changed_scores_and_judges_again(tmp_path: Path) -> No
     assert all(a != b for a, b in zip(first, identities(), strict=True))
 
 
-def test_the_score_of_the_last_used_file_counts(tiny: Callable[[str], Path], tmp_path) -> None:
+def test_the_score_of_the_last_used_file_counts(tmp_path: Path) -> None:
     """Two files of one name, one after the other: the report has the numbers of the one that was asked last."""
-    run, path = Run(SUITE, (), tuple(answer.key for answer in ANSWERS)), tmp_path / "m.gguf"
-    with Folder(tmp_path / "out") as folder:
+    path = tmp_path / "m.gguf"
+
+    def fluency(seed: int) -> list[float]:
+        write_llama(path, seed=seed)
+        return [score.value for score in scored(tmp_path / "out", [path]) if score.metric == "fluency"]
+
+    first, other = fluency(1), fluency(2)
+    assert fluency(1) == first != other and len(first) == len(ANSWERS)
+    size = (tmp_path / "out" / "scores.jsonl").stat().st_size
+    assert fluency(1) == first and (tmp_path / "out" / "scores.jsonl").stat().st_size == size
+
+
+def scored(path: Path, scorers: list[Path]) -> list[Score]:
+    """The scores in a folder after these models have scored the answers."""
+    run, scoring = Run(SUITE, (), tuple(answer.key for answer in ANSWERS)), ScoringModels(scorers=scorers)
+    with Folder(path) as folder:
         for answer in ANSWERS:
             folder.append(answer)
-
-        def fluency(seed: int) -> list[float]:
-            write_llama(path, seed=seed)
-            scoring = ScoringModels(scorers=(path,))
-            score_run(folder, run, scoring, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
-            return [score.value for score in folder.read(Score).values() if score.metric == "fluency"]
-
-        first, other = fluency(1), fluency(2)
-        assert fluency(1) == first != other and len(first) == len(ANSWERS)
-        size = (tmp_path / "out" / "scores.jsonl").stat().st_size
-        assert fluency(1) == first and (tmp_path / "out" / "scores.jsonl").stat().st_size == size
+        score_run(folder, run, scoring, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
+        return [*folder.read(Score).values()]
 
 
 def test_two_scorers_with_the_same_file_name_have_different_names(tmp_path: Path) -> None:
@@ -114,20 +115,13 @@ def test_two_scorers_with_the_same_file_name_have_different_names(tmp_path: Path
     for seed, path in enumerate(paths):
         path.parent.mkdir()
         write_llama(path, seed=seed)
-    run = Run(SUITE, (), tuple(answer.key for answer in ANSWERS))
-    with Folder(tmp_path / "out") as folder:
-        for answer in ANSWERS:
-            folder.append(answer)
-        scoring = ScoringModels(scorers=paths)
-        score_run(folder, run, scoring, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
-        by = {score.by for score in folder.read(Score).values() if score.by}
-    assert by == {str(path) for path in paths}
+    assert {score.by for score in scored(tmp_path / "out", paths) if score.by} == {str(path) for path in paths}
 
 
 def test_answers_that_cannot_be_scored_give_a_warning(model: Model, caplog: pytest.LogCaptureFixture) -> None:
     told: list[tuple[int, int]] = []
     answers = [make_answer("", finish_reason="length"), make_answer("the cat " * 600), make_answer("the cat")]
-    with Scorer(model, Engine(n_threads=1), Prompting(), Interrupt()) as scorer:
+    with closing(make_scorer(model)) as scorer:
         scores = list(score_answers(answers, OBJECTIVES, scorer, (), lambda *n: told.append(n)))
     assert {s.answer for s in scores} == {answers[2].key}
     assert told == [(0, 3), (3, 3)]  # all answer one prompt
@@ -137,7 +131,7 @@ def test_answers_that_cannot_be_scored_give_a_warning(model: Model, caplog: pyte
 def test_an_interrupt_leaves_whole_answers(model: Model) -> None:
     interrupt = Interrupt()
     scores = []
-    with Scorer(model, Engine(n_threads=1), Prompting(), interrupt) as scorer:
+    with closing(make_scorer(model, interrupt=interrupt)) as scorer:
         running = score_answers(ANSWERS, OBJECTIVES, scorer, ())
         scores += [next(running) for _ in range(12)]  # those of the first prompt, whose answers are read together
         interrupt.set()
@@ -149,7 +143,7 @@ def test_an_interrupt_leaves_whole_answers(model: Model) -> None:
 def test_pairs_have_the_same_objectives_prompt_and_seed() -> None:
     lonely = make_answer("x", system="judge", prompt="Why?", seed=1)
     pairs = pairs_of([*ANSWERS, lonely], SUITE)
-    assert [(p.answer.system, p.answer.prompt, p.baseline.system, p.baseline.prompt) for p in pairs] == [
+    assert [(answer.system, answer.prompt, base.system, base.prompt) for answer, base in pairs] == [
         (system, prompt, "plain", prompt) for prompt in ("Why?", "How so?") for system in ("judge", "both")
     ]
 
@@ -157,7 +151,7 @@ def test_pairs_have_the_same_objectives_prompt_and_seed() -> None:
 def test_a_system_is_judged_against_its_named_opponent_within_the_limit() -> None:
     suite = Suite("s", "S", (OBJECTIVES["o"],), (*SYSTEMS[:2], System("both", against="judge")), baseline="plain")
     pairs = pairs_of(ANSWERS, suite, most=1)
-    assert [(p.answer.system, p.baseline.system, p.answer.prompt) for p in pairs] == [
+    assert [(answer.system, base.system, answer.prompt) for answer, base in pairs] == [
         ("judge", "plain", "Why?"),
         ("both", "judge", "Why?"),
     ]
@@ -175,28 +169,25 @@ class SaysOne:
         for group in groups:
             yield from ((q, Opinion(1.0, 0.0, 0.0)) for q in group if q.key not in done)
 
-    def close(self) -> None:
-        pass
-
 
 def test_a_judge_that_always_says_1_has_a_win_rate_of_half_and_flips_all_verdicts() -> None:
     pairs = pairs_of(ANSWERS, SUITE)
     verdicts = {(v.first, v.second, v.aspect): v for v in Judging(pairs, OBJECTIVES, SaysOne(), ()).verdicts()}
     assert len(verdicts) == len(pairs) * 2 * len(ASPECTS)
-    for pair in pairs:
+    for answer, base in pairs:
         for aspect in ASPECTS:
-            there = verdicts[pair.answer.key, pair.baseline.key, aspect]
-            back = verdicts[pair.baseline.key, pair.answer.key, aspect]
+            there, back = verdicts[answer.key, base.key, aspect], verdicts[base.key, answer.key, aspect]
             assert there.p_first + back.p_second == 1.0  # of two
             assert (there.p_first > there.p_second) == (back.p_first > back.p_second)  # turned over
 
 
 def judge(model: Model, pairs: list[Pair], done: Collection[str] = ()) -> list:
-    local = LocalJudge(model, Engine(n_ctx=2048, n_threads=1), Interrupt())
-    try:
+    with closing(make_judge(model)) as local:
         return list(Judging(pairs, OBJECTIVES, local, done).verdicts())
-    finally:
-        local.close()
+
+
+def make_judge(model: Model, interrupt: Interrupt | None = None) -> LocalJudge:
+    return LocalJudge(model, Engine(n_ctx=2048, n_threads=1), interrupt or Interrupt())
 
 
 @pytest.mark.slow
@@ -213,24 +204,21 @@ def test_a_local_judge_asks_both_orders_and_resuming_changes_no_bit(model: Model
 
 
 def test_the_shared_beginning_of_questions_is_read_once(model: Model) -> None:
-    local = LocalJudge(model, Engine(n_ctx=2048, n_threads=1), Interrupt())
-    try:
+    with closing(make_judge(model)) as local:
         judging = Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ())
         assert len(list(judging.verdicts())) == 24
         one_by_one = sum(len(local.prompt(question)) for question in judging.todo)
-        assert local.n_fed < one_by_one / 2
-    finally:
-        local.close()
+        assert local.reader.n_fed < one_by_one / 2
 
 
 def test_calls_and_tokens_are_counted_before_the_judge_runs() -> None:
     pairs = pairs_of(ANSWERS, SUITE)
     judging = Judging(pairs, OBJECTIVES, SaysOne(), ())
-    assert judging.n_questions == judging.n_calls == 24
+    assert len(judging.todo) == 24
     assert 24 * 100 < judging.n_tokens < 24 * 300
     done = {v.key for v in judging.verdicts()}
     left = Judging(pairs, OBJECTIVES, SaysOne(), done)
-    assert (left.n_questions, left.n_calls, left.n_tokens) == (24, 0, 0)
+    assert (left.todo, left.n_tokens) == ([], 0)
     told: list[tuple[int, int]] = []
     assert list(left.verdicts(lambda *n: told.append(n))) == [] and told == [(24, 24)]
 
@@ -243,13 +231,10 @@ def test_answers_too_long_for_the_judge_give_a_warning(model: Model, caplog: pyt
 
 def test_a_local_judge_stops_at_once(model: Model) -> None:
     interrupt = Interrupt()
-    local = LocalJudge(model, Engine(n_ctx=2048, n_threads=1), interrupt)
-    try:
+    with closing(make_judge(model, interrupt)) as local:
         verdicts = Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ()).verdicts()
         first = next(verdicts)
         interrupt.set()
         with pytest.raises(Interrupted):
             list(verdicts)
-    finally:
-        local.close()
     assert first.aspect == "vivid"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import io
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evaluated import HOSTILE, SUITE, answers, score, verdict
-from rich.console import Console
+from evaluated import HOSTILE, SUITE, answers, printed, score, verdict
 
 from pjlocal.errors import UsageError
 from pjlocal.evaluation.compare import Comparison, Results, compare, compare_folders
@@ -37,8 +35,8 @@ def results(turns_over: float = 0.0) -> Results:
             mine = by[system, f"p{n}"]
             flips = n <= turns_over * N
             for aspect in ("vivid", "quality"):
-                verdicts += [verdict(mine, base, 0.9 if wins or flips else 0.1, aspect),
-                             verdict(base, mine, 0.9 if not wins or flips else 0.1, aspect)]  # fmt: skip
+                verdicts += [verdict(mine, base, 0.9 if wins or flips else 0.1, aspect=aspect),
+                             verdict(base, mine, 0.9 if not wins or flips else 0.1, aspect=aspect)]  # fmt: skip
         for system, reward in (("prompt", 0.1), ("judge", 0.1), ("both", 0.4)):
             mine, luck = by[system, f"p{n}"], 0.01 * ((n * 7 + len(system)) % 5)
             scores += [score(mine, "reward:vivid", reward + luck), score(mine, "reward:creative", reward / 2 + luck),
@@ -50,14 +48,6 @@ def results(turns_over: float = 0.0) -> Results:
 @pytest.fixture(scope="module")
 def compared() -> Comparison:
     return compare(results())
-
-
-def printed(tables: list[Table], width: int = 120, **options: object) -> str:
-    file = io.StringIO()
-    console = Console(file=file, width=width, highlight=False, markup=False, **options)
-    for table in tables:
-        console.print(table)
-    return file.getvalue()
 
 
 def interval(cell: Cell) -> list[int]:
@@ -76,14 +66,14 @@ def test_win_rates_stand_with_their_intervals_and_what_so_many_prompts_can_tell(
     assert both.value == pytest.approx(0.9) and interval(both)[0] < 90 < interval(both)[1]
     assert both.text.startswith("90% [") and not both.noise and both.rank == 1
     assert judge.text.startswith("50% [") and judge.noise and judge.rank == 2
-    text = printed(tables)
+    text = printed(*tables)
     assert "With 30 prompts, win rates from 70% on are significant" in " ".join(text.split())
     assert "m changes 0% of its 60" not in text and "of its 120 decisive verdicts" in text and "UNFIT" not in text
 
 
 def test_a_judge_that_turns_over_is_called_unfit_by_name() -> None:
     comparison = compare(results(turns_over=1.0))
-    text = " ".join(printed(report_tables(SUITE, comparison)).split())
+    text = " ".join(printed(*report_tables(SUITE, comparison)).split())
     assert "m changes 100% of its 120 decisive verdicts" in text and "UNFIT as a judge" in text
     assert "UNFIT" in as_page(results(turns_over=1.0), comparison, [])
 
@@ -126,7 +116,7 @@ def test_best_is_bold_second_underlined_and_equals_share_a_rank() -> None:
     assert [cell.rank for cell in rank_cells([Cell("1", 1.0), Cell("1", 1.0)])] == [0, 0], "nobody is better"
     best = Cell("0.7", 0.7, rank=1)
     table = Table("T", "system", ("both", "judge"), (Column("x", (best, Cell("0.5", 0.5, rank=2, noise=True))),))
-    text = printed([table], force_terminal=True, color_system="standard")
+    text = printed(table, force_terminal=True, color_system="standard")
     assert "both      \x1b[1m0.7\x1b[0m\n" in text and "\x1b[2;4m≈ 0.5\x1b[0m" in text
     assert "| both | **0.7** |\n| judge | ≈ <u>0.5</u> |" in markdown_tables([table])
 
@@ -134,7 +124,7 @@ def test_best_is_bold_second_underlined_and_equals_share_a_rank() -> None:
 @pytest.mark.parametrize("width", [120, 60, 34])
 def test_on_a_narrow_terminal_columns_come_below_and_no_value_is_folded(compared: Comparison, width: int) -> None:
     tables = report_tables(SUITE, compared)
-    text = printed(tables, width)
+    text = printed(*tables, width=width)
     assert max(map(len, text.splitlines())) <= width
     for table in tables:
         for column in table.columns:
@@ -145,7 +135,7 @@ def test_on_a_narrow_terminal_columns_come_below_and_no_value_is_folded(compared
 def test_names_from_a_file_are_text_everywhere() -> None:
     for text in HOSTILE:
         table = Table(text, text, (text,), (Column(text, (Cell(text),), text),), (text,))
-        for written in (printed([table]), markdown_tables([table])):
+        for written in (printed(table), markdown_tables([table])):
             assert "\x1b" not in written and "\u202e" not in written
             written.encode()
         assert "<img" not in markdown_tables([table]).replace(r"\<img", "")

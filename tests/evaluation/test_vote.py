@@ -2,30 +2,25 @@
 
 from __future__ import annotations
 
-import io
-import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from evaluated import SUITE, answer, answers
-from rich.console import Console
+from evaluated import IN_TESTS, SUITE, answer, answers, printed
 from terminal import Terminal
 
 from pjlocal.errors import UsageError
 from pjlocal.evaluation.compare import Results, compare
 from pjlocal.evaluation.records import Folder, Verdict, voter
 from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
-from pjlocal.evaluation.vote import Question, Voting, all_pairs, questions, render_question, revealed, tally
+from pjlocal.evaluation.vote import Question, Voting, all_pairs, outcome, questions, render_question
 
-TESTS = Path(__file__).parents[1]
 VOTE = """
 import sys
 from pathlib import Path
 from evaluated import SUITE, answers
-from pjlocal.evaluation.compare import Results, compare
 from pjlocal.evaluation.records import Folder
 from pjlocal.evaluation.side_by_side import side_by_side
 from pjlocal.evaluation.vote import Voting, questions, run_vote
@@ -33,6 +28,12 @@ with Folder(Path(sys.argv[1])) as folder:
     of = side_by_side(answers(2, objectives=("bright",)), SUITE)
     run_vote(Voting(questions(of, [("both", "prompt")], ["quality"], seed=1), folder))
 """
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Folder]:
+    with Folder(tmp_path) as folder:
+        yield folder
 
 
 def make_questions(prompts: int = 3, seed: int = 1, aspects: tuple[str, ...] = ("quality",)) -> list[Question]:
@@ -73,44 +74,41 @@ def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
         all_pairs(of, replace(SUITE, baseline="nobody"))
 
 
-def test_a_vote_is_kept_at_once_as_a_verdict_of_a_persons(tmp_path: Path) -> None:
-    with Folder(tmp_path) as folder:
-        voting = Voting(make_questions(), folder, by=voter("Ada"))
-        for choice, expected in ((1, (1.0, 0.0, 0.0)), (2, (0.0, 1.0, 0.0)), (0, (0.0, 0.0, 1.0))):
-            question = voting.question
-            assert question
-            voting.vote(choice)
-            kept = [*Folder(tmp_path).read(Verdict).values()][-1]
-            assert (kept.first, kept.second, kept.aspect) == (question.first.key, question.second.key, "quality")
-            assert (kept.p_first, kept.p_second, kept.p_tie) == expected and kept.by == "person Ada"
+def test_a_vote_is_kept_at_once_as_a_verdict_of_a_persons(folder: Folder) -> None:
+    voting = Voting(make_questions(), folder, by=voter("Ada"))
+    for choice, expected in ((1, (1.0, 0.0, 0.0)), (2, (0.0, 1.0, 0.0)), (0, (0.0, 0.0, 1.0))):
+        question = voting.question
+        assert question
+        voting.vote(choice)
+        kept = [*Folder(folder.path).read(Verdict).values()][-1]
+        assert (kept.first, kept.second, kept.aspect) == (question.first.key, question.second.key, "quality")
+        assert (kept.p_first, kept.p_second, kept.p_tie) == expected and kept.by == "person Ada"
 
 
-def test_open_questions_remain_for_the_next_vote_with_any_seed(tmp_path: Path) -> None:
-    with Folder(tmp_path) as folder:
-        voting = Voting(make_questions(seed=1), folder)
+def test_open_questions_remain_for_the_next_vote_with_any_seed(folder: Folder) -> None:
+    with Folder(folder.path) as before:
+        voting = Voting(make_questions(seed=1), before)
         for _ in range(4):
             voting.vote(1)
-    with Folder(tmp_path) as folder:
-        for seed in (1, 2):
-            again = Voting(make_questions(seed=seed), folder)
-            assert again.n_done == 4 and len(again.votes()) == 4
-        assert Voting(make_questions(), folder, by=voter("another")).n_done == 0
-        again.vote(2), again.vote(2)
-        assert again.question is None and len(again.votes()) == 6
+    for seed in (1, 2):
+        again = Voting(make_questions(seed=seed), folder)
+        assert again.n_done == 4 and len(again.votes()) == 4
+    assert Voting(make_questions(), folder, by=voter("another")).n_done == 0
+    again.vote(2), again.vote(2)
+    assert again.question is None and len(again.votes()) == 6
 
 
-def test_votes_can_be_undone_and_repeated(tmp_path: Path) -> None:
-    with Folder(tmp_path) as folder:
-        voting = Voting(make_questions(), folder)
-        voting.undo()
-        assert voting.notice == "no vote to undo"
-        first = voting.question
-        voting.vote(1), voting.vote(1)
-        voting.undo(), voting.undo()
-        assert voting.question is first and voting.n_done == 0
-        assert folder.read(Verdict) == {}, "gone from the folder, too"
-        voting.vote(2)
-        assert [v.p_second for v in folder.read(Verdict).values()] == [1.0]
+def test_votes_can_be_undone_and_repeated(folder: Folder) -> None:
+    voting = Voting(make_questions(), folder)
+    voting.undo()
+    assert voting.notice == "no vote to undo"
+    first = voting.question
+    voting.vote(1), voting.vote(1)
+    voting.undo(), voting.undo()
+    assert voting.question is first and voting.n_done == 0
+    assert folder.read(Verdict) == {}, "gone from the folder, too"
+    voting.vote(2)
+    assert [v.p_second for v in folder.read(Verdict).values()] == [1.0]
 
 
 def test_a_vote_followed_by_other_writers_lines_is_replaced_by_the_next_vote(tmp_path: Path) -> None:
@@ -126,62 +124,43 @@ def test_a_vote_followed_by_other_writers_lines_is_replaced_by_the_next_vote(tmp
         assert [v.p_second for v in voting.votes()] == [1.0]
 
 
-def test_the_question_does_not_show_the_systems(tmp_path: Path) -> None:
+def test_the_question_does_not_show_the_systems(folder: Folder) -> None:
     of: list[SideBySide] = side_by_side([answer("both", 1, "One.\x1b[2J"), answer("prompt", 1, "Two.")], SUITE)
-    with Folder(tmp_path) as folder:
-        voting = Voting(questions(of, [("both", "prompt")], ["vivid"], 0), folder)
-        file = io.StringIO()
-        for width in (40, 120):
-            Console(file=file, width=width, force_terminal=True).print(render_question(voting, width))
-    text = file.getvalue()
+    voting = Voting(questions(of, [("both", "prompt")], ["vivid"], 0), folder)
+    text = "".join(printed(render_question(voting, n), width=n, force_terminal=True) for n in (40, 120))
     assert "both" not in text and "prompt" not in text and "accepted" not in text
     assert "\x1b[2J" not in text and "Which answer is more: vivid?" in text
 
 
-def test_votes_have_the_same_statistics_as_a_judges_verdicts(tmp_path: Path) -> None:
-    with Folder(tmp_path) as folder:
-        voting = Voting(make_questions(8), folder)
-        while question := voting.question:
-            voting.vote(1 if question.first.system == "both" else 2 if question.second.system == "both" else 0)
+def test_votes_have_the_same_statistics_as_a_judges_verdicts(folder: Folder) -> None:
+    voting = Voting(make_questions(8), folder)
+    while question := voting.question:
+        voting.vote(1 if question.first.system == "both" else 2 if question.second.system == "both" else 0)
     told = compare(Results(SUITE, answers(8, objectives=("bright",)), (), voting.votes()))
     rates = {row.system: (row.result.rate.value, row.result.wins, row.result.ties, row.incomplete) for row in told.wins}
     assert rates == {"both": (1.0, 8, 0, 0), "judge": (0.5, 0, 8, 0)}
     assert told.judges == {}, "of a person nobody knows what another order would have changed"
 
 
-def test_the_result_shows_the_systems(tmp_path: Path) -> None:
-    with Folder(tmp_path) as folder:
-        voting = Voting(make_questions(2), folder)
-        while question := voting.question:
-            is_both = [a.system == "both" for a in (question.first, question.second)]
-            voting.vote(is_both.index(True) + 1 if any(is_both) else 0)
-        counts = tally(voting.questions, voting.votes(), SUITE)
-    assert {name: (c.won, c.tied, c.lost) for name, c in counts.items()} == {
-        ("both", "prompt", "quality"): (2, 0, 0),
-        ("judge", "prompt", "quality"): (0, 2, 0),
-    }
-    file = io.StringIO()
-    Console(file=file, width=80).print(revealed(counts))
-    assert " ".join(file.getvalue().split()).endswith("both prompt quality 2 0 0 judge prompt quality 0 2 0")
+def test_the_result_shows_the_systems(folder: Folder) -> None:
+    voting = Voting(make_questions(2), folder)
+    while question := voting.question:
+        is_both = [a.system == "both" for a in (question.first, question.second)]
+        voting.vote(is_both.index(True) + 1 if any(is_both) else 0)
+    shown = " ".join(printed(outcome(voting, SUITE)).split())
+    assert shown.endswith("both prompt quality 2 0 0 judge prompt quality 0 2 0")
 
 
-def test_a_system_is_counted_against_its_baseline(tmp_path: Path) -> None:
-    systems = (
-        *(s for s in SUITE.systems if s.name != "both"),
-        replace(SUITE.systems[-1], name="both", against="judge"),
-    )
-    with Folder(tmp_path) as folder:
-        of = side_by_side(answers(1, objectives=("bright",)), SUITE)
-        voting = Voting(questions(of, [("judge", "both")], ["quality"], seed=1), folder)
-        voting.vote(0)
-        assert [*tally(voting.questions, voting.votes(), replace(SUITE, systems=systems))] == [
-            ("both", "judge", "quality")
-        ]
+def test_a_system_is_counted_against_its_baseline(folder: Folder) -> None:
+    suite = replace(SUITE, systems=(*SUITE.systems[:2], replace(SUITE.systems[2], against="judge")))
+    of = side_by_side(answers(1, objectives=("bright",)), SUITE)
+    voting = Voting(questions(of, [("judge", "both")], ["quality"], seed=1), folder)
+    voting.vote(1 if voting.question and voting.question.first.system == "both" else 2)
+    assert " ".join(printed(outcome(voting, suite)).split()).endswith("both judge quality 1 0 0")
 
 
 def test_voting_takes_single_keys_on_a_terminal(on_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
-    path = os.pathsep.join([str(TESTS), str(TESTS.parent)])
-    terminal = on_terminal(sys.executable, "-c", VOTE, str(tmp_path / "run"), columns=100, lines=24, PYTHONPATH=path)
+    terminal = on_terminal(sys.executable, "-c", VOTE, str(tmp_path / "run"), columns=100, lines=24, **IN_TESTS)
     terminal.until("0/2")
     terminal.until("Which answer is better?")
     terminal.type("1")

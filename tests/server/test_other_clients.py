@@ -9,13 +9,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from answer_records import make_answer
+from evaluated import make_answer
 from served import Served, serving
 
 from pjlocal import PersonaJudge
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.evaluation.endpoint import EndpointJudge
-from pjlocal.evaluation.question import make_question
+from pjlocal.evaluation.question import Question
 
 MODELS = """
 - model_id: bold
@@ -68,6 +68,6 @@ def test_the_real_model_says_what_it_says_without_a_server_and_judges_for_an_eva
             assert answer.choices[0].message.content == expected.text
         first, second = make_answer("Arr, matey!"), make_answer("Plainly said.", system="plain")
         judge = EndpointJudge(f"{served.url}/v1", smollm2.stem, Interrupt())
-        ((_, said),) = judge.ask([[make_question(first, second, "p", "Talk like a pirate.", 0)]], set())
+        ((_, said),) = judge.ask([[Question(first, second, "p", "Talk like a pirate.", 0)]], set())
         assert said.p_first + said.p_second + said.p_tie == pytest.approx(1)
         assert 0 < said.p_first < 1  # by the probabilities, not by the one token of the reply
