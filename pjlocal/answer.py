@@ -24,7 +24,7 @@ from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.log_probs import most
 from .engine.model import Model
-from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, TopK, Weight, plausibility_views
+from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, Weight, plausibility_views
 from .engine.slot import Slot
 from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
@@ -445,9 +445,8 @@ class SingleAnswer(Answer):
     def _policies(self) -> Policies:
         """The policies that propose and decide.
 
-        In mode both, the judge combines all preferences, whichever drafts.  In mode args, one policy combines them at
-        the candidates of the neutral view.  In other modes each preference has its own policy, pushed away from
-        neutral if its strength is not 1.
+        In mode both, the judge combines all preferences, whichever drafts.  In other modes each preference has its own
+        policy, pushed away from neutral if its strength is not 1.
         """
         roles, generation = self.plan.roles, self._current.request.generation
         weights = list(roles.weights.values())
@@ -476,7 +475,7 @@ class SingleAnswer(Answer):
 
         def combined(weights: Sequence[Weight], view: int, number: int) -> Steered:
             floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
-            return Steered(weights, roles.neutral, generation.rule, floor, chain(view, number))
+            return Steered(weights, roles.neutral, floor, chain(view, number))
 
         def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -486,10 +485,6 @@ class SingleAnswer(Answer):
 
         meter = None if roles.neutral is None else PushMeter(weights, roles.neutral)
         speakers = range(roles.n_speakers)
-        if roles.mode == "args" and roles.neutral is not None:
-            best = TopK(roles.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
-            search = Steered(weights, roles.neutral, "push", best, chain(0, 0))
-            return Policies([search], [search], meter)
         if roles.mode == "both":
             judge = combined(weights, 0, roles.n_speakers)
             return Policies([alone(view) for view in speakers], [judge for _ in speakers], meter)

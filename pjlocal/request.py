@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from .errors import UsageError, did_you_mean
-from .settings import ADAPTERS, FORMS, VIEW_NAMES, Engine, Generation, Prompting, Sampling, Settings
+from .errors import UsageError
+from .settings import ADAPTERS, FORMS, VIEW_NAMES, Engine, Generation, Prompting, Sampling, Settings, advise
 from .textfile import user_path
 
 #: The groups of settings that a request has, by the name of the table that holds them in every file.
@@ -211,7 +211,7 @@ class Request:
         for name in changes:
             if name in {f.name for f in dataclasses.fields(Engine)}:
                 raise TypeError(f"{name} belongs to the model: give it to PersonaJudge")
-            hint = did_you_mean(name, KEYS)
+            hint = advise(name, KEYS)
             raise TypeError(f"unexpected keyword argument {name!r}{hint and f': {hint}'}")
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 
@@ -251,11 +251,14 @@ class Request:
         return self.replace(views=self.views[::-1], **adapters)
 
     def restore(self, saved: Mapping[str, Any]) -> Request:
-        """Return the request with the values from `as_dict`; missing ones stay unchanged.
+        """Return the request with the values from `as_dict`, without a `removed_setting`; missing ones stay unchanged.
 
         Raises:
             UsageError: a value is outside its limits.
         """
+        if removed_setting(saved):
+            kept = {name: value for name, value in saved["generation"].items() if (name, value) != ("mode", "args")}
+            saved = {**saved, "generation": kept}
         views = self.views
         if "preferences" in saved:
             views = _as_views([saved["preferences"].get(view, ()) for view in VIEW_NAMES])
@@ -274,6 +277,26 @@ class Request:
             "prompting": self.prompting.as_dict(),
             "explicit": sorted(self.explicit),
         }
+
+
+def removed_setting(saved: Mapping[str, Any]) -> str:
+    """The setting in an earlier version's `Request.as_dict` that this version does not have, as in ``mode args``; empty
+    if there is none."""
+    generation = saved.get("generation", {})
+    if generation.get("mode") == "args":
+        return "mode args"
+    rule = generation.get("rule")  # push, the default, is what mode both does
+    return f"the rule {rule}" if rule in ("mod", "mixture", "overlap") else ""
+
+
+def refuse_removed(saved: Mapping[str, Any]) -> None:
+    """Refuse saved settings that cannot be used any more.
+
+    Raises:
+        UsageError: there is a `removed_setting`.
+    """
+    if setting := removed_setting(saved):
+        raise UsageError(f"{setting} was removed: ask again without it")
 
 
 def changed(settings: Settings) -> frozenset[str]:

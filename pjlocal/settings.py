@@ -22,7 +22,7 @@ from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import PjlocalError, UsageError
+from .errors import PjlocalError, UsageError, did_you_mean
 from .textfile import read_text, user_path
 
 if TYPE_CHECKING:
@@ -31,11 +31,10 @@ if TYPE_CHECKING:
 VIEW_NAMES = "ab"  # names of the two views
 PANEL_NAMES = "abcdefghijklmnopqrstuvwxyz"  # names of the views of a panel
 
-Mode = Literal["judge", "base", "both", "args", "prompt", "rewrite", "plain"]
+Mode = Literal["judge", "base", "both", "prompt", "rewrite", "plain"]
 #: Modes in which one preference drafts and another judges, and modes without a view for each preference.
 JUDGED: tuple[Mode, ...] = ("judge", "base", "both")
 OF_ONE_VIEW: tuple[Mode, ...] = ("prompt", "rewrite", "plain")
-Rule = Literal["push", "mod", "mixture", "overlap"]
 Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
 Placement = Literal["system", "user-turn", "question"]
@@ -187,6 +186,15 @@ def flag_names(*groups: type[Settings]) -> dict[str, str]:
 def rename_flags(message: str, names: Mapping[str, str]) -> str:
     """The message with flags replaced by other names; unknown flags stay."""
     return re.sub(r"--[a-z][\w-]*", lambda match: names.get(match[0], match[0]), message)
+
+
+#: Settings of earlier versions, with advice.
+REMOVED = {"rule": "it was removed, and mode both adds the pushes: leave it out"}
+
+
+def advise(name: str, known: Iterable[str]) -> str:
+    """Advice about an unknown setting: that it was removed, or the settings with similar names; empty without any."""
+    return REMOVED.get(name) or did_you_mean(name, known)
 
 
 _BEYOND_FLOATS = 2**1023
@@ -376,17 +384,15 @@ class Generation(Settings):
         None,
         "--mode",
         help="judge: the views swap roles every round; base: fixed roles; both: the judge weighs all preferences at "
-        "once; args: the preferences choose among the --top-k tokens that are most probable without them "
-        "(reward-guided search); prompt: all preferences in one prompt; rewrite: a plain answer, then its "
-        "correction by the preferences (as Aligner does); plain: no preferences (default: judge with "
-        "preferences, plain without).",
+        "once; prompt: all preferences in one prompt; rewrite: a plain answer, then its correction by the "
+        "preferences (as Aligner does); plain: no preferences (default: judge with preferences, plain without).",
     )
     strength: str | None = setting(
         None,
         "--strength",
         help="Guidance scale of the preferences: 1 is the model's own reaction to them, more exaggerates it, below "
         "0 is the opposite; auto follows, token by token, how far they differ from neutral. For one "
-        "preference: -p vivid:1.5 (default: auto in mode both, 1.5 in args, else 1).",
+        "preference: -p vivid:1.5 (default: auto in mode both, else 1).",
         metavar="S|auto",
         or_number=True,
     )
@@ -405,12 +411,6 @@ class Generation(Settings):
         "off.",
         least=0,
         below=1,
-    )
-    rule: Rule = setting(
-        "push",
-        "--rule",
-        help="How mode both combines the preferences: push adds up how far each moves the model from neutral; mod "
-        "takes the geometric mean of their probabilities, mixture the mean, overlap the minimum.",
     )
     panel: bool = setting(
         False,
@@ -457,8 +457,8 @@ class Generation(Settings):
         1,
         "--best",
         help="Write this number of answers at once and keep the one whose least-served preference is served best. "
-        "With --seed, their seeds follow each other. It needs a neutral view: mode both or args, or a strength other "
-        "than 1.",
+        "With --seed, their seeds follow each other. It needs a neutral view: mode both, or a strength other than "
+        "1.",
         least=1,
         most=16,
     )

@@ -34,7 +34,7 @@ REQUESTS = [
     make_request(),
     make_request(["vivid", "creative"], max_tokens=60),
     make_request(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
-    make_request(["vivid", "concise"], mode="args", system="You are a cook."),
+    make_request(["vivid", "concise"], mode="prompt", strength="2", system="You are a cook."),
     make_request(["vivid", "creative", "formal"], panel=True, lam=2),
     make_request(["vivid", "creative"], decoding="greedy"),
     make_request(["vivid"], mode="prompt", lookahead=4, stop=("e",)),

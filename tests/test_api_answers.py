@@ -60,7 +60,7 @@ def is_interleaved(numbers: Iterable[int]) -> bool:
     return len(runs) > len({*runs})
 
 
-@pytest.mark.parametrize("mode", ["plain", "prompt", "judge", "both", "base", "args", "rewrite"])
+@pytest.mark.parametrize("mode", ["plain", "prompt", "judge", "both", "base", "rewrite"])
 @pytest.mark.parametrize("layout", ["batched", "contexts"])
 def test_every_prompt_gets_the_answer_that_it_gets_alone(make: Make, mode: str, layout: Any) -> None:
     judge = make(engine=FLOAT32.replace(n_threads=2, layout=layout), mode=mode)

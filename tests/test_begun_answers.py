@@ -21,7 +21,7 @@ def judge(tiny: Callable[[str], Path]) -> Iterator[PersonaJudge]:
         yield made
 
 
-@pytest.mark.parametrize("mode", ["judge", "base", "both", "args", "prompt", "plain"])
+@pytest.mark.parametrize("mode", ["judge", "base", "both", "prompt", "plain"])
 @pytest.mark.parametrize("schedule", ["lockstep", "reference"])
 def test_begin_is_part_of_the_answer_and_of_its_tokens(judge: PersonaJudge, mode: str, schedule: str) -> None:
     answer = judge.stream("Hi", begin="the cat sees", mode=mode, schedule=schedule, **LONG)

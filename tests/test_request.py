@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pjlocal.errors import UsageError
-from pjlocal.request import Overrides, Request, deal, in_turn, place
+from pjlocal.request import Overrides, Request, deal, in_turn, place, refuse_removed, removed_setting
 from pjlocal.settings import Generation, Prompting, Sampling
 
 REQUEST = Request(
@@ -30,6 +30,23 @@ def test_saved_settings_override_and_missing_ones_stay() -> None:
     assert restored.views == (("concise",), ())
     assert restored.sampling == Sampling(top_k=5), "a table was saved whole"
     assert (restored.generation, restored.prompting) == (REQUEST.generation, REQUEST.prompting)
+
+
+@pytest.mark.parametrize(
+    ("saved", "name", "mode"),
+    [
+        ({"mode": "args", "rule": "push"}, "mode args", None),
+        ({"mode": "both", "rule": "mod"}, "the rule mod", "both"),
+        ({"mode": "both", "rule": "push"}, "", "both"),
+    ],
+)
+def test_a_removed_setting_of_an_earlier_version_is_named_and_left_out(saved: dict[str, str], name: str, mode) -> None:
+    values = {"generation": REQUEST.generation.as_dict() | saved}
+    assert removed_setting(values) == name
+    assert REQUEST.restore(values).generation == REQUEST.generation.replace(mode=mode)
+    if name:
+        with pytest.raises(UsageError, match=f"^{name} was removed: ask again without it$"):
+            refuse_removed(values)
 
 
 def test_files_are_named_by_their_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

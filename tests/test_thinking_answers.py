@@ -36,8 +36,6 @@ MODES: list[dict[str, Any]] = [
     {"prefer": ["vivid", "concise"], "mode": "base"},
     {"prefer": ["vivid:2", "concise"]},
     {"prefer": ["vivid", "concise"], "mode": "both"},
-    {"prefer": ["vivid", "concise"], "mode": "args"},
-    {"prefer": ["vivid", "concise"], "mode": "both", "rule": "overlap"},
     {"prefer": ["vivid", "concise", "formal"], "panel": True},
     {"prefer": ["vivid", "concise"], "mode": "prompt"},
 ]

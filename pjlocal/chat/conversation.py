@@ -302,6 +302,8 @@ class Conversation:
         """Continue another session with its settings."""
         self.recorder.catch_up()
         self.restore(session.settings)
+        if session.notice:
+            self._say(session.notice)
         self.recorder.session = self.session = session
         self._answer = None
 

@@ -109,14 +109,11 @@ def _head(
 
 
 def _force(generation: Generation) -> str:
-    """The rule, λ and the strength, if the mode uses them and they differ from the defaults."""
+    """λ and the strength, if the mode uses them and they differ from the defaults."""
     mode = generation.mode or "judge"
     strength = strength_in_force(generation, mode)
-    force = "" if strength == "1" or generation.rule == "overlap" or mode == "rewrite" else f" ×{strength}"
-    if mode not in JUDGED:
-        return force
-    rule = "" if generation.rule == "push" else f" {generation.rule}"
-    return f"{rule} λ{generation.lam}{force}"
+    force = "" if strength == "1" or mode == "rewrite" else f" ×{strength}"
+    return f" λ{generation.lam}{force}" if mode in JUDGED else force
 
 
 def _shortened(text: str, longest: int | None) -> str:

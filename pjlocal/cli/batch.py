@@ -21,7 +21,7 @@ from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message
 from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
 from ..screen.progress import progress_bars
-from ..settings import Settings, by_keywords, flag_names
+from ..settings import REMOVED, Settings, by_keywords, flag_names
 from ..textfile import owner_only, user_path, write_text
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ _NAMES = {key: key for key in KEYS} | {
 _REFUSED = {
     "model": "one model answers all rows: give it to the command with --model, or rename the field",
     "n": "max_tokens limits the answer, and a row for each answer gives several",
+    **REMOVED,
 }
 _KNOWN = {*_NAMES, "persona", *_REFUSED}
 

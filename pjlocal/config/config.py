@@ -17,7 +17,7 @@ from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
 from ..prompting.preferences import PRESETS
 from ..request import GROUPS, PREFERENCES, Overrides
-from ..settings import Engine, Settings, Thoughts, View
+from ..settings import REMOVED, Engine, Settings, Thoughts, View, advise
 from ..textfile import user_path, write_text
 from . import tomlfile
 from .values import InvalidValue, checked, model_named, preference, typed
@@ -141,7 +141,7 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
     known = [*PREFERENCES, *(key for settings in GROUPS.values() for key in get_type_hints(settings))]
     for key in table:
         if key not in known:
-            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            hint = advise(key, known) or f"known are {', '.join(known)}"
             raise InvalidValue(f"unknown key {key!r} in [{'.'.join(where)}]: {hint}", *where, key)
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
@@ -179,13 +179,15 @@ def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *w
 
 
 def _unknown(key: str, known: Iterable[str], *where: str) -> str:
-    """The advice for an unknown key: the table that it belongs to, the most similar known key, or all keys."""
+    """The advice for an unknown key: its table, its removal, the most similar known key, or all keys."""
     unknown = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
     for name, settings in TABLES.items():
         if key in get_type_hints(settings):
             return f"{unknown}: it belongs in [{name}]"
     if key in TOP:
         return f"{unknown}: it belongs at the top, before the first table"
+    if key in REMOVED:
+        return f"{unknown}: {REMOVED[key]}"
     if similar := difflib.get_close_matches(key, known, n=1):
         return f"{unknown}: did you mean {similar[0]}?"
     return f"{unknown}: known are {', '.join(known)}"

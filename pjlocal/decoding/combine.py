@@ -3,69 +3,29 @@
 v_1 ... v_k are views under preferences, and n is the neutral view, the same conversation without a preference.  Each is
 an array [m] of log-probabilities of the same m tokens.  s_i are strengths.  The results are unnormalised logits:
 
-    push:     n + Σ s_i (v_i - n)           each preference pushes away from neutral, and the pushes add up
-    mod:      Σ s_i v_i / Σ s_i             the weighted geometric mean of the probabilities
-    mixture:  log(Σ s_i exp v_i / Σ s_i)    the weighted mean of the probabilities
-    overlap:  min_i v_i                     the least probability in any view
+    n + Σ s_i (v_i - n)     each preference pushes away from neutral, and the pushes add up
 
-``push`` is the formula of context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive
-decoding and DExperts; ``mod`` is multi-objective decoding (2406.18853) with prompts.  A strength below zero pushes away
-from a preference.
+It is the formula of context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive decoding
+and DExperts.  A strength below zero pushes away from a preference.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-Rule = Literal["push", "mod", "mixture", "overlap"]
 LogProbs = NDArray[Any]  # float32 or float64
 
 
 def push(n: LogProbs, views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
-    """n + Σ s_i (v_i - n), written as (1 - Σ s_i) n + Σ s_i v_i."""
+    """n + Σ s_i (v_i - n), written as (1 - Σ s_i) n + Σ s_i v_i: n has no effect where the strengths sum to 1."""
     combined: LogProbs = (1.0 - sum(strengths)) * n
     for v, s in zip(views, strengths, strict=True):
         combined += s * v
     return combined
-
-
-def mod(views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
-    """Σ s_i v_i / Σ s_i."""
-    total = sum(strengths)
-    combined: LogProbs = (strengths[0] / total) * views[0]
-    for v, s in zip(views[1:], strengths[1:], strict=True):
-        combined += (s / total) * v
-    return combined
-
-
-def mixture(views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
-    """log(Σ s_i exp v_i / Σ s_i)."""
-    total = sum(strengths)
-    combined: LogProbs = np.log(strengths[0] / total) + views[0]
-    for v, s in zip(views[1:], strengths[1:], strict=True):
-        np.logaddexp(combined, np.log(s / total) + v, out=combined)
-    return combined
-
-
-def overlap(views: Sequence[LogProbs]) -> LogProbs:
-    """min_i v_i."""
-    least: LogProbs = np.minimum.reduce(views)
-    return least
-
-
-def combine(rule: Rule, n: LogProbs | None, views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
-    """Combine log-probabilities [m] by a rule to logits [m]; only ``push`` uses the neutral view."""
-    if rule == "push":
-        return push(views[0] if n is None else n, views, strengths)
-    if rule == "mod":
-        return mod(views, strengths)
-    if rule == "mixture":
-        return mixture(views, strengths)
-    return overlap(views)
 
 
 def plausible(logits: NDArray[np.float32], floor: float) -> NDArray[np.intp]:

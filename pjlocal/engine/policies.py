@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..decoding.combine import Rule, combine, divergence, log_normalizer, plausible, union
+from ..decoding.combine import divergence, log_normalizer, plausible, push, union
 from ..decoding.judge import Distribution
 from ..decoding.schedule import Rows
 from . import filters
 from .context import Logits
 from .filters import Candidates, FilterChain, NothingLeft
-from .shortlist import LONGEST, check_numbers, make_shortlist
+from .shortlist import check_numbers
 
 _LEAST = -1e4  # the least log-probability, because the difference of two infinities is NaN
 
@@ -129,41 +129,18 @@ class Floor:
         return plausible(logits, self.share)
 
 
-class TopK:
-    """The k most probable tokens of one view as candidates."""
-
-    def __init__(self, view: int, k: int, n_vocab: int) -> None:
-        self.views: Sequence[int] = (view,)
-        self._k = k
-        self._n_vocab = n_vocab
-        self._shortlist = make_shortlist(k, n_vocab) if k <= LONGEST else None
-
-    def __call__(self, logits: Logits) -> NDArray[np.intp]:
-        """Ascending indices of the k greatest of [n_vocab] logits, or of the fewer that a constraint allows."""
-        if self._k >= len(logits):
-            return np.arange(len(logits))
-        if self._shortlist is None or len(logits) < self._n_vocab:
-            best = np.argpartition(logits, -self._k)[-self._k :]
-        else:
-            ids = self._shortlist(logits)
-            best = ids[np.argpartition(logits[ids], -self._k)[-self._k :]]
-        best.sort()
-        return best
-
-
 @dataclass
 class Steered:
-    """The policy of several views: combined by a rule at the candidates, then filtered.
+    """The policy of several views: combined at the candidates, then filtered.
 
     Args:
-        neutral: the neutral view's number; None if the rule does not need one, or the strengths sum to one.
+        neutral: the neutral view's number; None if the strengths sum to one.
         candidates: selects the candidates from the distributions of single views; None for all tokens.
     """
 
     weights: Sequence[Weight]
     neutral: int | None
-    rule: Rule
-    candidates: Floor | TopK | None
+    candidates: Floor | None
     chain: FilterChain
 
     @property
@@ -194,13 +171,13 @@ class Steered:
         chosen = [self._chosen(rows(view), self.candidates) for view in self.candidates.views]
         return union([*chosen, *self.chain.favoured()])
 
-    def _chosen(self, row: Row, candidates: Floor | TopK) -> NDArray[np.intp]:
+    def _chosen(self, row: Row, candidates: Floor) -> NDArray[np.intp]:
         return row.chosen if row.chosen is not None else self.chain.permitted(row.logits, candidates)
 
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
-        n = None if self.neutral is None else rows(self.neutral).log_probs(ids)
         log_probs = [rows(weight.view).log_probs(ids) for weight in self.weights]
-        return combine(self.rule, n, log_probs, strengths(self.weights, self.neutral, rows))
+        n = log_probs[0] if self.neutral is None else rows(self.neutral).log_probs(ids)
+        return push(n, log_probs, strengths(self.weights, self.neutral, rows))
 
     def _filtered(self, ids: NDArray[np.intp] | None, logits: NDArray[Any]) -> Distribution:
         logits = logits.astype(np.float32, copy=False)

@@ -17,7 +17,7 @@ from ..config.values import InvalidValue, by_keys, checked, model_named, prefere
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets, split_strength
 from ..request import Request
-from ..settings import Generation, Settings
+from ..settings import Generation, Settings, advise
 from ..textfile import user_path
 from .prompts import located
 from .suite import Check, Objectives, Suite, System, check_systems
@@ -151,7 +151,7 @@ class _Table:
                 )
             if self.where and key in _OF_A_SUITE:
                 raise self.wrong(f"{key} belongs at the top, before the first table", key)
-            hint = did_you_mean(key, known) or f"known are {', '.join(known)}"
+            hint = advise(key, known) or f"known are {', '.join(known)}"
             raise self.wrong(f"unknown key {key!r}: {hint}", key)
 
 

@@ -121,18 +121,16 @@ def resolve_mode(request: Request) -> Mode:
     return mode
 
 
-_ALL: tuple[Mode, ...] = get_args(Mode)
 #: The modes in which a setting has no effect or is impossible.
 _IDLE: dict[str, tuple[Mode, ...]] = {
     "strength": ("plain", "rewrite"),
     "avoid": ("plain",),
     "panel": OF_ONE_VIEW,
     "push_thoughts": OF_ONE_VIEW,
-    "floor": ("plain", "rewrite", "args"),
+    "floor": ("plain", "rewrite"),
     "best": ("plain", "rewrite"),
-    "lam": ("plain", "rewrite", "prompt", "args"),
-    "aligner": tuple(mode for mode in _ALL if mode != "rewrite"),
-    "rule": tuple(mode for mode in _ALL if mode != "both"),
+    "lam": ("plain", "rewrite", "prompt"),
+    "aligner": tuple(mode for mode in get_args(Mode) if mode != "rewrite"),
 }
 
 
@@ -159,11 +157,11 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and (sets_views or "mode" in given):
         lines.append("mode base writes the text of view b, which has no preference: give it one with --judge-prefer")
     idle = [flag(f) for f in _idle(request.generation, roles.mode) if f.name in given]
-    if sets_views or "avoid" in given:
-        idle += _idle_strengths(request.generation, roles)
+    if roles.mode == "rewrite" and (sets_views or "avoid" in given):
+        wishes = chain(*roles.preferences.values(), request.generation.avoid)
+        idle += [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
     if idle:
-        where = "with the rule overlap" if _takes_the_least(request.generation, roles) else f"in mode {roles.mode}"
-        lines.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect {where}")
+        lines.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect in mode {roles.mode}")
     return lines
 
 
@@ -178,19 +176,6 @@ def _idle(generation: Generation, mode: Mode) -> list[Field[Any]]:
         for f in fields(generation)
         if mode in _IDLE.get(f.name, ()) and getattr(generation, f.name) != f.default and f.name not in usual
     ]
-
-
-def _idle_strengths(generation: Generation, roles: Roles) -> list[str]:
-    """The strengths of single preferences, as in ``vivid:2``, that have no effect: in mode rewrite and with the rule
-    overlap."""
-    if roles.mode != "rewrite" and not _takes_the_least(generation, roles):
-        return []
-    wishes = chain(*roles.preferences.values(), generation.avoid)
-    return [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
-
-
-def _takes_the_least(generation: Generation, roles: Roles) -> bool:
-    return roles.mode == "both" and generation.rule == "overlap"
 
 
 def make_roles(request: Request) -> Roles:
@@ -218,7 +203,6 @@ def make_roles(request: Request) -> Roles:
     speakers, names = list(named.values()), list(named)
     if mode == "prompt":
         speakers, names = [list(chain.from_iterable(speakers))], ["prompt"]
-    _check_rule(generation, mode)
     prefixes = [prefix(wishes) for wishes in speakers]
     adapters = [_adapters(generation, *(VIEW_NAMES if name == "prompt" else name)) for name in names]
     shared = _adapters(generation)
@@ -232,16 +216,8 @@ def make_roles(request: Request) -> Roles:
         weights[f"avoid {number}"] = Weight(len(prefixes), -_avoided(text))
         prefixes.append(prefix([text]))
         adapters.append(shared)
-    if generation.rule != "push" and not weights:  # the views' adapters have scale 0
-        raise UsageError(f"the rule {generation.rule} needs a preference, as in: -p vivid -p creative")
-    if generation.rule != "push" and any(weight.strength <= 0 for weight in weights.values()):
-        raise UsageError(f"the rule {generation.rule} needs strengths above 0")
-    if generation.rule in ("mod", "mixture") and any(weight.auto for weight in weights.values()):
-        raise UsageError(
-            f"the rule {generation.rule} cannot use the strength auto, which needs a neutral view: give a number"
-        )
     neutral = None
-    if _needs_neutral(generation, mode, list(weights.values())):
+    if _needs_neutral(mode, list(weights.values())):
         views = list(zip(prefixes, adapters, strict=True))
         if ("", shared) not in views:
             prefixes.append("")
@@ -273,18 +249,6 @@ def _avoided(text: str) -> float:
     return value
 
 
-def _check_rule(generation: Generation, mode: Mode) -> None:
-    rule = generation.rule
-    if rule == "push":
-        return
-    if mode != "both":
-        raise UsageError(f"--rule {rule} applies only in mode both: add --mode both, or use the rule push")
-    if generation.avoid:
-        raise UsageError(f"--avoid needs the rule push: {rule} has no neutral view to push away from")
-    if rule == "overlap" and generation.strength is not None:
-        raise UsageError("--strength has no effect with the rule overlap: leave one of them out")
-
-
 def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
     """The strength of a view.  Its preferences share one prefix, and so one strength."""
     otherwise = strength_in_force(generation, mode)
@@ -296,30 +260,22 @@ def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
 
 
 def strength_in_force(generation: Generation, mode: Mode) -> str:
-    """The strength of preferences that have none of their own."""
-    return generation.strength or _default_strength(generation, mode)
+    """The strength of preferences that have none of their own.
 
-
-def _default_strength(generation: Generation, mode: Mode) -> str:
-    """The default strength: 1, as in the paper, except in modes both and args.
-
-    In mode both, with preferences for short answers and for a pirate's words, a 1.5B model followed both in 62 % of 60
-    answers with auto and in 43 % with 1.5; smaller models showed no difference.  Rules without a neutral view cannot
-    use auto.
+    The default is 1, as in the paper, except in mode both.  There, with preferences for short answers and for a
+    pirate's words, a 1.5B model followed both in 62 % of 60 answers with auto and in 43 % with 1.5; smaller models
+    showed no difference.
     """
-    if mode == "both" and generation.rule == "push":
-        return "auto"
-    return "1.5" if mode == "args" else "1"
+    return generation.strength or ("auto" if mode == "both" else "1")
 
 
 def _check_best(generation: Generation, mode: Mode, neutral: int | None) -> None:
     if generation.best > 1 and neutral is None:
-        rule = f" with the rule {generation.rule}" if generation.rule != "push" else ""
-        more = "" if mode in ("plain", "rewrite") or rule else " at strength 1"
-        advice = "use --rule push" if rule else "use --mode both" if not more else "add --mode both or --strength 1.5"
+        more = "" if mode in ("plain", "rewrite") else " at strength 1"
+        advice = "add --mode both or --strength 1.5" if more else "use --mode both"
         raise UsageError(
-            f"--best chooses by pushes, which need a neutral view, and mode {mode}{rule}{more} has none: {advice}, or "
-            "leave --best out"
+            f"--best chooses by pushes, which need a neutral view, and mode {mode}{more} has none: {advice}, or leave "
+            "--best out"
         )
 
 
@@ -328,12 +284,8 @@ def _weight(view: int, strength: str) -> Weight:
     return Weight(view, 1.0, auto=True) if value is None else Weight(view, value)
 
 
-def _needs_neutral(generation: Generation, mode: Mode, weights: Sequence[Weight]) -> bool:
+def _needs_neutral(mode: Mode, weights: Sequence[Weight]) -> bool:
     """True if the mode and the strengths need a neutral view."""
-    if generation.rule != "push":
-        return False
-    if mode == "args":  # the neutral view proposes the candidates
-        return True
     if mode == "both" and not any(weight.auto for weight in weights):
         return sum(weight.strength for weight in weights) != 1.0
     return not all(weight.is_identity for weight in weights)

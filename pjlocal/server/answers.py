@@ -21,7 +21,7 @@ from ..events import N_ALTERNATIVES, Started, TokenEvent
 from ..prompting.conversation import parse_conversation
 from ..prompting.dials import STEP, adjust
 from ..prompting.prompt import Message
-from ..request import KEYS
+from ..request import KEYS, refuse_removed
 from ..request import Request as AnswerRequest
 from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service
 from ..sessions.asking import as_messages, turn_seed, written_under
@@ -328,7 +328,9 @@ def answer_routes(
 
     def _request(body: _Body, base: AnswerRequest) -> AnswerRequest:
         if body.request is not None:
-            return parse_request(body.request)
+            request = parse_request(body.request)
+            refuse_removed(body.request)
+            return request
         if unknown := [*{*body.unset}.difference(KEYS)]:
             raise Wrong(f"unset names an unknown setting: {unknown[0]!r}")
         return base.unset(body.unset).override(check_overrides(body.settings or {}, model["context_limit"]))

@@ -19,10 +19,10 @@ from pydantic_core import ErrorDetails, from_json
 
 from ..config import tomlfile
 from ..config.values import typed
-from ..errors import PjlocalError, UsageError, did_you_mean
+from ..errors import PjlocalError, UsageError
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request
 from ..service import check_servable
-from ..settings import Engine, Generation, Settings, flag, flag_names, rename_flags, without_none
+from ..settings import Engine, Generation, Settings, advise, flag, flag_names, rename_flags, without_none
 
 MOST_STOPS = 16
 _MOST_ITEMS = 1000  # of other lists, for example of logit biases, which are looked up for every view
@@ -164,7 +164,7 @@ def _parse_overrides(values: Mapping[str, Any]) -> Overrides:
     """
     for key in values:
         if key not in KEYS:
-            hint = did_you_mean(key, KEYS) or f"known are {', '.join(KEYS)}"
+            hint = advise(key, KEYS) or f"known are {', '.join(KEYS)}"
             raise UsageError(f"unknown setting {key!r}: {hint}")
     tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in GROUPS.items()}
     tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Overrides)

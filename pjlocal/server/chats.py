@@ -267,6 +267,7 @@ def _described(session: Session) -> dict[str, Any]:
         "created": session.created,
         "updated": session.updated,
         "settings": session.settings,
+        "notice": session.notice,
         "turns": [*map(_turn, session.turns)],
     }
 

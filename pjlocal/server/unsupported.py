@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ..settings import REMOVED
 from .bodies import Wrong
 from .synonyms import NOTHING, is_one_of
 
@@ -36,6 +37,7 @@ _TRUE = Unsupported(nothing=(True,))
 _UNKNOWN_FORM = Unsupported("use response_format, json_schema, regex, grammar or lark")
 
 _GROUPS: list[tuple[Unsupported, list[str]]] = [
+    *((Unsupported(advice), [name]) for name, advice in REMOVED.items()),
     # Tools, and what is not text.
     (_TOOLS, ["tools", "functions", "plugins", "web_search_options", "builtin_tools"]),
     (Unsupported(_TOOLS.advice, ("none", "auto")), ["tool_choice", "function_call"]),

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..prompting.prompt import Message
-from ..request import Request, deal, in_turn
+from ..request import Request, deal, in_turn, refuse_removed
 from ..settings import VIEW_NAMES
 from .session import Turn
 
@@ -91,8 +91,9 @@ def written_under(request: Request, turn: Turn) -> Request:
     """The request under which a turn was answered.  ``request`` has the values that the turn's settings lack.
 
     Raises:
-        UsageError: a setting is outside its limits.
+        UsageError: a setting is outside its limits, or was removed.
     """
+    refuse_removed(turn.settings)
     settings = dict(turn.settings)
     views = list(settings.get("preferences", {}).values())
     if len(views) > len(VIEW_NAMES):  # a panel

@@ -196,7 +196,7 @@ def _facts(turn: Turn) -> list[str]:
         ("{} mode", mode),
         ("λ {}", _at(generation, "lam") if judged else None),
         ("strength {}", _at(generation, "strength")),
-        ("rule {}", rule if mode == "both" and rule != "push" else None),
+        ("rule {}", rule if mode == "both" and rule != "push" else None),  # of earlier versions
         ("avoid {}", ", ".join(map(str, avoided)) if avoided and mode != "plain" else None),
         ("floor {}", _at(generation, "floor") if pushes else None),
         ("seed {}", _at(turn.settings, "seed")),

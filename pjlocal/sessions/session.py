@@ -11,6 +11,7 @@ from ..attachments import without_texts
 from ..errors import UsageError
 from ..events import FinishReason, Result, TokenEvent
 from ..prompting.thinking import split
+from ..request import removed_setting
 
 _TITLE_LENGTH = 60
 
@@ -174,6 +175,15 @@ class Session:
     created: float = field(default_factory=time.time)
     updated: float = field(default_factory=time.time)
     id: int | None = None
+
+    @property
+    def notice(self) -> str:
+        """A line about a setting of an earlier version that was removed; empty if there is none."""
+        setting = removed_setting(self.settings)
+        return setting and (
+            f"this chat was saved with {setting}, which was removed: its next answers take the default, unless you "
+            "choose another mode"
+        )
 
     def fork(self, n_turns: int) -> Session:
         """A new session with a copy of the first turns and their drafts."""

@@ -216,7 +216,7 @@ def test_compare_answers_in_every_mode_and_keeps_nothing_but_the_cache(three_tur
     found = {mode: (answer.plan.prompts, ids[mode]) for mode, answer in answers.items()}
     assert found["judge"] == (before.prompts, before.ids), "the same seed, the same answer"
     assert found["base"][0] == before.prompts
-    several = [found[mode] for mode in ("judge", "base", "both", "args")]
+    several = [found[mode] for mode in ("judge", "base", "both")]
     three = sum(len(prompt) - 1 for prompt in found["both"][0])  # in one batch, and caches of their own
     n_several = three + sum(len(said) * len(prompts) for prompts, said in several)
     drafted = [event.id for event in answers["rewrite"].drafted]

@@ -55,7 +55,7 @@ DRIVEN = (
     ("/more", r"^name a preference, as in /more vivid or /less formal$"),
     ("/prefer clear a", r"^a: no preference\nb: Talk like a pirate, please$"),
     ("/mode base", r"^mode base$"),
-    ("/mode best", r"^the mode must be one of judge, base, both, args, prompt, rewrite, plain \(not 'best'\)$"),
+    ("/mode best", r"^the mode must be one of judge, base, both, prompt, rewrite, plain \(not 'best'\)$"),
     ("/mode both", r"^mode both$"),
     ("/strength 2.5", r"strength +2.5 "),
     ("/strength", r"strength +2.5 "),

@@ -147,10 +147,10 @@ def test_compared_answers_are_drafts_and_one_of_them_can_be_taken(chat: Talk, st
     chat.say("/compare")
     assert chat.turns == [first] and chat.conversation.session.settings == settings
     modes = [draft.settings["mode"] for draft in first.drafts]
-    assert modes == ["judge", "base", "both", "args", "prompt", "rewrite", "plain"], "and judge only once"
+    assert modes == ["judge", "base", "both", "prompt", "rewrite", "plain"], "and judge only once"
     assert_saved(chat, store)
     chat.say("/compare")
-    assert len(chat.turns[0].drafts) == 7, "the same answers again are no new drafts"
+    assert len(chat.turns[0].drafts) == 6, "the same answers again are no new drafts"
     assert chat.say("/take both") == ["draft both is in force"]
     assert chat.turns[0].settings["mode"] == "both"
     assert_saved(chat, store)

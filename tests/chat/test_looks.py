@@ -56,7 +56,7 @@ def test_the_text_view_shows_the_markup_and_blame_who_wrote_it(start, toy, says,
 
 @pytest.mark.slow
 def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) -> None:
-    chat = start(*toy, *says("rain and snow"), "--view", "push", "--mode", "both", "--rule", "push", columns=120)
+    chat = start(*toy, *says("rain and snow"), "--view", "push", "--mode", "both", columns=120)
     assert chat.say("Go") == "a: vivid  b: creative  more probable by it: ×1.1 ×2 ×10\nrain and snow"
     (turn,) = sessions()[0].turns
     styles = {"a": "cyan", "b": "magenta"}

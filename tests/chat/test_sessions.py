@@ -102,6 +102,21 @@ def test_a_session_of_another_version_loads(chat: Talk, store: Store, settings: 
     assert chat.chat.status == 0 and [turn.question for turn in chat.turns] == ["Old?"]
 
 
+@pytest.mark.parametrize("gone", [{"mode": "args"}, {"mode": "both", "rule": "mod"}], ids=str)
+def test_a_session_with_a_removed_setting_loads_and_says_so(chat: Talk, store: Store, gone: dict[str, str]) -> None:
+    generation = chat.judge.request.generation.as_dict() | gone
+    turn = Turn("Why?", [plain_event("Because.")], {"generation": generation, "mode": gone["mode"]}, "stop")
+    store.add_whole(Session("old", [turn], chat.conversation.settings() | {"generation": generation}))
+    name = f"the rule {gone['rule']}" if "rule" in gone else "mode args"
+    says = f"this chat was saved with {name}, which was removed: its next answers take the default, unless you choose "
+    assert chat.say("/load old") == [f"{says}another mode"]
+    assert chat.say("/why 0")[-1:] == [f"{name} was removed: ask again without it"], "nothing can compute it again"
+    chat.say("How?")
+    session = store.load(store.find("old"))
+    assert [turn.settings["mode"] for turn in session.turns] == [gone["mode"], "both" if "rule" in gone else "judge"]
+    assert session.notice == "" and chat.say("/load old") == []
+
+
 def test_a_session_that_cannot_be_had_leaves_the_one_in_use(chat: Talk, store: Store) -> None:
     """Its preset is gone, say."""
     chat.say("Why?")

@@ -109,7 +109,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set top-p 2", "--top-p must be at most 1 (not 2.0)"),
         ("/set top-k 1.5", "--top-k must be a whole number (not '1.5')"),
         ("/lambda 0", "--lambda must be at least 1 (not 0)"),
-        ("/set mode loud", "--mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'loud')"),
+        ("/set mode loud", "--mode must be one of judge, base, both, prompt, rewrite, plain (not 'loud')"),
         ("/set ignore-end maybe", "--ignore-end must be on or off (not 'maybe')"),
         ("/set stop 'a", "a quotation mark is missing in 'a"),
         ("/set stop ''", "--stop must not be empty: it would end every answer before its first token"),
@@ -118,11 +118,12 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
         ("/set qqq 1", "no setting 'qqq': /set lists them"),
         ("/set threads 3", "threads is fixed once the model is loaded: give it to pjlocal chat"),
-        ("/mode loud", "the mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'loud')"),
+        ("/mode loud", "the mode must be one of judge, base, both, prompt, rewrite, plain (not 'loud')"),
         ("/strength hard", "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("/strength 11", "a strength is a number from -10 to 10, or auto (not '11')"),
         ("/set floor 1", "--floor must be below 1 (not 1.0)"),
-        ("/set rule mod", "--rule mod applies only in mode both: add --mode both"),
+        ("/set best 2", "--best chooses by pushes, which need a neutral view, and mode judge at strength 1 has none"),
+        ("/set rule mod", "no setting 'rule': it was removed, and mode both adds the pushes: leave it out"),
         ("/avoid formal:-1", "--avoid formal:-1: its strength must be a number above 0"),
         ("/avoid frmal", "unknown preset 'frmal': did you mean formal"),
         (
@@ -284,7 +285,7 @@ def test_a_panel_has_a_view_for_every_preference_and_commands_know_them(chat: Ta
 
 
 def test_a_session_restores_strengths_and_older_ones_have_none(chat: Talk) -> None:
-    for line in ("/mode both", "/strength 2", "/avoid formal", "/set rule push", "/set floor 0.3"):
+    for line in ("/mode both", "/strength 2", "/avoid formal", "/set floor 0.3"):
         chat.say(line)
     stored = json.loads(json.dumps(chat.conversation.settings()))
     generation = chat.judge.request.generation
@@ -297,21 +298,6 @@ def test_a_session_restores_strengths_and_older_ones_have_none(chat: Talk) -> No
     with pytest.raises(UsageError, match="unknown preset 'frmal'"):
         chat.conversation.restore(gone)
     assert chat.judge.request.generation == generation
-
-
-def test_comparing_leaves_rules_to_mode_both(chat: Talk) -> None:
-    chat.say("/mode both")
-    chat.say("/set rule mixture")
-    chat.say("Why?")
-    assert [started.answer.mode for started in chat.conversation.compare()] == [
-        "judge",
-        "base",
-        "both",
-        "args",
-        "prompt",
-        "rewrite",
-        "plain",
-    ]
 
 
 def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: Path, monkeypatch) -> None:

@@ -72,12 +72,6 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             for mode, force in (("prompt", ""), ("rewrite", ""))
         ),
         (
-            Generation(mode="args"),
-            VIEWS,
-            ALONE,
-            {30: "args ×1.5 · vivid, be kind", 80: "args ×1.5 · vivid, be kind · 23 tok/s · context 79/8192"},
-        ),
-        (
             Generation(),
             {"a": [], "b": []},
             ALONE,

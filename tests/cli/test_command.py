@@ -149,7 +149,7 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["--top-p", "0", "hi"], "--top-p must be above 0"),
         (["-n", "0", "hi"], "--max-tokens must be at least 1"),
         (["-k", "many", "hi"], "--top-k"),
-        (["--mode", "best", "hi"], "not one of 'judge', 'base', 'both', 'args', 'prompt', 'rewrite', 'plain'"),
+        (["--mode", "best", "hi"], "not one of 'judge', 'base', 'both', 'prompt', 'rewrite', 'plain'"),
         (["--mode", "judge", "hi"], "needs a preference"),
         (["--no-such-option", "hi"], "No such option"),
         (["--stop", "", "hi"], "--stop must not be empty"),

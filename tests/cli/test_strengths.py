@@ -68,7 +68,6 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
         (("--avoid", "formal"), "--avoid needs a preference, as in: -p vivid -p creative"),
         (("--mode", "both"), "mode both needs a preference, as in: -p vivid -p creative"),
         (("-p", "vivid", "--floor", "1"), "--floor must be below 1 (not 1.0)"),
-        (("-p", "vivid", "-p", "formal", "--rule", "mod"), "--rule mod applies only in mode both"),
         (("-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
         (("-P", "nobody"), "unknown persona 'nobody'"),
         (("-p", "vivid", "--avoid", ""), "a preference is empty"),
@@ -76,7 +75,7 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
         (("--mode", "plain", "--avoid", "formal"), "--avoid needs a preference, as in: -p vivid -p creative"),
         *(
             (("--mode", mode), f"mode {mode} needs a preference, as in: -p vivid -p creative")
-            for mode in ("judge", "base", "args", "prompt", "rewrite")
+            for mode in ("judge", "base", "prompt", "rewrite")
         ),
     ],
 )  # fmt: skip

@@ -134,6 +134,7 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
             "\n# x\n[sampling]\ntemprature = 1",
             ": unknown key 'temprature' in [sampling]: did you mean temperature?",
         ),
+        ("[generation]\nrule = 'mod'", ": unknown key 'rule' in [generation]: it was removed, and mode both adds"),
         ("[generation]\nlambda = 3", ": unknown key 'lambda' in [generation]: did you mean lam?"),
         ("temperature = 1", ": unknown key 'temperature': it belongs in [sampling]"),
         ("[sampling]\nmodel = 'x'", ": unknown key 'model' in [sampling]: it belongs at the top"),
@@ -147,7 +148,7 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[generation]\nlam = 0", ": [generation] lam must be at least 1 (not 0)"),
         (
             "[generation]\nmode = 'jugde'",
-            ": [generation] mode must be one of judge, base, both, args, prompt, rewrite, plain (not 'jugde')",
+            ": [generation] mode must be one of judge, base, both, prompt, rewrite, plain (not 'jugde')",
         ),
         ("[generation]\nstop = 'x'", ": [generation] stop must be a list of texts"),
         ("[generation]\nstop = [\n  'x',\n  '',\n]", ": [generation] stop must not be empty"),

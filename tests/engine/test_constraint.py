@@ -229,7 +229,7 @@ def test_an_expression_and_a_lark_grammar_hold(vivid_and_creative: PersonaJudge)
 
 
 @pytest.mark.parametrize("schedule", ["lockstep", "reference"])
-@pytest.mark.parametrize("mode", ["judge", "both", "args", "plain"])
+@pytest.mark.parametrize("mode", ["judge", "both", "plain"])
 def test_no_answer_ends_before_min_tokens(tiny, mode: str, schedule: str) -> None:
     prefer = () if mode == "plain" else ("vivid", "formal")
     ending: dict[str, Any] = {"logit_bias": ("</s>=100",), "floor": 0, "top_k": 0, "schedule": schedule, "mode": mode}

@@ -21,10 +21,9 @@ MESSAGE = "the model computes invalid logits"
 KINDS = ["not_numbers", "one_not_a_number", "infinite"]
 ENGINE = Engine(n_threads=1)
 WAYS: list[dict[str, Any]] = [
-    *({"mode": mode} for mode in ("plain", "prompt", "judge", "base", "both", "args", "rewrite")),
+    *({"mode": mode} for mode in ("plain", "prompt", "judge", "base", "both", "rewrite")),
     {"mode": "judge", "strength": "2"},
     {"mode": "judge", "avoid": ("formal",)},
-    {"mode": "both", "rule": "mixture"},
     {"mode": "both", "floor": 0.0},
     {"mode": "both", "lookahead": 7},
     {"mode": "judge", "schedule": "reference"},

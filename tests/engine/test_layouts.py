@@ -40,7 +40,6 @@ def test_the_same_seed_gives_the_same_text_in_every_layout(smollm2: Path, vivid_
 #: Settings with three views and more; three contexts take as many threads, where there are fewer cores.
 THREE_VIEWS = {
     "both": {"mode": "both"},
-    "args": {"mode": "args"},
     "sharpened": {"mode": "judge", "strength": "2"},
     "base": {"mode": "base", "strength": "1.5"},
     "panel": {"mode": "judge", "panel": True},

@@ -175,8 +175,8 @@ def test_a_system_goes_before_the_command_line_and_that_before_the_suite(suite) 
 def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
     made = suite(OBJECTIVES + SYSTEM)
     check_systems(made, Request())
-    with pytest.raises(UsageError, match="system 'prompt' with objectives 'o': --rule mod applies only in mode both"):
-        check_systems(made, Request(generation=Generation(rule="mod")), {"rule"})
+    with pytest.raises(UsageError, match="system 'prompt' with objectives 'o': --best chooses by pushes"):
+        check_systems(made, Request(generation=Generation(best=2)), {"best"})
 
 
 def test_every_model_has_every_system_and_its_own_baseline() -> None:
@@ -203,6 +203,9 @@ def test_a_suite_of_another_version_is_read_as_far_as_it_is_known() -> None:
     values = asdict(suite) | {"since": "tomorrow"}
     values["systems"][0]["since"] = "tomorrow"
     assert suite_from_dict(values) == suite
+    gone = {"mode": "both", "rule": "mod"}  # removed since, and still named by answers that were written before
+    values["systems"][0]["settings"] = gone
+    assert suite_from_dict(values).systems[0].settings == gone
 
 
 @pytest.mark.parametrize("broken", [{}, {"objectives": 3}, {"objectives": [{"checks": [3]}]}, []])
@@ -355,7 +358,8 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         (WHOLE + "temperature = -1", "system 'prompt': temperature must be at least 0"),
         (WHOLE + "mode = 1", "is not valid TOML: "),
         (WHOLE + "seed = 1", "system 'prompt': a system has no seed of its own: seeds = [0, 1] at the top"),
-        (WHOLE + "rule = 'mod'", "system 'prompt' with objectives 'o': rule mod applies only in mode both"),
+        (WHOLE + "best = 2", "system 'prompt' with objectives 'o': best chooses by pushes"),
+        (WHOLE + "rule = 'mod'", "system 'prompt': unknown key 'rule': it was removed, and mode both adds the pushes"),
         (WHOLE + "avoid = ['fromal']", "system 'prompt': avoid: unknown preset 'fromal': did you mean"),
         (WHOLE + "model = '~nobody9/x'", "system 'prompt': model: cannot use the path ~nobody9/x"),
         (WHOLE + "only = 3", "system 'prompt': only = 3, but the objectives 'o' have 2 preferences"),

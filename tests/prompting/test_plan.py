@@ -36,8 +36,6 @@ def test_strengths_of_all_and_of_each_bring_a_neutral_view() -> None:
     assert roles_of("vivid:2e0", "formal").weights["a"] == Weight(0, 2.0)
     assert roles_of("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
     assert roles_of("vivid", "formal", mode="both").weights["b"] == Weight(1, 1.0, auto=True)
-    assert roles_of("vivid", "formal", mode="both", rule="mod").weights == {"a": Weight(0, 1.0), "b": Weight(1, 1.0)}
-    assert roles_of("vivid", "formal", mode="args").weights == {"a": Weight(0, 1.5), "b": Weight(1, 1.5)}
 
 
 def test_a_view_without_a_preference_is_the_neutral_one() -> None:
@@ -60,11 +58,6 @@ def test_a_panel_has_a_view_for_each_preference_in_the_order_in_which_they_were_
     assert roles_of(*wishes, panel=True, mode="prompt").n_speakers == 1
 
 
-@pytest.mark.parametrize("rule", ["mod", "mixture", "overlap"])
-def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
-    assert roles_of("vivid", "formal", mode="both", rule=rule).neutral is None
-
-
 @pytest.mark.parametrize(
     ("prefer", "generation", "says"),
     [
@@ -72,14 +65,11 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
         ([], {"avoid": ("formal",)}, "--avoid needs a preference, as in: -p vivid"),
         ([], {"strength": "2"}, "--strength needs a preference"),
         ([], {"panel": True}, "--panel needs a preference, as in: -p vivid"),
-        ([], {"mode": "args"}, "mode args needs a preference, as in: -p vivid"),
         ([], {"mode": "rewrite"}, "mode rewrite needs a preference, as in: -p vivid"),
         (["frmal"], {"mode": "rewrite"}, "unknown preset 'frmal'"),
         (["vivid"], {"mode": "rewrite", "avoid": ("frmal",)}, "unknown preset 'frmal'"),
-        (["vivid"], {"mode": "args", "rule": "mod"}, "--rule mod applies only in mode both"),
         (["vivid"], {"panel": True}, "--panel takes 2 to 26 preferences"),
         (["vivid", "formal", "simple"], {"panel": True, "mode": "base"}, "mode base has a view that drafts and one "),
-        (["vivid", "formal"], {"rule": "mod"}, "--rule mod applies only in mode both: add --mode both"),
         (["vivid:11"], {}, "the preference 'vivid:11': a strength is a number from -10 to 10, or auto (not '11')"),
         (["vivid:1e9"], {}, "the preference 'vivid:1e9': a strength is a number from -10 to 10, or auto (not '1e9')"),
         (["Vivid:x"], {}, "the preference 'Vivid:x': a strength is a number from -10 to 10, or auto (not 'x')"),
@@ -92,22 +82,8 @@ def test_other_rules_than_push_need_no_neutral_view(rule: str) -> None:
         (["vivid:2", "formal", "simple:3"], {}, "'vivid:2' and 'simple:3' share one view, which has one strength"),
         (["vivid"], {"avoid": ("formal:-2",)}, "--avoid formal:-2: its strength must be a number above 0"),
         (["vivid"], {"avoid": ("frmal",)}, "unknown preset 'frmal'"),
-        (["vivid"], {"mode": "both", "rule": "mod", "avoid": ("formal",)}, "--avoid needs the rule push"),
-        (
-            ["vivid"],
-            {"mode": "both", "rule": "overlap", "strength": "2"},
-            "--strength has no effect with the rule overlap",
-        ),
-        (["vivid:-1"], {"mode": "both", "rule": "mod"}, "the rule mod needs strengths above 0"),
         ([], {"mode": "both", "lora_a": ("a.gguf:0",)}, "mode both needs a preference, as in: -p vivid"),
         ([], {"strength": "2", "control_vector_b": ("a.gguf:0",)}, "--strength needs a preference"),
-        ([], {"mode": "both", "rule": "mod", "lora_a": ("a.gguf", "a.gguf:-1")}, "the rule mod needs a preference"),
-        (["vivid:auto"], {"mode": "both", "rule": "mod"}, "the rule mod cannot use the strength auto"),
-        (
-            ["vivid"],
-            {"mode": "both", "rule": "mixture", "strength": "auto"},
-            "the rule mixture cannot use the strength auto",
-        ),
     ],
 )
 def test_settings_that_exclude_each_other_give_an_error(prefer, generation, says: str) -> None:
@@ -146,9 +122,8 @@ def test_settings_without_effect_give_one_warning(tiny, tmp_path, caplog) -> Non
     lora = (str(write_lora(tmp_path / "pirate.gguf")),)
     with PersonaJudge(tiny("llama"), prefer=["vivid:2"]) as judge:
         for settings, told in (
-            ({"mode": "both", "rule": "overlap"}, "the strength of vivid:2 has no effect with the rule overlap"),
             ({"mode": "rewrite"}, "the strength of vivid:2 has no effect in mode rewrite"),
-            ({"mode": "both", "rule": "mod"}, None),
+            ({"mode": "both"}, None),
             ({"mode": "base", "lora_b": lora}, None),
             ({"mode": "base"}, "mode base writes the text of view b, which has no preference: give it one with "),
             ({"mode": "base", "lora_a": lora}, None),

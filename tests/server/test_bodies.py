@@ -37,7 +37,7 @@ FIELDS = {
     ANSWER: ["request", "settings", "messages", "chat", "first", "shortens"],
 }
 OWN = [
-    "events", "prefer", "draft_prefer", "judge_prefer", "mode", "strength", "avoid", "floor", "rule", "panel",
+    "events", "prefer", "draft_prefer", "judge_prefer", "mode", "strength", "avoid", "floor", "panel",
     "aligner", "lora", "lam", "decoding", "schedule", "lookahead", "ignore_end", "min_tokens", "stop", "stop_token",
     "seed", "best", "defaults", "top_k", "min_p", "top_n_sigma", "typical_p", "repeat_penalty", "penalty_last_n",
     "dry_multiplier", "dry_base", "dry_allowed_length", "dry_last_n", "xtc_probability", "xtc_threshold",
@@ -352,7 +352,7 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"pjlocal": {"avoid": ["formal"]}}, "avoid needs a preference"),
         ({"pjlocal": {"strength": 2}}, "strength needs a preference"),
         ({"pjlocal": {"prefer": ["vivid"], "panel": True}}, "panel takes 2 to 26 preferences"),
-        ({"pjlocal": {"prefer": ["vivid"], "rule": "mod"}}, 'add mode "both"'),
+        ({"pjlocal": {"prefer": ["vivid"], "best": 2}}, 'add mode "both"'),
         ({"pjlocal": {"prefer": ["a b:1", "c d", "e f:2"], "strength": 3}}, "or use panel"),
         ({"pjlocal": {"prefer": ["vivd"]}}, "did you mean vivid"),
         ({"pjlocal": {"prefer": ["nothing"]}}, "needs more than one word, as in 'Answer in rhyme')"),
@@ -380,6 +380,8 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"pjlocal": []}, "pjlocal must be an object"),
         ({"messages": [{"role": "user", "content": 5}]}, "messages.0.content must be a string or a list"),
         ({"pjlocal": {"top": 1}}, "unknown setting 'top'"),
+        ({"pjlocal": {"rule": "mod"}}, "unknown setting 'rule': it was removed, and mode both adds the pushes"),
+        ({"rule": "mod"}, "rule is not supported: it was removed, and mode both adds the pushes: leave it out"),
         ({"pjlocal": {"panel": 1}}, "pjlocal.panel must be true or false"),
         ({"pjlocal": {"strength": True}}, "pjlocal.strength must be a number or a text in quotes (not true)"),
         ({"pjlocal": {"mode": "x"}}, "pjlocal.mode must be one of judge"),
@@ -401,7 +403,7 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
         ({"mode": "plain", "avoid": ["formal"]}, "avoid has no effect in mode plain"),
         ({"mode": "rewrite", "prefer": ["vivid:2"]}, "the strength of vivid:2 has no effect in mode rewrite"),
         ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "panel has no effect in mode prompt"),
-        ({"mode": "args", "lam": 9, "floor": 0.5}, "floor and lam have no effect in mode args"),
+        ({"mode": "rewrite", "lam": 9, "floor": 0.5}, "floor and lam have no effect in mode rewrite"),
         ({"mode": "base", "prefer": ["vivid"]}, "which has no preference: give it one with judge_prefer"),
     ],
 )

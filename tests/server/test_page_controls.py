@@ -108,6 +108,23 @@ def test_an_answer_has_the_system_text_temperature_length_and_seed_that_the_page
     assert chromium.eval("question.value") == "Well?"
 
 
+def test_a_chat_with_a_removed_mode_says_so_and_has_the_automatic_one(page, store: Store) -> None:
+    settings = SETTINGS | {"generation": {"mode": "args", "max_tokens": 5}}
+    turn = Turn("Why?", [accepted("So.")], SETTINGS | {"mode": "args"}, "stop")
+    session = saved(store, "old", turn, settings=settings)
+    chromium = page(f"#{session.id}")
+    chromium.wait_for(WRITTEN)
+    assert "args mode" in chromium.eval("document.querySelector('article .legend').textContent")
+    assert "with mode args, which was removed" in chromium.eval("document.getElementById('trouble').textContent")
+    mode = "document.getElementById('mode')"
+    assert chromium.eval(f"[{mode}.value, {mode}.selectedIndex]") == ["", 0]
+    ask(chromium, "And now?")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
+    assert chromium.eval("document.getElementById('trouble').textContent") == ""
+    after = store.load(session.id)
+    assert (after.turns[-1].settings["mode"], after.notice) == ("judge", "")
+
+
 def test_presets_are_chosen_by_chips_and_preferences_count_more_or_less_by_half_a_step(page) -> None:
     chromium = page()
     press = "document.querySelector('[data-view={}] {}').click()"

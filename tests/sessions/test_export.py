@@ -272,7 +272,7 @@ def test_a_token_that_all_views_judged_says_so_and_how_far_each_pushed_it() -> N
         pushed("cause", judge=None),
         pushed(".", kind="bonus", judge=None),
     ]
-    settings = SETTINGS["generation"] | {"strength": "1.5", "rule": "push", "avoid": ["formal:2"], "floor": 0.1}
+    settings = SETTINGS["generation"] | {"strength": "1.5", "rule": "mod", "avoid": ["formal:2"], "floor": 0.1}
     session = chat(*events, mode="both", generation=settings)
     session.turns[0].statistics = STATISTICS | {"pushes": {"a": 0.31, "b": 0.12}}
     page = Page(as_html(session))
@@ -285,7 +285,7 @@ def test_a_token_that_all_views_judged_says_so_and_how_far_each_pushed_it() -> N
     ]
     assert "bonus from all, after the λ that a had drafted and all accepted" in tips[2]
     for text in (page.text, as_markdown(session)):
-        for fact in ("strength 1.5", "avoid formal:2", "floor 0.1", "push a +0.31 b +0.12"):
+        for fact in ("strength 1.5", "rule mod", "avoid formal:2", "floor 0.1", "push a +0.31 b +0.12"):
             assert fact in text
     assert "a wrote 33%, b 0%, all 67%" in page.text and "what they agree on" in page.text
     (turn,) = json.loads(as_json(session))["turns"]

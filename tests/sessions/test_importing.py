@@ -85,6 +85,13 @@ def test_thoughts_are_found_in_exports_that_do_not_mark_them() -> None:
     assert (turn.thinking, turn.answer) == ("Hm", "So")
 
 
+def test_a_chat_with_a_removed_setting_comes_back() -> None:
+    session = chat(accepted("A"), mode="args", generation={"mode": "args", "rule": "push"})
+    session.settings = session.turns[0].settings
+    again = parse_export(as_json(session), "x.json")
+    assert again.settings == session.settings and "mode args, which was removed" in again.notice
+
+
 def changed(path: str, value: Any) -> str:
     """The JSON of a chat with a value changed, or removed."""
     session = chat(accepted("A"), resampled("b", " so", 1))

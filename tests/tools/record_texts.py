@@ -48,8 +48,6 @@ GENERATIONS: dict[str, dict[str, Any]] = {
     "both, strength 1.5, look-ahead": {"mode": "both", "strength": "1.5", "lookahead": 3},
     "both, reference": {"mode": "both", "schedule": "reference"},
     "both, avoid": {"mode": "both", "avoid": ("humorous",)},
-    "both, mixture": {"mode": "both", "rule": "mixture", "strength": "1"},
-    "args": {"mode": "args"},
     "prompt": {"mode": "prompt"},
     "rewrite": {"mode": "rewrite"},
     "plain": {"mode": "plain"},

@@ -128,10 +128,9 @@ def swap(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/mode [judge|base|both|args|prompt|rewrite|plain]",
-    "judge swaps the roles every round, base keeps them, in both the judge weighs all preferences at once; in args "
-    "they choose among what is likely without them; prompt puts all of them into one prompt, rewrite corrects a plain "
-    "answer by them, plain uses none.",
+    "/mode [judge|base|both|prompt|rewrite|plain]",
+    "judge swaps the roles every round, base keeps them, in both the judge weighs all preferences at once; prompt "
+    "puts all of them into one prompt, rewrite corrects a plain answer by them, plain uses none.",
     lambda chat: get_args(Mode),
 )
 def mode(chat: Chat, words: str) -> None:

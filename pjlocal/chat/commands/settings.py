@@ -6,11 +6,11 @@ import dataclasses
 import re
 from typing import Any, get_args
 
-from ...errors import UsageError, did_you_mean
+from ...errors import UsageError
 from ...prompting.plan import make_roles, resolve_mode, strength_in_force
 from ...request import GROUPS
 from ...screen import tables
-from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, flag
+from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, advise, flag
 from ..chat import Chat
 from .command import Commands, one_of
 
@@ -54,8 +54,8 @@ def set_named(chat: Chat, name: str, value: str) -> None:
         return
     if _field(Engine, name):
         raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
-    near = did_you_mean(name, _names(Generation, Sampling, Prompting))
-    raise UsageError(f"no setting {name!r}: {near or '/set lists them'}")
+    hint = advise(name, _names(Generation, Sampling, Prompting)) or "/set lists them"
+    raise UsageError(f"no setting {name!r}: {hint}")
 
 
 def _in_force(chat: Chat) -> dict[str, str]:

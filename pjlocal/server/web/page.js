@@ -363,6 +363,7 @@ function forget() {
 function load(found) {
   chat = found.saved.id;
   views.show(found.saved.settings);
+  trouble(found.saved.notice);
   take(found);
   showHit();
 }

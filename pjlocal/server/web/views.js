@@ -9,7 +9,6 @@ const MEANINGS = {
   judge: "One view drafts a few tokens and the other judges them; then they change roles.",
   base: "The first view drafts and the second judges, all the time: what is written is the second view's.",
   both: "Each word is weighed by all preferences at once.",
-  args: "The preferences choose among the words that are likely without them.",
   prompt: "All preferences stand in one prompt.",
   rewrite: "A plain answer first; then its correction by the preferences.",
   plain: "The model by itself, without preferences.",
@@ -51,7 +50,7 @@ export function show(saved) {
     setFields(view, texts);
     view.querySelector(".presets").open = !texts.length;
   }
-  by("mode").value = generation.mode ?? "";
+  by("mode").value = modes.includes(generation.mode) ? generation.mode : ""; // or a removed one, in an old chat
   by("strength").value = generation.strength ?? "";
   by("placement").value = prompting.placement;
   by("system").value = prompting.system;
