@@ -24,6 +24,7 @@ from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.log_probs import most
 from .engine.model import Model
+from .engine.echo import Echo
 from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, TopK, Weight, plausibility_views
 from .engine.slot import Slot
 from .errors import UsageError
@@ -471,12 +472,18 @@ class SingleAnswer(Answer):
         if roles.neutral is not None and not generation.push_thoughts:
             self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
+        echo = None
+        if roles.neutral is not None:
+            echo = Echo(model, {one.view: roles.prefixes[one.view] for one in weights if one.strength > 0})
+            for token in beginning:
+                echo.accept(token)
+
         def alone(view: int) -> SingleView:
             return SingleView(view, chain(view, view))
 
         def combined(weights: Sequence[Weight], view: int, number: int) -> Steered:
             floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
-            return Steered(weights, roles.neutral, generation.rule, floor, chain(view, number))
+            return Steered(weights, roles.neutral, generation.rule, floor, chain(view, number), echo and echo.clone())
 
         def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -484,7 +491,7 @@ class SingleAnswer(Answer):
                 return alone(view)
             return combined(pushing, view, view)
 
-        meter = None if roles.neutral is None else PushMeter(weights, roles.neutral)
+        meter = PushMeter(weights, roles.neutral, echo) if roles.neutral is not None and echo else None
         speakers = range(roles.n_speakers)
         if roles.mode == "args" and roles.neutral is not None:
             best = TopK(roles.neutral, sampling.top_k, model.n_vocab) if sampling.top_k else None
