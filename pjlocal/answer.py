@@ -18,6 +18,7 @@ from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Policies, Policy, Rows, Rules, algorithm1, lockstep
 from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
+from .engine.echo import Echo
 from .engine.engine import Engine
 from .engine.filters import FilterChain, parse_token
 from .engine.interrupt import running_s
@@ -470,12 +471,18 @@ class SingleAnswer(Answer):
         if roles.neutral is not None and not generation.push_thoughts:
             self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
+        echo = None
+        if roles.neutral is not None:
+            echo = Echo(model, {one.view: roles.prefixes[one.view] for one in weights if one.strength > 0})
+            for token in beginning:
+                echo.accept(token)
+
         def alone(view: int) -> SingleView:
             return SingleView(view, chain(view, view))
 
         def combined(weights: Sequence[Weight], view: int, number: int) -> Steered:
             floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
-            return Steered(weights, roles.neutral, floor, chain(view, number))
+            return Steered(weights, roles.neutral, floor, chain(view, number), echo and echo.clone())
 
         def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -483,7 +490,7 @@ class SingleAnswer(Answer):
                 return alone(view)
             return combined(pushing, view, view)
 
-        meter = None if roles.neutral is None else PushMeter(weights, roles.neutral)
+        meter = PushMeter(weights, roles.neutral, echo) if roles.neutral is not None and echo else None
         speakers = range(roles.n_speakers)
         if roles.mode == "both":
             judge = combined(weights, 0, roles.n_speakers)

@@ -71,6 +71,15 @@ class Policy(Protocol):
         """A copy, to try tokens on."""
 
 
+class Meter(Protocol):
+    """The push of each preference on a token, and the token's log-probability in the neutral view."""
+
+    def __call__(self, rows: Rows, token: int, /) -> tuple[tuple[float, ...], float]: ...
+
+    def accept(self, token: int) -> None:
+        """Update the state with an emitted token."""
+
+
 @dataclass(frozen=True)
 class Policies:
     """The policies of an answer.
@@ -81,8 +90,7 @@ class Policies:
 
     drafts: Sequence[Policy]
     judges: Sequence[Policy]
-    #: The push of each preference on the emitted token, and the token's log-probability in the neutral view.
-    meter: Callable[[Rows, int], tuple[tuple[float, ...], float]] | None = None
+    meter: Meter | None = None
     #: Called with the policy that decided a token, and the logits, which are valid only during the call.
     observer: Callable[[Policy, Rows, Decision], None] | None = None
 
@@ -105,6 +113,8 @@ class Policies:
     def accept(self, token: int) -> None:
         for policy in {id(policy): policy for policy in (*self.drafts, *self.judges)}.values():
             policy.accept(token)
+        if self.meter:
+            self.meter.accept(token)
 
 
 class Guesser(Protocol):

@@ -15,6 +15,7 @@ from ..decoding.judge import Distribution
 from ..decoding.schedule import Rows
 from . import filters
 from .context import Logits
+from .echo import Echo
 from .filters import Candidates, FilterChain, NothingLeft
 from .shortlist import check_numbers
 
@@ -136,12 +137,14 @@ class Steered:
     Args:
         neutral: the neutral view's number; None if the strengths sum to one.
         candidates: selects the candidates from the distributions of single views; None for all tokens.
+        echo: limits the push on tokens that copy a preference; None without a neutral view.
     """
 
     weights: Sequence[Weight]
     neutral: int | None
     candidates: Floor | None
     chain: FilterChain
+    echo: Echo | None = None
 
     @property
     def views(self) -> tuple[int, ...]:
@@ -177,6 +180,11 @@ class Steered:
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
         log_probs = [rows(weight.view).log_probs(ids) for weight in self.weights]
         n = log_probs[0] if self.neutral is None else rows(self.neutral).log_probs(ids)
+        if self.echo:
+            for weight, v in zip(self.weights, log_probs, strict=True):
+                if copies := self.echo.copies(weight.view):
+                    at = copies if ids is None else np.flatnonzero(np.isin(ids, copies))
+                    v[at] = np.minimum(v[at], n[at])
         return push(n, log_probs, strengths(self.weights, self.neutral, rows))
 
     def _filtered(self, ids: NDArray[np.intp] | None, logits: NDArray[Any]) -> Distribution:
@@ -185,10 +193,13 @@ class Steered:
 
     def accept(self, token: int) -> None:
         self.chain.accept(token)
+        if self.echo:
+            self.echo.accept(token)
 
     def clone(self) -> Steered:
         twin = copy.copy(self)
         twin.chain = self.chain.clone()
+        twin.echo = self.echo and self.echo.clone()
         return twin
 
 
@@ -221,11 +232,20 @@ class PushMeter:
 
     weights: Sequence[Weight]
     neutral: int
+    echo: Echo
 
     def __call__(self, rows: Rows, token: int) -> tuple[tuple[float, ...], float]:
         n = rows(self.neutral).log_prob(token)
         at = strengths(self.weights, self.neutral, rows)
-        return tuple(s * (rows(weight.view).log_prob(token) - n) for s, weight in zip(at, self.weights, strict=True)), n
+
+        def push(weight: Weight, strength: float) -> float:
+            v = rows(weight.view).log_prob(token)
+            return strength * ((min(v, n) if token in self.echo.copies(weight.view) else v) - n)
+
+        return tuple(map(push, self.weights, at)), n
+
+    def accept(self, token: int) -> None:
+        self.echo.accept(token)
 
 
 class RowReducer:
