@@ -239,7 +239,7 @@ class PushMeter:
         at = strengths(self.weights, self.neutral, rows)
 
         def push(weight: Weight, strength: float) -> float:
-            v = rows(weight.view).log_prob(token)
+            v: float = rows(weight.view).log_prob(token)
             return strength * ((min(v, n) if token in self.echo.copies(weight.view) else v) - n)
 
         return tuple(map(push, self.weights, at)), n
