@@ -17,7 +17,7 @@ from ..request import Request, in_turn
 from ..screen.console import make_console
 from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting
-from ..textfile import user_path
+from ..textfile import known_ending, user_path
 from . import completion
 from .options import server_at, server_option, takes_settings
 
@@ -277,14 +277,15 @@ def report(
         if target is None:
             _print_report(opened, run)
             return
+        from ..evaluation import plots
         from ..evaluation.compare import compare
-        from ..evaluation.plots import FORMATS
-        from ..evaluation.report import write_figures, write_report
+        from ..evaluation.report import FORMATS, write_figures, write_report
 
         if user_path(str(target)).resolve() == opened.run_file.resolve():
             raise UsageError(f"{target} is the evaluation's own file: give the report another name")
+        ending = known_ending(target, (*FORMATS, *plots.FORMATS))
         results = _results(opened, run)
-        if target.suffix.lower().removeprefix(".") in FORMATS:
+        if ending in plots.FORMATS:
             for path, title in write_figures(results, compare(results), target, force):
                 _say(f"{path}: {title}")
             return

@@ -230,7 +230,7 @@ def _repository_of(name: str) -> Repository:
         return Repository(entry.repo, None)
     if wanted := repository(name):
         return wanted
-    near = did_you_mean(name.lower(), CATALOGUE) or "pjlocal models pull lists the catalogue"
+    near = did_you_mean(name, CATALOGUE) or "pjlocal models pull lists the catalogue"
     raise UsageError(f"{name!r} is neither ORG/REPO[:QUANTIZATION] nor a name of the catalogue: {near}")
 
 

@@ -21,6 +21,7 @@ DRIVEN = (
     ("/help", r"/prefer \[a\|b\].*Show or change the preferences.*/quit .*Ctrl-C stops an answer"),
     ("/help UNDO", r"^command +what it does\n/undo +Take the last question and its answer back\.$"),
     ("/udno", r"^unknown command /udno: did you mean /undo\?$"),
+    ("/drafst", r"^unknown command /drafst: did you mean /drafts\?$"),
     ("/zzz", r"^unknown command /zzz: /help lists them$"),
     ("/why", r"a: vivid.*# +token +kind +drafted by +p +q +accept +in place of\n0 .*\n *5 "),
     ("/compare", r"─ judge ─.*─ base ─.*─ both ─.*─ prompt ─.*─ plain ─.*6 tokens.*/drafts MODE puts one"),

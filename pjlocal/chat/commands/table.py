@@ -78,7 +78,7 @@ def run(chat: Chat, line: str) -> None:
     name = name.lower()
     found = COMMANDS.get(_ALIASES.get(name, name))
     if found is None:
-        hint = f"did you mean {_MEANT[name]}?" if name in _MEANT else did_you_mean(name, COMMANDS)
+        hint = f"did you mean {_MEANT[name]}?" if name in _MEANT else did_you_mean(name, COMMANDS, 1)
         raise UsageError(f"unknown command {name}: {hint or '/help lists them'}")
     if words.strip() and found.usage == found.name:
         raise UsageError(f"{found.name} takes no words (not {words.strip()!r})")
