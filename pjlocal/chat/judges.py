@@ -31,7 +31,7 @@ _ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
 
 @dataclass(frozen=True)
 class StartedAnswer:
-    """An answer whose writing was started.
+    """An answer that has started.
 
     request, roles: its settings and its views.
     """
@@ -50,7 +50,7 @@ class StartedAnswer:
 
     @property
     def first(self) -> int:
-        """The first turn of its prompt."""
+        """The index of the first turn in its prompt."""
         raise NotImplementedError
 
 
@@ -94,7 +94,7 @@ class Judge(Protocol):
         """
 
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
-        """The tokens that the views find most probable behind the beginning of a turn's answer.
+        """The tokens that the views find most probable after the beginning of a turn's answer.
 
         Raises:
             UsageError: the turn's settings cannot be used with this model.
@@ -123,8 +123,8 @@ class Named(Protocol):
 def make_judge(
     model: str | None, *, finds: bool, engine: Engine, interrupt: Interrupt, request: Request = Request()
 ) -> Judge:
-    """Make a judge on a resident server with the model, if ``finds`` allows it and a server can write the answers; else
-    on the model, loaded in this process.
+    """Make the judge of a chat.  If ``finds`` is set and a resident server with this model can write the answers, it
+    uses that server; otherwise the model is loaded in this process.
 
     Raises:
         UsageError, ModelError: as `PersonaJudge`.
@@ -335,7 +335,7 @@ class RemoteJudge:
 
 
 def _beginning(turn: Turn, replacing: Turn | None) -> dict[str, Any]:
-    """The beginning of a turn's answer, as the server takes it."""
+    """The beginning of a turn's answer, in the server's format."""
     if not turn.events:
         return {}
     *_, last = turn.events

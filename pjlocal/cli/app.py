@@ -52,8 +52,8 @@ COMMANDS = {
 
 
 class _Commands(TyperGroup):
-    """All commands, by name and help.  A command is imported and gets its options when it is used: those of all
-    commands were half of the work of ``pjlocal --help``."""
+    """All commands, by name and help.  A command is imported and gets its options only when it is used: making the
+    options of all commands was half of the work of ``pjlocal --help``."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

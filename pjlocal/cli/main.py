@@ -69,8 +69,8 @@ _ASKS = 'give a prompt and its options to run, as in: pjlocal run -p vivid "Why 
 
 
 def _must_be(error: Exception) -> str:
-    """The message of an option whose value is no number or outside its limits, in the words of `settings`; else
-    empty.  Typer's message has those of Pydantic, which checks the values."""
+    """The message about an option whose value is not a number, or is outside its limits, in the words of `settings`;
+    empty for other errors.  Typer's own message quotes Pydantic, which checks the values."""
     try:
         (wrong,) = error.__cause__.errors()  # type: ignore[union-attr]
         must = _MUST_BE[wrong["type"]].format(**wrong.get("ctx", {}))

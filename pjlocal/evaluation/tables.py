@@ -196,7 +196,8 @@ def _metric_table(comparison: Comparison, title: str, kinds: Collection[str], by
 
 
 def _baseline_tables(comparison: Comparison) -> list[Table]:
-    """A table for each objectives, with the differences between each system and its baseline in important metrics."""
+    """A table for each set of objectives, with the differences of each system from its baseline in important
+    metrics."""
     compared = [d for d in comparison.differences if d.metric.name in _COMPARED]
     tables = []
     for objectives in dict.fromkeys(d.objectives for d in compared):
@@ -208,7 +209,8 @@ def _baseline_tables(comparison: Comparison) -> list[Table]:
 
 
 def folder_tables(comparison: FolderComparison, first: str, second: str) -> list[Table]:
-    """A table for each objectives, with the second evaluation's numbers minus the first's for each system in both."""
+    """A table for each set of objectives: for each system in both evaluations, the second's numbers minus the
+    first's."""
     return [
         _difference_table(
             f"{objectives}: {second} minus {first}",
@@ -237,7 +239,7 @@ def _difference_table(title: str, differences: Sequence[Difference], *notes: str
 
 
 def _time_table(suite: Suite, comparison: Comparison) -> Table:
-    """Seconds per answer, with a row for each objectives (the paper's Table 5)."""
+    """Seconds per answer, with a row for each set of objectives (the paper's Table 5)."""
     counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
     found = {
         (row.objectives, row.system): make_cell(row.seconds, "{:.2f}".format, interval=True)

@@ -213,7 +213,7 @@ class Header:
 
     @cached_property
     def file_type(self) -> str:
-        """The quantization, such as Q4_K_M; without an entry for it, the type of most bytes."""
+        """The quantization, such as Q4_K_M; if the header does not name it, the type of most of the bytes."""
         number = self.metadata.integer("general.file_type")
         if number is not None and number in _FILE_TYPES:
             return _FILE_TYPES[number]

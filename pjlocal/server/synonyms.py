@@ -25,7 +25,7 @@ ANY_OBJECT = json.dumps({"type": "object", "additionalProperties": True})
 
 
 def is_one_of(value: Any, values: Iterable[Any] = NOTHING) -> bool:
-    """True if a field's value is one of these, by default those without effect."""
+    """True if a field's value is one of ``values``; by default, one of the values that have no effect."""
     return any(same(value, each) for each in values)
 
 

@@ -1,4 +1,4 @@
-"""The session of a chat that was exported as JSON: `export.as_json` undone."""
+"""Parse the JSON export of a chat: the inverse of `export.as_json`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The last answer, and the answers before it."""
+"""Commands about the last answer, and about earlier ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def why(chat: Chat, words: str) -> None:
 
 
 def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
-    """Show the tokens that may come in the place of one, or continue the answer from there with another.
+    """List the most probable tokens in the place of a token, or continue the answer from there with another one.
 
     Raises:
         UsageError: there is no such token.
@@ -68,7 +68,8 @@ def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
 
 
 def _as_text(turn: Turn, position: int, words: str) -> str:
-    """A typed text in the place of a token: as it is in quotes, else behind a space where the token has one."""
+    """The text to put in the place of a token: unchanged in quotes, else with a space before it if the token has
+    one."""
     if len(words) > 2 and words[0] == words[-1] == '"':
         return words[1:-1]
     has_space = any(event.text.startswith(" ") for event in turn.events[position : position + 1])
@@ -94,7 +95,7 @@ def thoughts(chat: Chat, words: str) -> None:
 
 
 def _turn(chat: Chat, number: str) -> Turn:
-    """A turn by its number, the last without one.
+    """The turn with this number; the last one if no number is given.
 
     Raises:
         UsageError: there is none.
@@ -138,7 +139,7 @@ def drafts(chat: Chat, words: str) -> None:
 
 
 def _draft(turn: Turn, words: str) -> Turn:
-    """A draft of a turn by its number, or the latest of a mode.
+    """The draft of a turn with this number, or the latest draft in this mode.
 
     Raises:
         UsageError: there is none.

@@ -1,4 +1,4 @@
-"""Preferences, and how they are judged."""
+"""Commands about preferences, and about how they are combined."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def prefer(chat: Chat, words: str) -> None:
 
 
 def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, str]:
-    """The view and the verb, in either order, and what stands behind them."""
+    """The view and the verb, which may come in either order, and the words after them."""
     view, verb = None, ""
     while words:
         word, _, rest = words.partition(" ")
@@ -71,8 +71,8 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
 
 
 def _wishes(words: str) -> list[str]:
-    """Preferences as typed: presets, @files and quoted texts; or all of it as one text, where it is no list of them,
-    nor one with a typing error."""
+    """Parse typed preferences: a list of presets, @files and quoted texts.  Words that are no such list, not even one
+    with a typing error, are one text."""
     quoted = re.search("[\"']", words) is not None
     try:
         wishes = shlex.split(words if quoted else words.replace(",", " "))
@@ -144,7 +144,7 @@ def _change(chat: Chat, **changes: Any) -> None:
     """Change settings of the next answers.
 
     Raises:
-        UsageError: the preferences cannot have them; nothing has changed then.
+        UsageError: the settings do not suit the preferences; nothing has changed then.
     """
     request = chat.conversation.judge.request.replace(**changes)
     make_roles(request)

@@ -1,4 +1,4 @@
-"""Saved sessions, and what is taken out of them."""
+"""Commands about saved sessions."""
 
 from __future__ import annotations
 

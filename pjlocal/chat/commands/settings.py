@@ -59,7 +59,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
 
 
 def _in_force(chat: Chat) -> dict[str, str]:
-    """The values in force of settings that nobody set."""
+    """The values in force of settings that were not set."""
     request = chat.conversation.judge.request
     mode = resolve_mode(request)
     return {"mode": mode, "strength": strength_in_force(request.generation, mode)}

@@ -1,4 +1,4 @@
-"""Every command of a chat: which lines are commands, and how one is run."""
+"""All commands of a chat: recognize a command in a line, and run it."""
 
 from __future__ import annotations
 
