@@ -43,7 +43,7 @@ COMMANDS = {
     "docs": Entry("docs:docs", help="Show pjlocal's documents in the terminal."),
     "models": Entry("models:models_app", help="The models on this machine, and how to get one."),
     "sessions": Entry("sessions:sessions_app", help="Saved chats."),
-    "eval": Entry("eval:eval_app", help="Does it align?  Answers by several systems, scored and compared."),
+    "eval": Entry("eval:eval_app", help="Answers by several systems, scored and compared."),
     "config": Entry("config:config_app", help="Your own defaults: the file config.toml."),
     "prefs": Entry(
         "config:prefs_app", help="Presets of preferences, the built-in ones and your own; and your personas."

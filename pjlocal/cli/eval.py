@@ -82,7 +82,7 @@ _JudgeUrl = Annotated[
 ]
 _JudgePairs = Annotated[
     int | None,
-    typer.Option("--judge-pairs", min=1, help="Most pairs of each system that are judged.", rich_help_panel=_SCORES),
+    typer.Option("--judge-pairs", min=1, help="The most pairs of each system to judge.", rich_help_panel=_SCORES),
 ]
 _Systems = Annotated[list[str], typer.Option("--system", "-s", help="A system to show (repeatable; default: all).")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
@@ -138,7 +138,7 @@ def run_suite(
         str | None, typer.Option(help="The field of that file that holds the prompt.", rich_help_panel=_PROMPTS)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Most prompts that are answered.", rich_help_panel=_PROMPTS)
+        int | None, typer.Option(min=1, help="The most prompts to answer.", rich_help_panel=_PROMPTS)
     ] = None,
     sample: Annotated[
         int | None, typer.Option(min=0, help="Draw the prompts at random, with this seed.", rich_help_panel=_PROMPTS)

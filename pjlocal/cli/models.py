@@ -250,7 +250,7 @@ def _recommended() -> str | None:
     room = f"{_bytes(free.amount)} of memory are free{free.where}"
     entry = recommend(free.amount)
     if entry is None:
-        raise ModelError(f"{room}, too little for these models: close other programs, or name one all the same")
+        raise ModelError(f"{room}, too little for these models: close other programs, or name a model anyway")
     try:
         find_model(entry.name)
     except ModelError:

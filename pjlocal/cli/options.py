@@ -260,8 +260,8 @@ PreferOption = Annotated[
     typer.Option(
         "--prefer",
         "-p",
-        help="A preference: a preset, free text, or @FILE; vivid:1.5 has a strength (repeatable: the views get them "
-        "in turn).",
+        help="A preference: a preset, free text, or @FILE; vivid:1.5 gives it a strength (repeatable: preferences go "
+        "to the two views in turn).",
         autocompletion=completion.presets,
     ),
 ]

@@ -64,8 +64,8 @@ def run(
     view: Annotated[
         View,
         typer.Option(
-            help="How a terminal shows the answer; blame colours each token by the view that wrote it, push by "
-            "the preference that pulled it in.",
+            help="How a terminal shows the answer; blame colours each token by the view that wrote it, push by the "
+            "preference that made it more probable.",
             rich_help_panel=OUTPUT,
         ),
     ] = "text",

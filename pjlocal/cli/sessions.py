@@ -120,7 +120,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     drafts: Annotated[
-        bool, typer.Option("--drafts", help="The other drafts of each answer, too; JSON always has them.")
+        bool, typer.Option("--drafts", help="Include the other drafts of each answer; JSON always has them.")
     ] = False,
 ) -> None:
     """Write a chat as Markdown, JSON or HTML."""

@@ -31,9 +31,9 @@ _SHARES = {"check", "checks", "finished", "script", "distinct1", "distinct2", "r
 _DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # others have 3
 
 _PAIRED_NOTE = "Paired by prompt; 95 % bootstrap intervals."
-_SPEED_NOTE = "Where several answers are written at once, each waits for the others: --parallel 1 measures speed."
+_SPEED_NOTE = "Answers written at once wait for each other: use --parallel 1 to measure speed."
 _NOISE_NOTE = (
-    f"{NOISE}: within noise, so luck could have made the difference (5 %, Holm's correction over the systems)."
+    f"{NOISE}: within noise, so chance could explain the difference (5 %, Holm's correction over the systems)."
 )
 
 

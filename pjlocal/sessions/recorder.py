@@ -212,7 +212,7 @@ class Recorder:
     def _say_trouble(self, error: StoreError) -> None:
         if str(error) != self._trouble:
             self._trouble = str(error)
-            self._say(f"{error}. The chat goes on; saving is tried again with the next message")
+            self._say(f"{error}. The chat continues; saving is tried again with the next message")
 
 
 class Recording:

@@ -32,8 +32,8 @@ def model(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/view [text|blame|push|markdown]",
-    "How answers are shown; blame colours each token by the view that wrote it, push by the preference that pulled it "
-    "in.",
+    "How answers are shown; blame colours each token by the view that wrote it, push by the preference that made it "
+    "more probable.",
     lambda chat: get_args(View),
 )
 def view(chat: Chat, words: str) -> None:

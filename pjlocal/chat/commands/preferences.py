@@ -26,8 +26,8 @@ commands = Commands()
 
 @commands.add(
     "/prefer [a|b] [set|add|clear] [PREFERENCES]",
-    "Show or change the preferences: of one view, or dealt to both in turn. Quote texts of several words; vivid:1.5 "
-    "has a strength of its own.",
+    "Show or change the preferences: of one view, or of both in turn. Put texts of several words in quotes; vivid:1.5 "
+    "gives a preference its own strength.",
     lambda chat: ["a", "b", "add", "clear", "set", *presets()],
 )
 def prefer(chat: Chat, words: str) -> None:
@@ -129,9 +129,9 @@ def swap(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/mode [judge|base|both|args|prompt|rewrite|plain]",
-    "judge swaps the roles every round, base keeps them, in both the judge weighs all preferences at once; in args "
-    "they choose among what is likely without them; prompt puts all of them into one prompt, rewrite corrects a plain "
-    "answer by them, plain uses none.",
+    "judge: the roles swap every round; base: fixed roles; both: the judge weighs all preferences at once; args: the "
+    "preferences choose among the tokens that are likely without them; prompt: all preferences in one prompt; "
+    "rewrite: a plain answer, then its correction; plain: no preferences.",
     lambda chat: get_args(Mode),
 )
 def mode(chat: Chat, words: str) -> None:
@@ -154,7 +154,7 @@ def _change(chat: Chat, **changes: Any) -> None:
 
 @commands.add(
     "/strength [S|auto]",
-    "Strength of the preferences: 1 is the model's own reaction to them ('default' resets it).",
+    "Strength of the preferences: 1 is their ordinary effect ('default' resets it).",
     lambda chat: ["auto", "default", "1", "1.5", "2", "3"],
 )
 def strength(chat: Chat, words: str) -> None:

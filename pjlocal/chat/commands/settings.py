@@ -87,7 +87,9 @@ def system(chat: Chat, words: str) -> None:
     chat.screen.say(f"system text: {judge.request.prompting.system or 'none'}")
 
 
-@commands.add("/think [auto|on|off]", "Whether a reasoning model thinks aloud first.", lambda chat: get_args(Think))
+@commands.add(
+    "/think [auto|on|off]", "Whether a reasoning model thinks before it answers.", lambda chat: get_args(Think)
+)
 def think(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:

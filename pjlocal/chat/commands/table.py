@@ -13,7 +13,7 @@ from .command import Command, Commands
 general = Commands()
 
 
-@general.add("/help [COMMAND]", "This list, or one command of it.")
+@general.add("/help [COMMAND]", "List the commands, or explain one.")
 def help_(chat: Chat, words: str) -> None:
     chosen = COMMANDS.get(f"/{words.lower().lstrip('/')}")
     commands = [chosen] if chosen else COMMANDS.values()
@@ -22,8 +22,8 @@ def help_(chat: Chat, words: str) -> None:
         return
     chat.screen.say(
         'Enter sends; Alt-Enter makes a new line, and so does Enter inside """ """. Ctrl-C stops an answer or clears '
-        "the line; Ctrl-D leaves. A line that begins with // is a message that begins with /. What is pasted is text, "
-        "but for a command on one line."
+        "the line; Ctrl-D leaves. A line that begins with // is a message that begins with /. Pasted text is sent as "
+        "text, except for a command on one line."
     )
 
 

@@ -91,7 +91,7 @@ async function write(one, begin) {
     if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
   } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
     show(before); // the server has not kept it
-    trouble("The model adds nothing: the answer is as it was.");
+    trouble("The model added nothing: the answer is unchanged.");
   } else {
     show(turns);
     tellDrafts(turn);
@@ -173,7 +173,7 @@ function tellOthers({ target, detail }) {
   const find = async () => (await json(`api/chats/${chat}/turns/${turn.id}/tokens/${position}`)).alternatives;
   const isLast = turn === turns[turns.length - 1];
   const take = isLast ? (other) => takeToken(turn, position, other) : null;
-  pin(detail, find, take, "Other words in this place, which a new chat from here can take:");
+  pin(detail, find, take, "Other words in this place, with which a new chat can continue:");
 }
 
 /** Put another draft of the last turn in force. */
@@ -419,14 +419,14 @@ async function refused(error) {
   if (error.code === "chat_not_found") {
     leaveBehind();
     list();
-    trouble("This chat was deleted elsewhere: what you ask now begins another.");
+    trouble("This chat was deleted elsewhere: your next question begins a new chat.");
     return;
   }
   const goneOn = error.code === "chat_gone_on";
   if (!goneOn) trouble(error.message);
   if (goneOn || stale) await refresh();
   if (!goneOn || chat === null || writing?.isOwn) return;
-  trouble("This chat has gone on elsewhere: its new turn is above, or comes with its first word. Ask again if you still want to.");
+  trouble("This chat was continued elsewhere: its new turn is above, or appears with its first word. Ask again if you still want to.");
   toEnd();
 }
 

@@ -93,7 +93,7 @@ export async function pin({ span, event, byKey }, find, take, why) {
   panel.append(others);
   place(span);
   const shown = await find().then(
-    (found) => [element("p", "", take ? "Take another word, and the answer goes on from it:" : why), choices(found, event, take)],
+    (found) => [element("p", "", take ? "Take another word, and the answer continues from it:" : why), choices(found, event, take)],
     (error) => [element("p", "", error.message)],
   );
   if (!others.isConnected) return;

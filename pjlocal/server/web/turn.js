@@ -107,7 +107,7 @@ export class Written {
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
     this.copies.hidden = this.finish === undefined || !this.answer.text;
-    const facts = this.isLost ? ["The connection is lost: trying to go on"] : [this.strip.words, this.#ending, unseen];
+    const facts = this.isLost ? ["The connection was lost: trying to reconnect"] : [this.strip.words, this.#ending, unseen];
     this.facts.textContent = facts.filter(Boolean).join(" · ");
   }
 

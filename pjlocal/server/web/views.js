@@ -7,7 +7,7 @@ import { say } from "./token.js";
 const by = (id) => document.getElementById(id);
 const MEANINGS = {
   judge: "One view drafts a few tokens and the other judges them; then they change roles.",
-  base: "The first view drafts and the second judges, all the time: what is written is the second view's.",
+  base: "The first view always drafts and the second always judges: the second view's preference decides the text.",
   both: "Each word is weighed by all preferences at once.",
   args: "The preferences choose among the words that are likely without them.",
   prompt: "All preferences stand in one prompt.",
@@ -15,7 +15,7 @@ const MEANINGS = {
   plain: "The model by itself, without preferences.",
 };
 const PLACES = {
-  question: "behind your question, the strongest place",
+  question: "after your question, the strongest place",
   system: "in the system message",
   "user-turn": "in a user turn of its own",
 };
@@ -91,7 +91,7 @@ function explain() {
   const idle = ["plain", "rewrite"].includes(mode);
   const automaticStrength = strengths[mode] === "auto" ? AUTO : `is ${strengths[mode]}`;
   const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic ${automaticStrength} here.`;
-  by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 as the model does by itself, more exaggerates, below 0 is the opposite. ${here}`;
+  by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 is its ordinary effect, more exaggerates it, below 0 reverses it. ${here}`;
   by("meaning-placement").textContent = `Placement: the preferences stand ${PLACES[by("placement").value] ?? ""}.`;
 }
 
