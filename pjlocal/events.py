@@ -184,7 +184,7 @@ class Result:
 
     @property
     def n_written(self) -> int:
-        """The tokens of all answers that were written to choose this one."""
+        """The number of tokens of all answers that were written, of which this one was chosen."""
         written = [candidate.result for candidate in self.candidates] or [self]
         return sum(result.statistics.completion_tokens for result in written)
 

@@ -689,7 +689,7 @@ class Engine(Settings):
     main_gpu: int = setting(
         0,
         "--main-gpu",
-        help="Number of the only device that --split-mode none uses.",
+        help="Number of the device that --split-mode none uses.",
         least=0,
         most=_MOST_DEVICES - 1,
     )
@@ -767,7 +767,7 @@ class Prompting(Settings):
     placement: Placement = setting(
         "question",
         "--placement",
-        help="Where a preference stands in the prompt: question (after the question: the strongest place, and all "
+        help="Where a preference is put in the prompt: question (after the question: the strongest place, and all "
         "text before it is read once for all views), system (in the system message), or user-turn (in a user "
         "turn of its own).",
     )

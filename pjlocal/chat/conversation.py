@@ -179,7 +179,7 @@ class Conversation:
         self.recorder.switch(draft)
 
     def fork(self, n_turns: int) -> None:
-        """Continue in a new session that begins with a copy of the first turns; this one stays as it is."""
+        """Continue in a new session that begins with a copy of the first turns; this one stays unchanged."""
         self.recorder.catch_up()
         self.session = self.recorder.fork(n_turns)
         self._answer = None

@@ -141,7 +141,7 @@ def _never_fail_to_encode() -> None:
 
 
 def _unforeseen(error: BaseException | None) -> None:
-    """Report an error that no caller handles, as in a thread of another package.  The work goes on."""
+    """Report an error that no caller handles, as in a thread of another package.  The work continues."""
     if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt | BrokenPipeError):
         _fail(*explain(error))
 

@@ -340,7 +340,7 @@ def read_prompt(argument: str | None) -> str:
         raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
     if len(parts) > 1:
         n = f"{len(piped):,} character{'' if len(piped) == 1 else 's'}"
-        print(f"pjlocal: {n} of standard input stand before the prompt; </dev/null leaves them out", file=sys.stderr)
+        print(f"pjlocal: {n} of standard input are put before the prompt; </dev/null leaves them out", file=sys.stderr)
     return "\n\n".join(parts)
 
 

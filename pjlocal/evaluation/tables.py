@@ -104,7 +104,7 @@ def power_note(comparison: Comparison) -> str:
     if significant is None:
         few = "1 prompt is" if n == 1 else f"{n} prompts are"
         return f"{few} too few for any win rate to be significant (two-sided sign test, 5 %): use more."
-    often = f"; a true rate of {detectable:.0%} is found four times out of five" if detectable is not None else ""
+    often = f"; a true rate of {detectable:.0%} is detected four times out of five" if detectable is not None else ""
     return f"With {n} prompts, win rates from {significant:.0%} on are significant (two-sided sign test, 5 %){often}."
 
 

@@ -577,7 +577,7 @@ _SOME_TEXTS = 16_384  # texts read one by one at a time
 def _lengths_chained(window: bytes, most: int) -> npt.NDArray[np.int64]:
     """The lengths of the texts at the beginning of a window, up to the first unusual text, in a few passes of NumPy.
 
-    Before each text stands its length in eight bytes.  For a text shorter than 256 bytes, seven of them are zero, and
+    Before each text is its length, in eight bytes.  For a text shorter than 256 bytes, seven of them are zero, and
     that occurs nowhere else.
     """
     if len(window) < 8:

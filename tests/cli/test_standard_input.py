@@ -50,7 +50,7 @@ def test_piped_text_precedes_the_prompt_and_a_line_says_so(shell, given: str) ->
     both = shell(f"{given}; \"$@\" 'one\ntwo two\nthree three three\n\nSummarise'")
     assert len(n_tokens(both.stdout)) == 2 and len(set(n_tokens(both.stdout))) == 1
     (line,) = joined(both.stderr)
-    assert line == "pjlocal: 29 characters of standard input stand before the prompt; </dev/null leaves them out"
+    assert line == "pjlocal: 29 characters of standard input are put before the prompt; </dev/null leaves them out"
 
 
 @pytest.mark.slow
@@ -98,4 +98,4 @@ def test_a_pipe_that_others_made_non_blocking_is_read_to_its_end(environment, ti
     os.close(writing)
     os.close(reading)
     told = process.communicate(timeout=PATIENCE_S)[1].decode()
-    assert process.returncode == 0 and "4 characters of standard input stand before the prompt" in told
+    assert process.returncode == 0 and "4 characters of standard input are put before the prompt" in told

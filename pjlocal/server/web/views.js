@@ -10,7 +10,7 @@ const MEANINGS = {
   base: "The first view always drafts and the second always judges: the second view's preference decides the text.",
   both: "Each word is weighed by all preferences at once.",
   args: "The preferences choose among the words that are likely without them.",
-  prompt: "All preferences stand in one prompt.",
+  prompt: "All preferences are in one prompt.",
   rewrite: "A plain answer first; then its correction by the preferences.",
   plain: "The model by itself, without preferences.",
 };
@@ -92,7 +92,7 @@ function explain() {
   const automaticStrength = strengths[mode] === "auto" ? AUTO : `is ${strengths[mode]}`;
   const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic ${automaticStrength} here.`;
   by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 is its ordinary effect, more exaggerates it, below 0 reverses it. ${here}`;
-  by("meaning-placement").textContent = `Placement: the preferences stand ${PLACES[by("placement").value] ?? ""}.`;
+  by("meaning-placement").textContent = `Placement: the preferences are put ${PLACES[by("placement").value] ?? ""}.`;
 }
 
 // The preferences of a view: a field for each, and an empty one.
