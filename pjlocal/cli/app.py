@@ -25,7 +25,7 @@ COMMANDS = {
     "run": Entry("run:run", help="Answer one prompt under two preferences, or a file of prompts."),
     "chat": Entry(
         "chat:chat",
-        help="Chat under two preferences; /help in the chat lists its commands. In a pipe: one question a line.",
+        help="Chat under two preferences; /help in the chat lists its commands. In a pipe: one question per line.",
     ),
     "serve": Entry(
         "serve:serve", help="Serve OpenAI's protocol over HTTP. These options are the defaults of every request."

@@ -56,7 +56,10 @@ def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
     else:  # a device reports no memory
         offload = fixed_offload(header, engine, -1)
     if offload.n_ctx:
-        log.warning("the context is %d tokens a view, so that more layers fit: --ctx sets another size", offload.n_ctx)
+        log.warning(
+            "the context is reduced to %d tokens per view, so that more layers fit: --ctx sets another size",
+            offload.n_ctx,
+        )
     return replace(offload, devices=_names(available, offload))
 
 

@@ -85,7 +85,7 @@ def load_prompts(
     fitting = _once(prompt for prompt in prompts if (min_chars or 0) <= len(prompt.text) <= most)
     chosen = list(islice(fitting, limit)) if sample is None else _sample(fitting, limit, sample)
     if not chosen:
-        raise UsageError(f"no prompt of {source} has an allowed number of characters: change min_chars or max_chars")
+        raise UsageError(f"no prompt of {source} has an allowed length: change min_chars or max_chars")
     return chosen
 
 

@@ -366,7 +366,7 @@ def test_a_file_without_end_is_refused_not_read(monkeypatch) -> None:
 
 def test_a_selection_without_prompts_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "Why?\n")
-    with pytest.raises(UsageError, match="has an allowed number of characters"):
+    with pytest.raises(UsageError, match="has an allowed length"):
         texts(path, min_chars=10)
     with pytest.raises(UsageError, match="--sample needs --limit"):
         texts(path, sample=1)

@@ -25,7 +25,7 @@ def model(chat: Chat, words: str) -> None:
             conversation.switch_model(words.strip("\"'"), chat.load)
         chat.changed()
     loaded = conversation.judge.model
-    chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens a view")
+    chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens per view")
     if not words and not named and (others := list(available_models())):
         chat.screen.say(f"available: {', '.join(others)}")
 
