@@ -63,9 +63,9 @@ class Report:
 
     @property
     def ratios(self) -> dict[str, float | None]:
-        """The ratios of judge mode's speed to the speeds of the other contenders.
+        """The ratios of judge mode's speed to others'.
 
-        The last one is None if the model's cache cannot be truncated, because Algorithm 1 needs that.
+        The last is None for a model whose cache cannot be truncated, which Algorithm 1 needs.
         """
         return {
             "judge_vs_limit": self.ratio(LIMIT.format(self.layout)),

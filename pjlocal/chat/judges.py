@@ -31,7 +31,7 @@ _ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
 
 @dataclass(frozen=True)
 class StartedAnswer:
-    """An answer that has started.
+    """An answer whose writing was started.
 
     request, roles: its settings and its views.
     """
@@ -50,7 +50,7 @@ class StartedAnswer:
 
     @property
     def first(self) -> int:
-        """The index of the first turn in its prompt."""
+        """The first turn of its prompt."""
         raise NotImplementedError
 
 
@@ -94,7 +94,7 @@ class Judge(Protocol):
         """
 
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
-        """The tokens that the views find most probable after the beginning of a turn's answer.
+        """The tokens that the views find most probable behind the beginning of a turn's answer.
 
         Raises:
             UsageError: the turn's settings cannot be used with this model.

@@ -72,7 +72,7 @@ class Screen(Protocol):
         """Show an answer while it is written."""
 
     def show_turn(self, turn: Turn, view: View) -> None:
-        """Show an earlier turn to a person, as it was first shown."""
+        """Show an earlier turn to a person, in its first form."""
 
     def compared(self, writing: Writing, view: View) -> None:
         """Show one of several answers to a question, while it is written."""

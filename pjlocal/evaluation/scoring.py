@@ -116,7 +116,7 @@ def pairs_of(answers: Iterable[AnswerRecord], suite: Suite, most: int | None = N
     """The answers of every system paired with its baseline's, in the order of the answers.
 
     Args:
-        most: the most pairs for each system and set of objectives; None for all.
+        most: the most pairs for each system and objectives; None for all.
     """
     answers = list(answers)
     by_place = {_place(answer, answer.system): answer for answer in answers}

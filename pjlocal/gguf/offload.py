@@ -142,7 +142,7 @@ def bytes_on_devices(header: Header, engine: Engine, offload: Offload, n_views: 
 
 
 def weights_on_host(header: Header, offload: Offload) -> int:
-    """The least number of bytes of weights that stay on the host."""
+    """The least bytes of weights that stay on the host."""
     layers = _layers(header)
     first = len(layers) - offload.n_gpu_layers
     taken = sum(

@@ -5,7 +5,7 @@ import { button, element } from "./nodes.js";
 import { say, visible } from "./token.js";
 
 const by = (id) => document.getElementById(id);
-let files = []; // each with its name, its size in words, and the text that it adds before the question
+let files = []; // each with its name, its size in words, and what it puts before the question
 
 /** mostBytes: the size limit of a file; onTrouble: shows an error message. */
 export function begin(mostBytes, onTrouble) {
@@ -34,7 +34,7 @@ export function begin(mostBytes, onTrouble) {
 }
 
 async function attach(file, mostBytes) {
-  const body = file.slice(0, mostBytes + 1); // enough for the server to refuse a larger file
+  const body = file.slice(0, mostBytes + 1); // a larger one is refused by its first bytes
   const read = await ask(`api/files?name=${encodeURIComponent(file.name)}`, { body, method: "POST" });
   const attached = await read.json();
   put([...files, attached]);
