@@ -58,8 +58,8 @@ def test_export_import_export_is_equal(store: Store, tmp_path: Path, monkeypatch
 
 
 def test_a_chat_that_is_imported_again_is_not_added(store: Store, tmp_path: Path) -> None:
-    (tmp_path / "one.json").write_text(as_json(with_drafts()))
-    call("import", str(tmp_path / "one.json"))
+    store.add_whole(with_drafts())
+    call("export", "Überblick", str(tmp_path / "one.json"))
     for again in (("-", (tmp_path / "one.json").read_text()), (str(tmp_path / "one.json"), None)):
         assert call("import", again[0], input=again[1]) == (
             "", "pjlocal: Überblick is saved already, and nothing was added: pjlocal chat --session 1 continues it\n"
