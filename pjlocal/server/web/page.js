@@ -174,7 +174,7 @@ function tellOthers({ target, detail }) {
   const find = async () => (await json(`api/chats/${chat}/turns/${turn.id}/tokens/${position}`)).alternatives;
   const isLast = turn === turns[turns.length - 1];
   const take = isLast ? (other) => takeToken(turn, position, other) : null;
-  pin(detail, find, take, "Other words in this place, with which a new chat can continue:");
+  pin(detail, find, take, "Other words in this place, with which a new chat from here can continue:");
 }
 
 /** Put another draft of the last turn in force. */
