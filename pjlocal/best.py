@@ -18,7 +18,7 @@ class BestAnswer(Answer):
 
     Its events come at the end, when all answers are there; until then `on_progress` is called.  From then on its
     attributes are those of the chosen answer, and `Result.candidates` has the others.  An interrupt ends all answers,
-    and the best of what there is is chosen.
+    and the best of the texts so far is chosen.
 
     Args:
         parts: the answers; they have a neutral view.

@@ -54,7 +54,7 @@ class ServerGone(ServerError):
 
 
 class KeyRefused(UsageError):
-    """The server answers no request with this key."""
+    """The server refuses this key."""
 
 
 class ServerBusy(ServerError):

@@ -92,8 +92,9 @@ def _place(error: BaseException) -> str:
 _LONGEST_WORD = 100  # characters; comparing longer ones takes long
 
 
-def did_you_mean(word: str, known: Iterable[str]) -> str:
+def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:
     """A suggestion with the known names most similar to a word, as in ``did you mean this or that?``; empty if there
-    are none."""
-    similar = difflib.get_close_matches(word, list(known), n=3, cutoff=0.5) if len(word) <= _LONGEST_WORD else []
-    return f"did you mean {' or '.join(similar)}?" if similar else ""
+    are none.  Capitals do not matter."""
+    names = {name.lower(): name for name in known}
+    similar = difflib.get_close_matches(word.lower(), names, most, cutoff=0.5) if len(word) <= _LONGEST_WORD else []
+    return f"did you mean {' or '.join(names[name] for name in similar)}?" if similar else ""

@@ -184,7 +184,7 @@ class Result:
 
     @property
     def n_written(self) -> int:
-        """The tokens of all answers that were written to choose this one."""
+        """The number of tokens of all answers that were written, of which this one was chosen."""
         written = [candidate.result for candidate in self.candidates] or [self]
         return sum(result.statistics.completion_tokens for result in written)
 
@@ -244,7 +244,7 @@ class Candidate:
     """One of several answers to a prompt, of which the best was chosen.
 
     score: see `decoding.best`; None for an answer without text.
-    events: of an answer that was not chosen, its token events.
+    events: the token events of an answer that was not chosen.
     """
 
     result: Result
@@ -260,7 +260,7 @@ class Candidate:
 
     @classmethod
     def from_whole(cls, values: dict[str, Any]) -> Candidate:
-        """The candidate of a `Result.whole`."""
+        """The candidate from its values in `Result.whole`."""
         events = tuple(map(TokenEvent.from_dict, values["events"]))
         return cls(Result.from_whole(values["result"]), values["score"], values["is_chosen"], events)
 

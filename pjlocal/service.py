@@ -72,7 +72,7 @@ class Done:
 
 @dataclass(frozen=True)
 class Checked:
-    """A request can be written; or the tokens of a text are counted."""
+    """The result of a check without an answer: the request can be written; or the text has this number of tokens."""
 
     n_tokens: int = 0
 
@@ -94,7 +94,7 @@ class SavedTurn:
     """A turn that is saved while it is answered.
 
     replacing: the turn of which this one is another draft.
-    keep: whether it takes that one's place once it has an answer.
+    keep: whether this turn takes the other's place once it has an answer.
     seed: the session's setting; the job's request has the seed of this turn.
     """
 
@@ -338,7 +338,7 @@ class LoadedModel:
         return PreparedRequest(answer, in_force, first, [*dict.fromkeys(warnings)])
 
     def _n_too_long(self, conversation: Sequence[Message]) -> int:
-        """The number of oldest exchanges too long to fit, judged by characters, without tokenizing them."""
+        """The number of the oldest exchanges that cannot fit, judged by their characters, without tokenizing them."""
         lengths = [len(message.content) for message in conversation]
         left, first = sum(lengths), 0
         while first < n_exchanges(conversation) and left > _MOST_PER_TOKEN * self.n_ctx:

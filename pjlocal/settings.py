@@ -390,9 +390,9 @@ class Generation(Settings):
     strength: str | None = setting(
         None,
         "--strength",
-        help="Guidance scale of the preferences: 1 is the model's own reaction to them, more exaggerates it, below "
-        "0 is the opposite; auto follows, token by token, how far they differ from neutral. For one "
-        "preference: -p vivid:1.5 (default: auto in mode both, else 1).",
+        help="Guidance scale of the preferences: 1 is their ordinary effect, more exaggerates it, and below 0 "
+        "reverses it; auto sets it for each token, by how far they differ from neutral. For one preference: -p "
+        "vivid:1.5 (default: auto in mode both, else 1).",
         metavar="S|auto",
         or_number=True,
     )
@@ -406,9 +406,9 @@ class Generation(Settings):
     floor: float = setting(
         0.1,
         "--floor",
-        help="Plausibility threshold (alpha of contrastive decoding): where strengths are in force, drop a token "
-        "unless some preference by itself gives it at least this share of its best token's probability; 0 is "
-        "off.",
+        help="Plausibility threshold (alpha of contrastive decoding): with strengths, drop a token unless some "
+        "preference by itself gives it at least this share of the probability of that preference's best token; 0 "
+        "is off.",
         least=0,
         below=1,
     )
@@ -447,8 +447,8 @@ class Generation(Settings):
     schedule: Schedule = setting(
         "lockstep",
         "--schedule",
-        help="When drafted tokens are judged: lockstep, each at once; reference, a round at a time (Algorithm 1 of "
-        "the paper). Both give the same text.",
+        help="When drafted tokens are judged: each one immediately (lockstep), or a round at a time (reference, "
+        "Algorithm 1 of the paper). Both give the same text.",
     )
     max_tokens: int = setting(
         1024, "--max-tokens", "-n", help="Length limit of the answer, in tokens.", least=1, most=_INT32
@@ -456,17 +456,17 @@ class Generation(Settings):
     best: int = setting(
         1,
         "--best",
-        help="Write this number of answers at once and keep the one whose least-served preference is served best. "
-        "With --seed, their seeds follow each other. It needs a neutral view: mode both, or a strength other than "
-        "1.",
+        help="Write this number of answers at once, score each by the preference that it meets least, and keep the "
+        "best. With --seed, the answers have consecutive seeds. It needs a neutral view: mode both, or a strength "
+        "other than 1.",
         least=1,
         most=16,
     )
     think_tokens: int | None = setting(
         None,
         "--think-tokens",
-        help="Length limit of a reasoning model's thinking, in tokens: there it is ended, and the answer begins, which "
-        "has --max-tokens to itself (default: thinking and answer share --max-tokens).",
+        help="Length limit of a reasoning model's thinking, in tokens. At the limit the thinking ends and the answer "
+        "begins; --max-tokens then limits the answer alone (default: thinking and answer share --max-tokens).",
         least=0,
         most=_INT32,
         unset="shares --max-tokens",
@@ -474,8 +474,8 @@ class Generation(Settings):
     push_thoughts: bool = setting(
         False,
         "--push-thoughts/--no-push-thoughts",
-        help="Have the preferences push the thinking of a reasoning model too, where there is a neutral view that "
-        "would think without them.",
+        help="Let the preferences push the thinking of a reasoning model too. Otherwise the neutral view, if there is "
+        "one, writes the thinking.",
     )
     lookahead: int = setting(
         0,
@@ -488,8 +488,7 @@ class Generation(Settings):
     min_tokens: int = setting(
         0,
         "--min-tokens",
-        help="Number of tokens before which the answer may not end, unless a constraint leaves nothing else, or "
-        "--max-tokens is less.",
+        help="Least number of tokens of the answer, unless a constraint ends it earlier, or --max-tokens is less.",
         least=0,
         most=_INT32,
     )
@@ -552,8 +551,8 @@ class Sampling(Settings):
     defaults: SamplingDefaults = setting(
         "own",
         "--sampling",
-        help="Defaults of the filters: own takes pjlocal's, model those that the model's file (or Ollama's "
-        "parameters for it) names.",
+        help="Defaults of the filters: own for pjlocal's, model for those in the model's file (or in Ollama's "
+        "parameters for it).",
     )
     temperature: float = setting(0.7, "--temperature", "-t", help="Temperature of sampling; 0 is greedy.", least=0)
     top_k: int = setting(
@@ -631,7 +630,7 @@ class Sampling(Settings):
         None, "--regex", help="A regular expression that the whole answer matches.", metavar="PATTERN"
     )
     lark: str | None = setting(
-        None, "--lark", help="A grammar in llguidance's Lark that the answer follows.", file="Lark grammar file"
+        None, "--lark", help="A grammar in llguidance's Lark format that the answer follows.", file="Lark grammar file"
     )
 
     def _check_together(self) -> None:
@@ -690,7 +689,7 @@ class Engine(Settings):
     main_gpu: int = setting(
         0,
         "--main-gpu",
-        help="Number of the only device that --split-mode none uses.",
+        help="Number of the device that --split-mode none uses.",
         least=0,
         most=_MOST_DEVICES - 1,
     )
@@ -713,8 +712,8 @@ class Engine(Settings):
     mmap: bool = setting(
         True,
         "--mmap/--no-mmap",
-        help="Map the model file into memory. With --no-mmap the file is read whole, and may change while it is in "
-        "use.",
+        help="Map the model file into memory. With --no-mmap the whole file is read at the start, and may change "
+        "afterwards.",
     )
     mlock: bool = setting(False, "--mlock", help="Lock the weights in memory, so that they are never swapped out.")
     verbose: bool = setting(False, "--verbose", help="Show llama.cpp's own log on standard error.")
@@ -768,7 +767,7 @@ class Prompting(Settings):
     placement: Placement = setting(
         "question",
         "--placement",
-        help="Where a preference stands in the prompt: question (after the question: the strongest place, and all "
+        help="Where a preference is put in the prompt: question (after the question: the strongest place, and all "
         "text before it is read once for all views), system (in the system message), or user-turn (in a user "
         "turn of its own).",
     )
@@ -778,11 +777,11 @@ class Prompting(Settings):
     think: Think = setting(
         "auto",
         "--think",
-        help="Whether a reasoning model thinks aloud before it answers, where its chat template lets one choose.",
+        help="Whether a reasoning model thinks before it answers, if its chat template has a switch for that.",
     )
     reasoning_effort: Effort | None = setting(
         None,
         "--reasoning-effort",
-        help="How long a model thinks whose chat template reads an effort, as gpt-oss's does.",
+        help="How much a reasoning model thinks, if its chat template reads an effort, as gpt-oss's does.",
         unset="the template's own",
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
@@ -55,6 +55,15 @@ def owner_only(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
+def known_ending(target: Path, known: Collection[str]) -> str:
+    """The ending of a file's name, without the dot.  Raises UsageError: it is not one of the ``known`` ones."""
+    ending = target.suffix.lower().removeprefix(".")
+    if ending not in known:
+        *others, last = (f".{ending}" for ending in known)
+        raise UsageError(f"{target.name or target} has no known format: end the name in {', '.join(others)} or {last}")
+    return ending
+
+
 def output_file(
     target: Path, formats: Mapping[str, Format], force: bool, advice: str = "choose another name"
 ) -> tuple[Path, Format]:
@@ -69,10 +78,7 @@ def output_file(
         UsageError: the ending is unknown, or the file exists and ``force`` is not set.
         OutputError: the name is impossible, or its folder does not exist (a mistyped name).
     """
-    form = formats.get(target.suffix.lower().removeprefix("."))
-    if form is None:
-        *others, last = (f".{ending}" for ending in formats)
-        raise UsageError(f"{target.name or target} has no known format: end the name in {', '.join(others)} or {last}")
+    form = formats[known_ending(target, formats)]
     try:
         path = user_path(target)
     except UsageError as error:

@@ -1,4 +1,4 @@
-"""``best``: several answers to one prompt, of which the one is kept that serves its least-served preference best."""
+"""``best``: of several answers to one prompt, the one is kept whose least-met preference is met best."""
 
 from __future__ import annotations
 

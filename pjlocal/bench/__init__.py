@@ -1,4 +1,4 @@
-"""The cost of two preferences: judge mode against all alternatives.
+"""Measure the cost of two preferences: judge mode compared with all alternatives.
 
 `pjlocal.cli.bench` prints the report.
 """

@@ -48,7 +48,7 @@ def make_contenders(
     stack: ExitStack,
     interrupt: Interrupt,
 ) -> Iterator[tuple[str, Callable[[int], float]]]:
-    """Yield each contender's name, and a function that measures it: a seed gives tokens per second."""
+    """Yield each contender's name, and a function that takes a seed and returns tokens per second."""
     one_prompt, two_prompts = prompts
     bare = Context(model, work.engine, _room(one_prompt, work), 1, threads(work), interrupt)
     stack.callback(bare.close)

@@ -1,1 +1,1 @@
-"""Conversations: what is said (`conversation`), kept (`recorder`), asked for by command (`commands`) and shown."""
+"""The chat in the terminal: the conversation, its commands, and the screen that shows it."""

@@ -80,7 +80,7 @@ class Conversation:
     # Questions and answers.
 
     def ask(self, question: str, replacing: Turn | None = None) -> Writing:
-        """The answer to a question, after all turns or in place of one.
+        """The answer to a question, after all turns or in the place of a turn.
 
         Raises:
             UsageError: the question cannot be answered; nothing has changed then.
@@ -143,7 +143,7 @@ class Conversation:
         return self._write(last.continued(), request, last)
 
     def alternatives(self, position: int) -> list[Alternative]:
-        """The tokens that the views find most probable in the place of one of the last answer.
+        """The tokens that the views find most probable in the place of a token of the last answer.
 
         Raises:
             UsageError: there is no such token.
@@ -156,7 +156,7 @@ class Conversation:
         return known[2]
 
     def take(self, position: int, text: str, token: int = 0) -> Writing:
-        """The last answer up to a token, with another token or text in its place, continued from there."""
+        """Continue the last answer from a token on, with another token or a text in its place."""
         last = self.last
         return self._write(last.taking(position, text, token), self.judge.request, last)
 
@@ -179,7 +179,7 @@ class Conversation:
         self.recorder.switch(draft)
 
     def fork(self, n_turns: int) -> None:
-        """Continue in a new session that begins with a copy of the first turns; this one stays as it is."""
+        """Continue in a new session that begins with a copy of the first turns; this one stays unchanged."""
         self.recorder.catch_up()
         self.session = self.recorder.fork(n_turns)
         self._answer = None

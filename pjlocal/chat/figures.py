@@ -69,7 +69,7 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
 
 
 def alternatives(found: Sequence[Alternative], written: TokenEvent) -> Table:
-    """The tokens that may come in the place of the one that was written, which is marked."""
+    """The most probable tokens at a position, with a mark at the one that was written."""
     views = list(found[0].p) if found else []
     table = plain_table("", "#", "token", *views, right=(1, *range(3, 3 + len(views))))
     for number, each in enumerate(found, 1):
@@ -117,7 +117,7 @@ def _number(value: float | None) -> str:
 
 
 def drafts(turn: Turn) -> Table:
-    """The drafts of a turn, the one in force marked."""
+    """The drafts of a turn, with a mark at the one in force."""
     table = plain_table("", "draft", "mode", "preferences", "tokens", "answer", right=(1, 4))
     for number, draft in enumerate(turn.drafts, 1):
         mark = "*" if draft is turn else ""

@@ -123,8 +123,8 @@ class Named(Protocol):
 def make_judge(
     model: str | None, *, finds: bool, engine: Engine, interrupt: Interrupt, request: Request = Request()
 ) -> Judge:
-    """Make a judge on a resident server with the model, if ``finds`` allows it and a server can write the answers; else
-    on the model, loaded in this process.
+    """Make the judge of a chat.  If ``finds`` is set and a resident server with this model can write the answers, it
+    uses that server; otherwise the model is loaded in this process.
 
     Raises:
         UsageError, ModelError: as `PersonaJudge`.
@@ -335,7 +335,7 @@ class RemoteJudge:
 
 
 def _beginning(turn: Turn, replacing: Turn | None) -> dict[str, Any]:
-    """The beginning of a turn's answer, as the server takes it."""
+    """The beginning of a turn's answer, in the server's format."""
     if not turn.events:
         return {}
     *_, last = turn.events

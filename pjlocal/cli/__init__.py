@@ -1,1 +1,1 @@
-"""The command line: what Typer parses goes to a room that does it.  Commands hold no logic."""
+"""The command line.  Typer parses the options; the other folders do the work."""

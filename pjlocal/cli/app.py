@@ -25,7 +25,7 @@ COMMANDS = {
     "run": Entry("run:run", help="Answer one prompt under two preferences, or a file of prompts."),
     "chat": Entry(
         "chat:chat",
-        help="Chat under two preferences; /help in the chat lists its commands. In a pipe: one question a line.",
+        help="Chat under two preferences; /help in the chat lists its commands. In a pipe: one question per line.",
     ),
     "serve": Entry(
         "serve:serve", help="Serve OpenAI's protocol over HTTP. These options are the defaults of every request."
@@ -43,7 +43,7 @@ COMMANDS = {
     "docs": Entry("docs:docs", help="Show pjlocal's documents in the terminal."),
     "models": Entry("models:models_app", help="The models on this machine, and how to get one."),
     "sessions": Entry("sessions:sessions_app", help="Saved chats."),
-    "eval": Entry("eval:eval_app", help="Does it align?  Answers by several systems, scored and compared."),
+    "eval": Entry("eval:eval_app", help="Answers by several systems, scored and compared."),
     "config": Entry("config:config_app", help="Your own defaults: the file config.toml."),
     "prefs": Entry(
         "config:prefs_app", help="Presets of preferences, the built-in ones and your own; and your personas."
@@ -52,8 +52,8 @@ COMMANDS = {
 
 
 class _Commands(TyperGroup):
-    """All commands, by name and help.  A command is imported and gets its options when it is used: those of all
-    commands were half of the work of ``pjlocal --help``."""
+    """All commands, by name and help.  A command is imported and gets its options only when it is used: making the
+    options of all commands was half of the work of ``pjlocal --help``."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)

@@ -76,7 +76,7 @@ def run_batch(
     interrupt: Interrupt,
     write_all: Callable[[Sequence[Row], Callable[[Row, str], None]], None],
 ) -> int:
-    """Answer every row of a file that the output lacks.  Returns the exit status.
+    """Answer every row of a file that is not yet in the output.  Returns the exit status.
 
     Args:
         source: the file; ``-`` for standard input.
@@ -199,13 +199,13 @@ def _parsed(key: str, text: str) -> Any:
 
 
 class _Output:
-    """A file of JSON lines, one a row, in the order of the input once all are there; each is flushed.
+    """The output file: JSON lines, one for each row, each flushed at once.
 
-    Rows wait for those before them, so that the file is in order while it grows; when the work is broken off, those
-    that wait are written all the same.
+    A finished row waits for the rows before it, so that the file has the order of the input while it grows.  If the
+    work is interrupted, the waiting rows are written too; the file is sorted when it is complete.
 
     Args:
-        out: the file; or ``-`` for standard output, a device or a pipe, which have no rows from before.
+        out: the file; or ``-`` for standard output, a device or a pipe, which contain no earlier rows.
 
     Raises:
         UsageError: the file is something else, or answers other prompts.
@@ -281,7 +281,7 @@ class _Output:
         return number in self._lines
 
     def write(self, number: int, line: str) -> None:
-        """Keep a row, and write all whose turn has come."""
+        """Keep a row, and write all rows that no longer wait for an earlier one."""
         self._lines[number] = self._waiting[number] = line
         while self._next in self._lines:
             if self._next in self._waiting:
@@ -289,7 +289,7 @@ class _Output:
             self._next += 1
 
     def finish(self) -> None:
-        """Write those that still wait; and all in order, where they are not."""
+        """Write the rows that still wait, and sort a complete file whose rows are not in order."""
         for number in sorted(self._waiting):
             self._put(number)
         order = sorted(self._lines)
@@ -307,7 +307,7 @@ class _Output:
 
 
 def answer_locally(judge: PersonaJudge, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
-    """Answer rows by a model loaded in this process.
+    """Answer rows with a model loaded in this process.
 
     Raises:
         Interrupted: on request; the rows that were answered are written.
@@ -334,7 +334,7 @@ def answer_locally(judge: PersonaJudge, rows: Sequence[Row], parallel: int, writ
 
 
 def answer_on_server(server: Server, rows: Sequence[Row], parallel: int, write: Callable[[Row, str], None]) -> None:
-    """Answer rows by a server.
+    """Let a server answer rows.
 
     Raises:
         Interrupted: on request; the rows that were answered are written.

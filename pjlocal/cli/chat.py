@@ -35,7 +35,7 @@ def chat(
         View,
         typer.Option(
             help="How answers are shown; blame colours each token by the view that wrote it, push by the preference "
-            "that pulled it in.",
+            "that made it more probable.",
             rich_help_panel=OUTPUT,
         ),
     ] = "markdown",

@@ -31,7 +31,8 @@ def docs(
             "--search",
             "-s",
             metavar="WORDS",
-            help="Print the passages with all WORDS, in all documents or in TOPIC; WORDS in this order come first.",
+            help="Print the passages with all WORDS, in all documents or in TOPIC; passages with WORDS in this order "
+            "come first.",
         ),
     ] = None,
 ) -> None:

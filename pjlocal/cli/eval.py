@@ -19,7 +19,7 @@ from ..request import Request, in_turn
 from ..screen.console import make_console
 from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting, Settings, setting
-from ..textfile import user_path
+from ..textfile import known_ending, user_path
 from . import completion
 from .options import server_at, server_option, takes_settings
 
@@ -37,7 +37,7 @@ _PROMPTS, _SCORES = "Prompts", "Who scores"
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation.")]
 _JudgePairs = Annotated[
     int | None,
-    typer.Option("--judge-pairs", min=1, help="Most pairs of each system that are judged.", rich_help_panel=_SCORES),
+    typer.Option("--judge-pairs", min=1, help="The most pairs of each system to judge.", rich_help_panel=_SCORES),
 ]
 _Systems = Annotated[list[str], typer.Option("--system", "-s", help="A system to show (repeatable; default: all).")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
@@ -118,7 +118,7 @@ def run_suite(
         str | None, typer.Option(help="The field of that file that holds the prompt.", rich_help_panel=_PROMPTS)
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Most prompts that are answered.", rich_help_panel=_PROMPTS)
+        int | None, typer.Option(min=1, help="The most prompts to answer.", rich_help_panel=_PROMPTS)
     ] = None,
     sample: Annotated[
         int | None, typer.Option(min=0, help="Draw the prompts at random, with this seed.", rich_help_panel=_PROMPTS)
@@ -263,14 +263,15 @@ def report(
         if target is None:
             _print_report(opened, run)
             return
+        from ..evaluation import plots
         from ..evaluation.compare import compare
-        from ..evaluation.plots import FORMATS
-        from ..evaluation.report import write_figures, write_report
+        from ..evaluation.report import FORMATS, write_figures, write_report
 
         if user_path(str(target)).resolve() == opened.run_file.resolve():
             raise UsageError(f"{target} is the evaluation's own file: give the report another name")
+        ending = known_ending(target, (*FORMATS, *plots.FORMATS))
         results = _results(opened, run)
-        if target.suffix.lower().removeprefix(".") in FORMATS:
+        if ending in plots.FORMATS:
             for path, title in write_figures(results, compare(results), target, force):
                 _say(f"{path}: {title}")
             return

@@ -60,12 +60,34 @@ def _guarded() -> int:
             return _fail(*explain(error))
         where = getattr(error, "ctx", None)
         failed = where.command_path if where else "pjlocal"
-        if message := error.format_message():
+        if message := _must_be(error) or error.format_message():
             return _fail(f"{_with_advice(message, failed)} See {failed} --help", 2)
         return 2
 
 
 _ASKS = 'give a prompt and its options to run, as in: pjlocal run -p vivid "Why do cats purr?"'
+
+
+def _must_be(error: Exception) -> str:
+    """The message about an option whose value is not a number, or is outside its limits, in the words of `settings`;
+    empty for other errors.  Typer's own message quotes Pydantic, which checks the values."""
+    try:
+        (wrong,) = error.__cause__.errors()  # type: ignore[union-attr]
+        must = _MUST_BE[wrong["type"]].format(**wrong.get("ctx", {}))
+        name = max(error.param.opts, key=len)  # type: ignore[attr-defined]
+    except (AttributeError, KeyError, ValueError):
+        return ""
+    return f"{name} must be {must} (not {wrong['input']!r})"
+
+
+#: The expected value of an option, by Pydantic's type of the error.
+_MUST_BE = {
+    "int_parsing": "a whole number",
+    "int_parsing_size": "a smaller number",
+    "float_parsing": "a number",
+    "greater_than_equal": "at least {ge}",
+    "less_than_equal": "at most {le}",
+}
 
 
 def _with_advice(message: str, command: str) -> str:
@@ -79,6 +101,8 @@ def _with_advice(message: str, command: str) -> str:
         message = f"{message}: {_ASKS}"
     elif command == "pjlocal run" and message.startswith("Got unexpected extra argument"):
         message = f"{message}: put the prompt in quotes"
+    elif command == "pjlocal chat" and re.match(r"No such option: (-f|--file)\b", message):
+        message = f"{message.partition(' (')[0]}: type /read FILE in the chat, or give -f FILE to pjlocal run"
     return message if message.endswith("?") else f"{message}."
 
 
@@ -117,7 +141,7 @@ def _never_fail_to_encode() -> None:
 
 
 def _unforeseen(error: BaseException | None) -> None:
-    """Report an error that no caller handles, as in a thread of another package.  The work goes on."""
+    """Report an error that no caller handles, as in a thread of another package.  The work continues."""
     if error is not None and not isinstance(error, SystemExit | KeyboardInterrupt | BrokenPipeError):
         _fail(*explain(error))
 

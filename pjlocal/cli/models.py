@@ -231,7 +231,7 @@ def _repository_of(name: str) -> Repository:
         return Repository(entry.repo, None)
     if wanted := repository(name):
         return wanted
-    near = did_you_mean(name.lower(), CATALOGUE) or "pjlocal models pull lists the catalogue"
+    near = did_you_mean(name, CATALOGUE) or "pjlocal models pull lists the catalogue"
     raise UsageError(f"{name!r} is neither ORG/REPO[:QUANTIZATION] nor a name of the catalogue: {near}")
 
 
@@ -251,7 +251,7 @@ def _recommended() -> str | None:
     room = f"{_bytes(free.amount)} of memory are free{free.where}"
     entry = recommend(free.amount)
     if entry is None:
-        raise ModelError(f"{room}, too little for these models: close other programs, or name one all the same")
+        raise ModelError(f"{room}, too little for these models: close other programs, or name a model anyway")
     try:
         find_model(entry.name)
     except ModelError:

@@ -146,7 +146,7 @@ def _is_given(context: typer.Context, name: str) -> bool:
 
 
 def _requested(values: dict[str, Any], persona: Overrides, config: Config, given: set[str]) -> Request:
-    """The request of the options, which are removed from ``values``, the persona and the config file."""
+    """The request from the options, the persona and the config file.  Its options are removed from ``values``."""
     preferences = {name: values.pop(name, []) for name in PREFERENCES}
     preferences |= {name: list(value) for name in PREFERENCES if (value := getattr(persona, name)) is not None}
     groups: dict[str, Any] = {
@@ -260,8 +260,8 @@ PreferOption = Annotated[
     typer.Option(
         "--prefer",
         "-p",
-        help="A preference: a preset, free text, or @FILE; vivid:1.5 has a strength (repeatable: the views get them "
-        "in turn).",
+        help="A preference: a preset, free text, or @FILE; vivid:1.5 gives it a strength (repeatable: preferences go "
+        "to the two views in turn).",
         autocompletion=completion.presets,
     ),
 ]

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("pjlocal")
 
 _BATCH = "Many prompts"
+#: The parameters of `run` that --batch excludes, as a message names them.
+_OF_ONE = {"prompt": "the prompt"} | {name: f"--{name}" for name in ("file", "view", "thoughts", "stats", "trace")}
 
 
 @takes_settings()
@@ -62,8 +64,8 @@ def run(
     view: Annotated[
         View,
         typer.Option(
-            help="How a terminal shows the answer; blame colours each token by the view that wrote it, push by "
-            "the preference that pulled it in.",
+            help="How a terminal shows the answer; blame colours each token by the view that wrote it, push by the "
+            "preference that made it more probable.",
             rich_help_panel=OUTPUT,
         ),
     ] = "text",
@@ -116,8 +118,8 @@ def run(
     if batch is not None and batch.isdecimal() and not os.path.exists(batch):  # the flag's former meaning
         engine, given, batch = engine.replace(n_batch=int(batch)), given | {"n_batch"}, None
     if batch is not None:
-        if prompt is not None or file or trace is not None:
-            raise UsageError("--batch has its own prompts and output: leave the prompt, --file and --trace out")
+        if unused := [shown for name, shown in _OF_ONE.items() if name in given]:
+            raise UsageError(f"--batch has its own prompts and output: leave out {' and '.join(unused)}")
         return _run_batch(batch, out, parallel, Job(model, request, "", engine, Interrupt()), server, given)
     if not {"out", "parallel"}.isdisjoint(given):
         raise UsageError("--out and --parallel belong to --batch FILE: add it, or leave them out")
@@ -338,7 +340,7 @@ def read_prompt(argument: str | None) -> str:
         raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
     if len(parts) > 1:
         n = f"{len(piped):,} character{'' if len(piped) == 1 else 's'}"
-        print(f"pjlocal: {n} of standard input stand before the prompt; </dev/null leaves them out", file=sys.stderr)
+        print(f"pjlocal: {n} of standard input are put before the prompt; </dev/null leaves them out", file=sys.stderr)
     return "\n\n".join(parts)
 
 

@@ -29,7 +29,9 @@ def serve(
     model: ModelOption = None,
     host: Annotated[
         str,
-        typer.Option(help="The address to listen on. Only this machine reaches the default.", rich_help_panel=_SERVER),
+        typer.Option(
+            help="The address to listen on. Only this machine can reach the default.", rich_help_panel=_SERVER
+        ),
     ] = "127.0.0.1",
     port: Annotated[
         int, typer.Option(min=0, max=65535, help="The port; 0 takes a free one.", rich_help_panel=_SERVER)

@@ -120,7 +120,7 @@ def export(
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing file.")] = False,
     drafts: Annotated[
-        bool, typer.Option("--drafts", help="The other drafts of each answer, too; JSON always has them.")
+        bool, typer.Option("--drafts", help="Include the other drafts of each answer; JSON always has them.")
     ] = False,
 ) -> None:
     """Write a chat as Markdown, JSON or HTML."""
@@ -142,13 +142,17 @@ def import_chat(
     file: Annotated[Path, typer.Argument(help="A chat that was exported as JSON; - is standard input.")],
 ) -> None:
     """Add a chat from a JSON file that sessions export or /export wrote."""
-    from ..sessions.importing import parse_export
+    from ..sessions.importing import find_same, parse_export
 
-    session = parse_export(_read_export(file), str(file))
+    session = parse_export(_read_export(file), "standard input" if str(file) == "-" else str(file))
     with _store(context, reading=False, create=True) as store:
         assert store is not None
-        session_id = store.add_whole(session)
-    typer.echo(f"pjlocal: {_title(session.title)} is saved: pjlocal chat --session {session_id} continues it", err=True)
+        session_id = find_same(store, session)
+        is_new = session_id is None
+        if session_id is None:
+            session_id = store.add_whole(session)
+    saved = "is saved" if is_new else "is saved already, and nothing was added"
+    typer.echo(f"pjlocal: {_title(session.title)} {saved}: pjlocal chat --session {session_id} continues it", err=True)
 
 
 def _read_export(file: Path) -> str:

@@ -59,7 +59,7 @@ class Config(Overrides):
         found = self.personas.get(name.strip().lower())
         if found is None:
             known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME saves one"
-            raise UsageError(f"unknown persona {name!r}: {did_you_mean(name.lower(), self.personas) or known}")
+            raise UsageError(f"unknown persona {name!r}: {did_you_mean(name, self.personas) or known}")
         return found
 
 

@@ -1,14 +1,14 @@
-"""Best of N: the choice among several answers to one prompt, by the preference that each serves least.
+"""Best of N: choose among several answers to one prompt, by the preference that each answer meets least.
 
 Preference i pushes the t-th token of an answer by d_i,t, the change of the token's log-probability against the neutral
 view.  The sum over an answer is the implicit reward of DPO (arXiv 2305.18290), with the view under the preference in
-place of the trained model.  The answer is chosen whose worst reward is best, as in MaxMin-RLHF (arXiv 2402.08925):
+place of the trained model.  The chosen answer has the greatest worst reward, as in MaxMin-RLHF (arXiv 2402.08925):
 
     r_i = Σ_t d_i,t / |y|^γ
     score = min_i z(r_i) + μ z(mean of n)        z(x) = (x - mean of x) / (standard deviation of x)
 
 z compares the answers to the same prompt with each other, so every preference counts alike, whatever its strength.
-The second term is a guard of fluency: n are the log-probabilities of the tokens in the neutral view.  This module is
+The second term protects fluency: n are the log-probabilities of the tokens in the neutral view.  This module is
 NumPy alone.
 """
 
@@ -52,7 +52,8 @@ def _standardized(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def choose(scores: Sequence[float | None], are_whole: Sequence[bool]) -> int:
-    """The number of the best answer: a whole one before one that was cut off, then by the score; the first of equals.
+    """The number of the best answer.  A complete answer is better than one that was cut off; then the higher score is
+    better, and among equals the first.
 
     A cut answer cannot meet a preference about its ending.  An answer without a score is chosen last.
     """

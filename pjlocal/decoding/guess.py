@@ -54,10 +54,10 @@ class PromptLookup:
 class Lookahead:
     """Decides when to guess, and how many tokens.
 
-    Every token is also compared with a guess that was not fed, so the hit rate is known at no cost.  From the hit rate
-    and the measured duration of steps of each width follows the width with the most tokens per second; a width of 1
-    means no guess.  Before a width is tried, its tokens are assumed to cost as much as prompt tokens.  If guessing has
-    lost 2 % of the decoding time, it pauses until the loss is a smaller share.
+    Every token is also compared with a guess that was not fed, so the hit rate is known at no cost.  The hit rate and
+    the measured duration of steps of each width determine the width with the most tokens per second; a width of 1
+    means no guess.  Before a width is tried, its tokens are assumed to cost as much as prompt tokens.  If guessing
+    has lost 2 % of the decoding time, it pauses until the loss is a smaller share.
 
     Args:
         tokens: the conversation so far.

@@ -262,7 +262,7 @@ def _allowed(matcher: LLMatcher) -> NDArray[np.intp]:
 
 
 def json_rule(schema: str) -> str:
-    """A JSON schema in a form for the rules of a Lark grammar.
+    """A JSON schema, written for a rule of a Lark grammar.
 
     Raises:
         UsageError: the schema is wrong or not supported.

@@ -111,7 +111,7 @@ class Context:
         forget_errors()
         self.handle = lib.llama_init_from_model(model.handle, params)
         if not self.handle:
-            raise no_context(f"{n_ctx} tokens a view", model)
+            raise no_context(f"{n_ctx} tokens per view", model)
         self._free = freed_with(self, self.handle, model)
         self.memory = lib.llama_get_memory(self.handle)
         #: Tokens at the end of the last batch that can be removed from a running state; 0 if the architecture cannot

@@ -34,7 +34,7 @@ from .slot import Slot
 class Submission(Protocol):
     """An answer that a caller submits.
 
-    parts: the answers to write: most often itself, or those among which it chooses.
+    parts: the answers to write: usually this one alone, or the answers among which it chooses.
     """
 
     @property
@@ -227,7 +227,7 @@ class Engine:
         return any(part in self._in_flight for part in answer.parts)
 
     def reading(self, answer: Submission) -> tuple[int, int] | None:
-        """The tokens of the longest prompt that are read, and all of them, while an answer's prompts are being read.
+        """The number of tokens read of an answer's longest prompt, and its length; None if no prompt is being read.
 
         Callable from any thread.
         """

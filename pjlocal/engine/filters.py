@@ -1,4 +1,4 @@
-"""The filters (top-k, temperature, ...) of a view: llama.cpp's own samplers, so that each means the same as there."""
+"""The filters (top-k, temperature, ...) of a view: llama.cpp's own samplers, so that each works as in llama.cpp."""
 
 from __future__ import annotations
 

@@ -56,7 +56,10 @@ def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
     else:  # a device reports no memory
         offload = fixed_offload(header, engine, -1)
     if offload.n_ctx:
-        log.warning("the context is %d tokens a view, so that more layers fit: --ctx sets another size", offload.n_ctx)
+        log.warning(
+            "the context is reduced to %d tokens per view, so that more layers fit: --ctx sets another size",
+            offload.n_ctx,
+        )
     return replace(offload, devices=_names(available, offload))
 
 
@@ -66,7 +69,8 @@ def _names(devices: list[Device], offload: Offload) -> tuple[str, ...]:
 
 
 def placement(offload: Offload) -> str:
-    """The place of the layers and their KV caches for messages, with the memory that is free there now."""
+    """A phrase for messages: the devices of the layers and of their KV caches, and the memory that is free there
+    now."""
     there = {device.name: device.in_words for device in for_layers()} if offload.devices else {}
     return offload.in_words([there.get(name, name) for name in offload.devices])
 
@@ -82,8 +86,8 @@ def with_devices(params: lib.llama_model_params, engine: Engine, offload: Offloa
     """Set the devices in llama.cpp's model parameters.  The arrays that these point to live until the end of the
     body.
 
-    Without layers on a device none is used: llama.cpp would compute long batches there all the same, with other
-    rounding, in memory that was not planned, and where Ctrl-C does not reach.
+    If no layer is on a device, no device is used: llama.cpp would still compute long batches there, with other
+    rounding, in memory that was not planned, and where Ctrl-C has no effect.
     """
     params.n_gpu_layers = offload.n_gpu_layers
     params.split_mode = _SPLIT_MODES[engine.split_mode]

@@ -29,7 +29,7 @@ class Pace:
         self._is_first = True  # of its size: kernels are compiled and buffers made
 
     def learn(self, n_tokens: int, seconds: float) -> None:
-        """Learn of a read's duration."""
+        """Adapt to the duration of a read."""
         if n_tokens <= self.n // 2:  # the rest of a prompt takes longer by the token
             return
         if self._is_first:

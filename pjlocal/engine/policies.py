@@ -235,7 +235,7 @@ class PushMeter:
     echo: Echo
 
     def __call__(self, rows: Rows, token: int) -> tuple[tuple[float, ...], float]:
-        n = rows(self.neutral).log_prob(token)
+        n: float = rows(self.neutral).log_prob(token)
         at = strengths(self.weights, self.neutral, rows)
 
         def push(weight: Weight, strength: float) -> float:

@@ -1,6 +1,6 @@
 """Load a model with unusual values in its header in another process first, which may crash.
 
-The other process takes a start of Python (0.5 s with a small model) and computes on the CPU.  It runs only if
+The other process has to start Python (0.5 s with a small model), and computes on the CPU.  It runs only if
 `gguf/check.py` finds unusual values and the file fits in free memory.  The user's cache folder records files that
 loaded, so that each is probed once.
 """

@@ -86,7 +86,7 @@ class Slot:
     def progress(self) -> tuple[int, int]:
         """Progress of reading the prompts: tokens read, and tokens in all, scaled to the longest prompt.
 
-        Tokens that one sequence reads for all views count for each.
+        Tokens that one sequence reads for all views are counted once for each view.
         """
         cached = [] if self._n_ahead else [len(sequence.cached) for sequence in self.sequences]
         if cached and self.reads_alone:

@@ -16,7 +16,7 @@ class ThreadCount:
 
     llama.cpp's threads spin while they wait for each other, hundreds of times a token, so a thread that shares its
     core delays all others.  Beside one busy process on two cores, SmolLM2 wrote 18 to 23 tokens/s with two threads and
-    43 with one (one batch of two views; 72 and 43 on the idle machine).  Letting waiting threads sleep is no way out:
+    43 with one (one batch of two views; 72 and 43 on the idle machine).  Letting waiting threads sleep does not help:
     with GOMP_SPINCOUNT=100, one prompt on an idle machine fell from 119 to 76 tokens/s.
 
     A trial of fewer threads begins when they get less processor time than a step lasts.  Only the duration of steps

@@ -127,7 +127,7 @@ class Tokenizer:
         return self._outside(text, end)
 
     def _outside(self, text: str, place: int) -> int:
-        """The place; within a text that must become one token, the beginning of that text."""
+        """The position; if it is within a text that must become one token, the beginning of that text."""
         for spelling in self._whole:
             begin = text.find(spelling, max(0, place - len(spelling) + 1), place + len(spelling) - 1)
             if begin >= 0:

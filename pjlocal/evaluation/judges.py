@@ -58,9 +58,10 @@ class Judge(Protocol):
 class LocalJudge:
     """A judge on a loaded model.  Its verdict is computed from the probabilities of the first token of its reply.
 
-    All questions about two answers, in both orders, are read together, and their shared beginning is read once.  Known
-    verdicts are computed again with the others, so that the numbers do not depend on them.  Six questions about two
-    answers of 90 tokens take 5.2 s together and 14.5 s one by one (Qwen 0.5B, one thread).
+    All questions about two answers, in both orders, are read together, and their shared beginning is read once.
+    Verdicts that are known already are computed again with the others, so that the numbers do not depend on which
+    were known.  Six questions about two answers of 90 tokens take 5.2 s together and 14.5 s one by one (Qwen 0.5B,
+    one thread).
 
     Args:
         model: the loaded model; it stays open when the judge is closed.

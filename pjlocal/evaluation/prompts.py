@@ -74,7 +74,7 @@ def load_prompts(
     fitting = _once(prompt for prompt in prompts if (min_chars or 0) <= len(prompt.text) <= most)
     chosen = list(islice(fitting, limit)) if sample is None else _sample(fitting, limit, sample)
     if not chosen:
-        raise UsageError(f"no prompt of {source} has an allowed number of characters: change min_chars or max_chars")
+        raise UsageError(f"no prompt of {source} has an allowed length: change min_chars or max_chars")
     return chosen
 
 
@@ -252,11 +252,18 @@ def _lines_of(file: IO[bytes], name: str) -> Iterator[tuple[str, str]]:
 
 def _decoded(data: bytes, place: str, encoding: str = "utf-8-sig") -> str:
     try:
-        if 0 not in data:  # UTF-16, or not a text
+        if 0 not in data and not data.startswith(_PDF):  # UTF-16, or not a text
             return data.decode(encoding)
     except UnicodeDecodeError:
         pass
+    if _BINARY.match(data):
+        raise UsageError(f"{place} is not text: prompts come from a text, JSON, CSV, TSV or Parquet file") from None
     raise UsageError(f"{place} is not UTF-8 text: save it as UTF-8") from None
+
+
+_PDF = b"%PDF-"  # its first lines may be ASCII
+#: A PDF, a PNG, or control characters that texts do not contain, without the byte order mark of UTF-16.
+_BINARY = re.compile(rb"%PDF-|\x89PNG|(?!\xff\xfe|\xfe\xff).*[\x01-\x06\x0e-\x1a\x1c-\x1f]", re.DOTALL)
 
 
 def _of_standard_input() -> Records:

@@ -190,8 +190,8 @@ class Folder:
     def read(self, kind: type[Record]) -> dict[str, Record]:
         """The records of a kind by their keys, in the order in which they were written.
 
-        Of two records with the same subject, only the later one is returned.  For example, of two scores of the same
-        answer by models with the same name, the earlier one was made with another file or other settings.
+        Of two records with the same subject, only the later one is returned.  For example, if two models with the
+        same name scored an answer, the earlier score was made with another file or other settings.
 
         Raises:
             UsageError: a line is not a record; the message names the line.

@@ -214,7 +214,7 @@ def _rate(row: WinRow) -> Rate:
 
 
 def _reward_plots(comparison: Comparison) -> Iterator[Plot]:
-    """The least of the preferences' rewards against fluency: one plot for each scorer and objectives."""
+    """Plots of fluency and the least of the preferences' rewards, one for each scorer and set of objectives."""
     scorers = dict.fromkeys(metric.by for row in comparison.systems for metric in row.means if metric.name == "fluency")
     for by in scorers:
         for objectives in dict.fromkeys(row.objectives for row in comparison.systems):

@@ -1,6 +1,6 @@
 """The probability of an answer under preferences: implicit rewards, fluency, and the likelihood under direct prompting.
 
-For an answer y to a prompt x, and log P(y | x, prefix) the mean log-probability a token:
+For an answer y to a prompt x, where log P(y | x, prefix) is the mean log-probability per token:
 
     reward:PREFERENCE   log P(y | x, the preference's prefix) - log P(y | x)
     fluency             log P(y | x)

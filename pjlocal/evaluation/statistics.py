@@ -58,7 +58,7 @@ def by_unit(values: Iterable[tuple[str, Sequence[float]]]) -> dict[str, Array]:
 
 
 def mean(values: Array) -> Estimate:
-    """The mean of one number per prompt [n], or the least of the means of several [k, n]."""
+    """The mean of one number per prompt [n]; for several numbers [k, n], the least of their means."""
     return _estimate(tuple(np.atleast_2d(values)), _least)
 
 

@@ -31,9 +31,9 @@ _SHARES = {"check", "checks", "finished", "script", "distinct1", "distinct2", "r
 _DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # others have 3
 
 _PAIRED_NOTE = "Paired by prompt; 95 % bootstrap intervals."
-_SPEED_NOTE = "Where several answers are written at once, each waits for the others: --parallel 1 measures speed."
+_SPEED_NOTE = "Answers written at once wait for each other: use --parallel 1 to measure speed."
 _NOISE_NOTE = (
-    f"{NOISE}: within noise, so luck could have made the difference (5 %, Holm's correction over the systems)."
+    f"{NOISE}: within noise, so chance could explain the difference (5 %, Holm's correction over the systems)."
 )
 
 
@@ -104,7 +104,7 @@ def power_note(comparison: Comparison) -> str:
     if significant is None:
         few = "1 prompt is" if n == 1 else f"{n} prompts are"
         return f"{few} too few for any win rate to be significant (two-sided sign test, 5 %): use more."
-    often = f"; a true rate of {detectable:.0%} is found four times out of five" if detectable is not None else ""
+    often = f"; a true rate of {detectable:.0%} is detected four times out of five" if detectable is not None else ""
     return f"With {n} prompts, win rates from {significant:.0%} on are significant (two-sided sign test, 5 %){often}."
 
 
@@ -196,7 +196,8 @@ def _metric_table(comparison: Comparison, title: str, kinds: Collection[str], by
 
 
 def _baseline_tables(comparison: Comparison) -> list[Table]:
-    """A table for each objectives, with the differences between each system and its baseline in important metrics."""
+    """A table for each set of objectives, with the differences of each system from its baseline in important
+    metrics."""
     compared = [d for d in comparison.differences if d.metric.name in _COMPARED]
     tables = []
     for objectives in dict.fromkeys(d.objectives for d in compared):
@@ -208,7 +209,8 @@ def _baseline_tables(comparison: Comparison) -> list[Table]:
 
 
 def folder_tables(comparison: FolderComparison, first: str, second: str) -> list[Table]:
-    """A table for each objectives, with the second evaluation's numbers minus the first's for each system in both."""
+    """A table for each set of objectives: for each system in both evaluations, the second's numbers minus the
+    first's."""
     return [
         _difference_table(
             f"{objectives}: {second} minus {first}",
@@ -237,7 +239,7 @@ def _difference_table(title: str, differences: Sequence[Difference], *notes: str
 
 
 def _time_table(suite: Suite, comparison: Comparison) -> Table:
-    """Seconds per answer, with a row for each objectives (the paper's Table 5)."""
+    """Seconds per answer, with a row for each set of objectives (the paper's Table 5)."""
     counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
     found = {
         (row.objectives, row.system): make_cell(row.seconds, "{:.2f}".format, interval=True)

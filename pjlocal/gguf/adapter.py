@@ -122,7 +122,9 @@ def read_control_vector(path: Path, model: Header) -> NDArray[np.float32]:
             _not_a_vector(path)
         layer = int(match[1])
         if not 1 <= layer < n_layer:
-            _of_another(path, model, f"it has a direction for layer {layer}, and the model layers 0 to {n_layer - 1}")
+            _of_another(
+                path, model, f"it has a direction for layer {layer}, but the model has layers 0 to {n_layer - 1}"
+            )
         if tensor.n_elements != width:
             _of_another(path, model, f"its directions have a width of {tensor.n_elements}, and the model of {width}")
         directions[layer - 1] = _values(path, tensor)

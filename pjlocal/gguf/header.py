@@ -207,7 +207,7 @@ class Header:
 
     @cached_property
     def file_type(self) -> str:
-        """The quantization, such as Q4_K_M; without an entry for it, the type of most bytes."""
+        """The quantization, such as Q4_K_M; if the header does not name it, the type of most of the bytes."""
         number = self.metadata.integer("general.file_type")
         if number is not None and number in _FILE_TYPES:
             return _FILE_TYPES[number]
@@ -571,7 +571,7 @@ _SOME_TEXTS = 16_384  # texts read one by one at a time
 def _lengths_chained(window: bytes, most: int) -> npt.NDArray[np.int64]:
     """The lengths of the texts at the beginning of a window, up to the first unusual text, in a few passes of NumPy.
 
-    Before each text stands its length in eight bytes.  For a text shorter than 256 bytes, seven of them are zero, and
+    Before each text is its length, in eight bytes.  For a text shorter than 256 bytes, seven of them are zero, and
     that occurs nowhere else.
     """
     if len(window) < 8:

@@ -68,11 +68,11 @@ def _by_name(name: str) -> Path:
     known = all_models()
     if found := _unique_match(name, known):
         return found.named
-    folders = " and ".join(str(folder) for folder in model_folders())
+    *folders, last = "this folder", *map(str, model_folders())
     hint = did_you_mean(name, (model.name for model in known)) or _how_to_get_one()
     if name.lower() in CATALOGUE:
         hint = f"pjlocal models pull {name.lower()} downloads it"
-    raise ModelError(f"there is no model {name!r} in this folder or in {folders}: {hint}")
+    raise ModelError(f"there is no model {name!r} in {', '.join(folders)} or {last}: {hint}")
 
 
 def _unique_match(name: str, known: list[ModelFile]) -> ModelFile | None:

@@ -165,7 +165,7 @@ def compute(header: Header, engine: Engine, n_ctx: int) -> int:
 
 
 def _by_layer(header: Header, key: str, otherwise: int | list[int]) -> list[int]:
-    """A number for each layer, which a file gives once for all layers or for each."""
+    """A number for each layer.  A file gives one for all layers, or one for each."""
     n_layer = max(1, min(header.of_architecture("block_count") or 1, _MOST_LAYERS))
     full = f"{header.architecture}.{key}"
     if (numbers := header.metadata.array(full)) and numbers.type != "str" and len(numbers) == n_layer:

@@ -406,7 +406,7 @@ def _refused(response: Any, repo: str) -> str:
 
 
 def _is_timeout(error: BaseException) -> bool:
-    """True for a timeout.  The class of huggingface_hub's HTTP library is not a TimeoutError."""
+    """True for a timeout.  The timeouts of huggingface_hub's HTTP library are not subclasses of TimeoutError."""
     return isinstance(error, TimeoutError) or "Timeout" in type(error).__name__
 
 

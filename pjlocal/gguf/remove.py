@@ -32,7 +32,7 @@ def check_removable(model: ModelFile) -> None:
 
 
 def links_to(model: ModelFile) -> list[Path]:
-    """The links among the models that lead to this one's files."""
+    """The paths of models that are links to the files of this model."""
     files = {os.path.realpath(part) for part in model.parts if not part.is_symlink()}
     links = (part for other in every_name(all_models()) for part in other.parts if part.is_symlink())
     return [link for link in links if os.path.realpath(link) in files]

@@ -15,8 +15,8 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     """Change the strength of a preference in a request by ``step``, and return the new request.
 
     An absent preference is added at the default strength, or avoided at strength ``-step`` if ``step`` is negative.  A
-    preference whose strength becomes 0 is removed.  Where it shares a view with others, which would have the same
-    strength, each preference gets a view of its own (``panel``), if the mode has several views.
+    preference whose strength becomes 0 is removed.  If it shares a view with other preferences, which would get the
+    same strength, each preference gets a view of its own (``panel``), provided that the mode has several views.
 
     Raises:
         UsageError: the preference does not exist, or the strength is outside its limits.

@@ -28,9 +28,9 @@ def small_model_notice(model: str) -> str:
         return ""
     from ..gguf.summary import summary  # imports NumPy
 
-    about = f"The small model {EMBEDDED} (135M parameters) shows how pjlocal works, and answers badly."
+    about = f"The small model {EMBEDDED} (135M parameters) shows how pjlocal works, but its answers are poor."
     if any(found.name != EMBEDDED and not summary(found).trouble for found in all_models()):
-        return f"{about} Use another one of this machine with -m: pjlocal models list shows them"
+        return f"{about} Use another model on this machine with -m: pjlocal models list shows them"
     if entry := recommend(memory().amount):
         return f"{about} This gets a better one that fits this machine's memory: {entry.command} ({entry.facts})"
     return f"{about} pjlocal models pull lists better ones, which need more memory than is free now"

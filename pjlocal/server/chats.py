@@ -165,7 +165,7 @@ def chat_routes() -> list[Route]:
 
 
 def number_of(request: Request, name: str) -> int:
-    """The number in the path, or 0, which no chat or turn has, if it is not a number.
+    """The number in the path; 0, which no chat or turn has, if the path has no number.
 
     Starlette's convertor for numbers fails above 4,300 digits, which Python does not parse.
     """
@@ -208,7 +208,7 @@ async def _stored(read: Callable[[Store], _T]) -> _T:
 
 
 def _added(text: str) -> int:
-    """Add a chat that was exported as JSON; its number."""
+    """Add a chat that was exported as JSON, and return its number."""
     session = parse_export(text, "the body")
     parse_request(session.settings)  # as of a change: a server reads no files that a client names
     with Store() as store:
@@ -273,13 +273,15 @@ def _described(session: Session) -> dict[str, Any]:
 
 
 def _turn(turn: Turn) -> dict[str, Any]:
-    """A turn as the page reads it, with its drafts in their order; of itself among them the number alone."""
+    """A turn as the page reads it, with all its drafts in order; the turn itself is listed among them by its id
+    alone."""
     drafts = [{"id": turn.id} if draft is turn else _answered(draft) for draft in turn.drafts]
     return _answered(turn) | {"drafts": drafts if len(drafts) > 1 else []}
 
 
 def question_as_dict(question: str) -> dict[str, Any]:
-    """A question with its files: ``head`` is what a file puts before it, ``words`` is the rest."""
+    """A question with its files: ``head`` is the text that a file adds before it, ``words`` is the question
+    itself."""
     attachments, words = split_attachments(question)
     files = [{"name": attachment.name, "head": with_attachments([attachment], "")} for attachment in attachments]
     return {"question": question, "words": words, "files": files}

@@ -95,7 +95,8 @@ class Names:
         unknown = [part for part in parts if part not in presets()]
         if 0 < len(unknown) < len(parts):
             return f"no model {name!r}: there is no preset {unknown[0]!r}"
-        hint = did_you_mean(name, self.all()) or f"known are {', '.join(self.all())}, and presets joined by +"
+        similar = did_you_mean(name, [*self._names, *presets(), *self.all()], 1)
+        hint = similar or f"known are {', '.join(self.all())}, and presets joined by +"
         return f"no model {name!r}: {hint}"
 
 

@@ -112,7 +112,7 @@ class Answers:
                 yield index, news
 
     async def finish(self) -> None:
-        """Write all answers to their ends.  Raises the errors of `submit` and `next`."""
+        """Submit the jobs, and wait until all answers have ended.  Raises the errors of `submit` and `next`."""
         self.submit()
         async for _ in self.news():
             pass

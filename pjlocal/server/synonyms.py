@@ -25,7 +25,7 @@ ANY_OBJECT = json.dumps({"type": "object", "additionalProperties": True})
 
 
 def is_one_of(value: Any, values: Iterable[Any] = NOTHING) -> bool:
-    """True if a field's value is one of these, by default those without effect."""
+    """True if a field's value is one of ``values``; by default, one of the values that have no effect."""
     return any(same(value, each) for each in values)
 
 
@@ -167,10 +167,10 @@ def settings_of(fields: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
 
 
 def merged(given: Iterable[tuple[str, str, Any]]) -> tuple[dict[str, Any], dict[str, str]]:
-    """Merge settings, and return them with the field of each.
+    """Merge settings, and return them with the field that set each of them.
 
     Args:
-        given: field, setting and value.
+        given: the field, the setting and the value of each.
 
     Raises:
         Wrong: two fields set one setting to different values, or give two constraints.

@@ -1,4 +1,4 @@
-"""The session of a chat that was exported as JSON: `export.as_json` undone."""
+"""Parse the JSON export of a chat: the inverse of `export.as_json`."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 from ..decoding.judge import Kind
 from ..errors import UsageError
 from ..events import RejectedToken, TokenEvent
 from ..prompting.thinking import find_thoughts
 from ..request import Request
+from .export import as_json
 from .session import Session, Turn
+
+if TYPE_CHECKING:
+    from .remote import RemoteStore
+    from .store import Store
 
 _HOW = "pjlocal sessions export NAME FILE.json writes one"
 _NUMBER, _NULL = (int, float), type(None)
@@ -61,6 +66,17 @@ def parse_export(text: str, name: str) -> Session:
         return Session(whole["title"], turns, settings, _seconds(whole["created"], "the chat"))
     except UsageError as error:
         raise UsageError(f"{name} is a broken export: {error}") from None
+
+
+def find_same(store: Store | RemoteStore, session: Session) -> int | None:
+    """The id of a saved session with the same title and turns; None without one."""
+    exported = as_json(session)
+    for summary in store.summaries():
+        if (summary.title, summary.n_turns) == (session.title, len(session.turns)):
+            saved = replace(store.load(summary.id), settings=session.settings)  # opening a chat may change them
+            if as_json(saved) == exported:
+                return summary.id
+    return None
 
 
 def _turn_with_drafts(values: Any, where: str) -> Turn:

@@ -212,7 +212,7 @@ class Recorder:
     def _say_trouble(self, error: StoreError) -> None:
         if str(error) != self._trouble:
             self._trouble = str(error)
-            self._say(f"{error}. The chat goes on; saving is tried again with the next message")
+            self._say(f"{error}. The chat continues; saving is tried again with the next message")
 
 
 class Recording:
@@ -242,7 +242,8 @@ class Recording:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Add the turn to its session and set the session's settings, unless it stays a draft.
 
-        In the database another draft begins hidden: a killed process leaves one turn, with the drafts that it had.
+        In the database a further draft is hidden at first, so a killed process leaves one turn with its earlier
+        drafts.
         """
         session = self._session
         self.turn.undone = not self._keep or self._replacing is not None
@@ -305,7 +306,7 @@ def _say_nothing(line: str) -> None:
 
 
 def _write(store: Store, session: Session, turn: Turn) -> None:
-    """Save a turn with its answer so far, and before it its earlier drafts."""
+    """Save the earlier drafts of a turn, then the turn with its answer so far."""
     session_id = store.add_session(session) if session.id is None else session.id
     is_there = turn.id is not None
     for draft in turn.drafts:

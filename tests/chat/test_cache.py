@@ -149,7 +149,7 @@ def test_edit_keeps_what_stands_before_the_change(three_turns: Talk, tmp_path: P
     assert turn.question == "Tell me about the sea and the stars" and len(three_turns.turns) == 3
     stars = len(three_turns.judge.model.tokenize("stars<|im_end|>\n<|im_start|>assistant\n", special=True))
     assert three_turns.n_fed() - fed == 2 * (stars + len(turn.events) - 1)
-    assert three_turns.say("/edit")[-1] == "the question is as it was: nothing is asked"
+    assert three_turns.say("/edit")[-1] == "the question is unchanged: nothing is asked"
 
 
 @pytest.mark.parametrize(("line", "changed"), [("/prefer b Be formal", [1]), ("/prefer add b Be short", [1])])

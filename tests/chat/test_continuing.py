@@ -76,7 +76,7 @@ def test_an_answer_to_which_nothing_is_added_stays(tiny, tmp_path: Path) -> None
         (before,) = chat.turns
         ends = Sampling(logit_bias=("2=1000",), temperature=0)
         chat.judge.request = chat.judge.request.with_group(ends)
-        assert chat.say("/continue") == ["the model adds nothing: the answer is as it was"]
+        assert chat.say("/continue") == ["the model added nothing: the answer is unchanged"]
         assert chat.turns == [before] == saved(store)
 
 
@@ -161,7 +161,7 @@ def test_an_unchanged_answer_in_the_editor_changes_nothing(tiny, edited) -> None
         chat.say("Why do cats purr?")
         before = list(chat.turns)
         edited(chat.turns[0].answer.strip())
-        assert chat.say("/edit answer") == ["the answer is as it was"]
+        assert chat.say("/edit answer") == ["the answer is unchanged"]
         edited("")
-        assert chat.say("/edit answer") == ["the answer is as it was"] and chat.turns == before
+        assert chat.say("/edit answer") == ["the answer is unchanged"] and chat.turns == before
         assert chat.say("/edit title") == ["/edit must be one of question, answer (not 'title')"]

@@ -111,7 +111,7 @@ def test_an_unusable_file_in_the_databases_place_is_left_alone(chat: Talk, store
     before = store.path.read_bytes()
     (said,) = chat.say("How?")
     assert "it belongs to another program" in said
-    assert said.endswith(". The chat goes on; saving is tried again with the next message")
+    assert said.endswith(". The chat continues; saving is tried again with the next message")
     assert chat.say("And?") == [] and store.path.read_bytes() == before
     store.path.unlink()
     store.path.mkdir()

@@ -162,7 +162,7 @@ def test_an_empty_answer_is_not_a_draft(chat: Talk, store: Store) -> None:
     chat.say("Why do cats purr?")
     before = chat.turns[0]
     chat.judge.request = chat.judge.request.with_group(Sampling(logit_bias=("2=1000",), temperature=0))
-    assert chat.say("/continue") == ["the model adds nothing: the answer is as it was"]
+    assert chat.say("/continue") == ["the model added nothing: the answer is unchanged"]
     assert chat.turns == [before] and before.drafts == [before]
     assert_saved(chat, store)
 

@@ -53,7 +53,7 @@ def test_a_failed_line_in_a_pipe_is_reported_and_the_rest_answered(pjlocal, toy,
     args = ("chat", *toy, *says("Rain."))
     result = pjlocal(*args, stdin="/swpa\nq1\n")
     assert (result.returncode, result.stdout) == (2, "Rain.\n")
-    assert result.stderr == "pjlocal: unknown command /swpa: did you mean /swap or /stats?\n"
+    assert result.stderr == "pjlocal: unknown command /swpa: did you mean /swap?\n"
     result = pjlocal(*args, stdin="/model nowhere\nq1\n")
     assert (result.returncode, result.stdout) == (1, "Rain.\n")
     result = pjlocal(*args, stdin=b"caf\xe9\n")

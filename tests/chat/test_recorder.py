@@ -96,7 +96,7 @@ def test_turns_that_cannot_be_saved_now_are_saved_later(chat: Talk, store: Store
         said = [line for line in chat.screen.said[before:] if not line.startswith(("taken back", "title"))]
         assert len(said) == 1 and reason in said[0]
         assert said[0].startswith(f"cannot use the saved chats in {store.path}: ")
-        assert said[0].endswith(". The chat goes on; saving is tried again with the next message")
+        assert said[0].endswith(". The chat continues; saving is tried again with the next message")
         assert not kept(chat, store)
     assert chat.say("At last?") == ["the whole chat is saved again"]
     assert kept(chat, store)

@@ -184,11 +184,15 @@ def test_plain_lines_and_tables_are_read_by_their_endings(batch: Batch, pjlocal,
 
 def test_wrong_use_is_reported(pjlocal, options, tmp_path: Path) -> None:
     (tmp_path / "empty.txt").write_text("\n")
+    (tmp_path / "a.pdf").write_bytes(b"%PDF-1.4\nobj\n")
+    own = "--batch has its own prompts and output"
     for args, says in (
         (("--batch", "none.txt"), "cannot read prompts none.txt: No such file or directory"),
         (("--batch", "empty.txt"), "empty.txt is empty: write a prompt on each line"),
         (("--batch", "-"), "standard input is empty: write a prompt on each line"),
-        (("--batch", "empty.txt", "Why?"), "--batch has its own prompts and output: leave the prompt, --file"),
+        (("--batch", "empty.txt", "Why?"), f"{own}: leave out the prompt"),
+        (("--batch", "empty.txt", "--stats", "--view", "blame"), f"{own}: leave out --view and --stats"),
+        (("--batch", "a.pdf"), "a.pdf line 1 is not text: prompts come from a text, JSON, CSV, TSV or Parquet file"),
         (("--out", "x", "Why?"), "--out and --parallel belong to --batch FILE: add it, or leave them out"),
     ):
         done = pjlocal("run", *options, *args)

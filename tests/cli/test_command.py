@@ -148,7 +148,9 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["-k", "-1", "hi"], "--top-k must be at least 0"),
         (["--top-p", "0", "hi"], "--top-p must be above 0"),
         (["-n", "0", "hi"], "--max-tokens must be at least 1"),
-        (["-k", "many", "hi"], "--top-k"),
+        (["-k", "many", "hi"], r"pjlocal: --top-k must be a whole number \(not 'many'\)\. See pjlocal run --help"),
+        (["-t", "1,5", "hi"], r"--temperature must be a number \(not '1,5'\)"),
+        (["--parallel", "0", "hi"], r"--parallel must be at least 1 \(not '0'\)"),
         (["--mode", "best", "hi"], "not one of 'judge', 'base', 'both', 'prompt', 'rewrite', 'plain'"),
         (["--mode", "judge", "hi"], "needs a preference"),
         (["--no-such-option", "hi"], "No such option"),
@@ -191,7 +193,7 @@ def test_standard_input_that_is_not_utf8_is_refused(pjlocal) -> None:
 @pytest.mark.parametrize(
     ("model", "says"),
     [
-        ("missing.gguf", "no model 'missing.gguf' in this folder or in models"),
+        ("missing.gguf", "no model 'missing.gguf' in this folder, models"),
         ("/nowhere/missing.gguf", "no such model file"),
         (".", "is a directory"),
         ("half.gguf", "not within the file bounds.*cut short"),
@@ -284,6 +286,8 @@ main()"""
             ("run", "why", "not"),
             "Got unexpected extra argument(s) (not): put the prompt in quotes. See pjlocal run --help",
         ),
+        (("chat", "-f", "a.txt"), "No such option: -f: type /read FILE in the chat, or give -f FILE to pjlocal"),
+        (("chat", "--file", "a.txt"), "No such option: --file: type /read FILE in the chat, or give -f"),
         ((), "give standard input to a command, as in: echo Hello | pjlocal run. See pjlocal --help"),
     ],
 )

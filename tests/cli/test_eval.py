@@ -85,6 +85,9 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
         assert figure.stderr.startswith(f"pjlocal: {name}: Reward against fluency for bright")
         assert pjlocal("eval", "report", "out", name).returncode == 2
         assert pjlocal("eval", "report", "out", name, "--force").returncode == 0
+    unknown = pjlocal("eval", "report", "out", "x.txt")
+    assert unknown.returncode == 2
+    assert unknown.stderr.endswith("end the name in .md, .json, .html, .svg, .png, .pdf or .csv\n")
     rows = {row["system"]: row for row in json.loads((tmp_path / "r.json").read_text())["systems"]}
     assert rows.keys() == {"plain", "prompt", "both"} and rows["both"]["answers"] == 4
     shown = pjlocal("eval", "show", "out", "--system", "both")

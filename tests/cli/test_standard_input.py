@@ -49,7 +49,7 @@ def test_piped_text_precedes_the_prompt_and_a_line_says_so(shell, given: str) ->
     both = shell(f"{given}; \"$@\" 'one\ntwo two\nthree three three\n\nSummarise'")
     assert len(n_tokens(both.stdout)) == 2 and len(set(n_tokens(both.stdout))) == 1
     (line,) = joined(both.stderr)
-    assert line == "pjlocal: 29 characters of standard input stand before the prompt; </dev/null leaves them out"
+    assert line == "pjlocal: 29 characters of standard input are put before the prompt; </dev/null leaves them out"
 
 
 @pytest.mark.slow
@@ -85,4 +85,4 @@ def test_an_open_pipe_is_reported_and_read_to_its_end(environment, tiny, first: 
             pipe.write(b"late")
         told = process.communicate(timeout=PATIENCE_S)[1].decode()
     n = len(first) + len("late")
-    assert process.returncode == 0 and f"{n} characters of standard input stand before the prompt" in told
+    assert process.returncode == 0 and f"{n} characters of standard input are put before the prompt" in told

@@ -165,7 +165,7 @@ def test_without_javascript_it_is_a_long_page_that_says_so(chromium: Chromium, t
         chromium.open(path)
         chromium.wait_for("document.body.innerText.split('What is ').length > 6")
         said = chromium.eval("document.body.innerText")
-        assert "JavaScript is off: all answers stand below" in said
+        assert "JavaScript is off: all answers are below" in said
         assert not chromium.eval("document.querySelector('[type=search]').checkVisibility()")
     finally:
         chromium("Emulation.setScriptExecutionDisabled", value=False)

@@ -321,6 +321,15 @@ def test_a_file_in_another_encoding_gives_an_error(tmp_path: Path, name: str, da
         texts(tmp_path / name)
 
 
+@pytest.mark.parametrize(
+    "data", [b"%PDF-1.7\nplain\n", b"\x89PNG\r\n\x1a\n", b"PK\x03\x04\x14\0\x06\0", b"\x7fELF\x02\x01\x01\0\0"]
+)
+def test_a_file_that_is_not_text_gives_an_error(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a").write_bytes(data)
+    with pytest.raises(UsageError, match="a line 1 is not text: prompts come from a text, JSON, CSV, TSV or Parquet"):
+        texts(tmp_path / "a")
+
+
 def test_a_path_that_is_not_a_file_gives_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read prompts .*none\.txt: No such file or directory"):
         texts(tmp_path / "none.txt")
@@ -344,7 +353,7 @@ def test_a_file_without_end_is_refused_not_read(monkeypatch) -> None:
 
 def test_a_selection_without_prompts_is_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.txt", "Why?\n")
-    with pytest.raises(UsageError, match="has an allowed number of characters"):
+    with pytest.raises(UsageError, match="has an allowed length"):
         texts(path, min_chars=10)
     with pytest.raises(UsageError, match="--sample needs --limit"):
         texts(path, sample=1)

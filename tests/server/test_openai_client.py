@@ -239,6 +239,10 @@ def test_fields_without_effect_are_accepted(client: OpenAI) -> None:
 def test_an_unknown_model_is_refused_with_the_nearest_name(client: OpenAI) -> None:
     with pytest.raises(openai.NotFoundError, match="did you mean llama:bold"):
         client.chat.completions.create(model="llama:blod", messages=ASK)
+    with pytest.raises(openai.NotFoundError, match=r"'Lama': did you mean llama[?]"):
+        client.chat.completions.create(model="Lama", messages=ASK)
+    with pytest.raises(openai.NotFoundError, match=r"'vivd': did you mean vivid[?]"):
+        client.chat.completions.create(model="vivd", messages=ASK)
     with pytest.raises(openai.NotFoundError, match="no model 'other:bold'"):
         client.models.retrieve("other:bold")
     with pytest.raises(openai.NotFoundError, match=r"no model 'vivid[+]foo': there is no preset 'foo'"):

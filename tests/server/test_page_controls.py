@@ -174,7 +174,7 @@ def test_the_form_says_what_automatic_chooses_and_what_its_settings_do(page) -> 
     hint = "document.getElementById('meaning{}').textContent"
     assert chromium.eval(hint.format("")).startswith("Automatic is judge here: One view drafts")
     assert "Automatic is 1 here" in chromium.eval(hint.format("-strength"))
-    assert "behind your question" in chromium.eval(hint.format("-placement"))
+    assert "after your question" in chromium.eval(hint.format("-placement"))
     for view in "ab":
         chromium.eval(f"document.querySelector('[data-view={view}] .chip[aria-pressed=true]').click()")
     assert chromium.eval(hint.format("")).startswith("Automatic is plain here")

@@ -210,7 +210,7 @@ def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
         when(lambda: served.metric("pjlocal_answers_now") == 3)
         second.eval("question.value = 'two'; document.getElementById('ask').requestSubmit()")
         second.wait_for(TROUBLE)
-        assert "gone on elsewhere" in second.eval(TROUBLE) and second.eval("question.value") == "two"
+        assert "continued elsewhere" in second.eval(TROUBLE) and second.eval("question.value") == "two"
     second.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN} && {WHOLE}")
     assert first.eval(QUESTIONS) == second.eval(QUESTIONS) == ["Hello", "one"]
     second.eval("document.getElementById('ask').requestSubmit()")
@@ -225,7 +225,7 @@ def test_turns_added_elsewhere_are_shown_before_the_question_is_asked(page, stor
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
     chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit()")
     chromium.wait_for(TROUBLE)
-    assert "gone on elsewhere" in chromium.eval(TROUBLE)
+    assert "continued elsewhere" in chromium.eval(TROUBLE)
     assert chromium.eval(QUESTIONS) == ["Hello", "From the terminal"] and chromium.eval("question.value") == "And now?"
     chromium.eval("document.getElementById('ask').requestSubmit()")
     chromium.wait_for(f"document.querySelectorAll('article').length === 3 && {WRITTEN}")
@@ -240,7 +240,7 @@ def test_the_question_that_is_edited_is_the_one_that_was_chosen(page, store: Sto
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
     chromium.press("Enter")
     chromium.wait_for(TROUBLE)
-    assert chromium.eval("question.value") == "Hello there" and "gone on elsewhere" in chromium.eval(TROUBLE)
+    assert chromium.eval("question.value") == "Hello there" and "continued elsewhere" in chromium.eval(TROUBLE)
     assert texts(store, session) == [("Hello", "Hi you"), ("From the terminal", "Yes")]
 
 

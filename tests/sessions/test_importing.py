@@ -55,8 +55,23 @@ def test_export_import_export_is_equal(store: Store, tmp_path: Path, monkeypatch
         (_, last) = other.load(1).turns
         assert last.drafts.index(last) == 2 and [draft.undone for draft in last.drafts] == [True, True, False, True]
         assert other.load(1).settings == session.settings
-    call("import", "-", input=first.read_text())
+
+
+def test_a_chat_that_is_imported_again_is_not_added(store: Store, tmp_path: Path) -> None:
+    store.add_whole(with_drafts())
+    call("export", "Überblick", str(tmp_path / "one.json"))
+    for again in (("-", (tmp_path / "one.json").read_text()), (str(tmp_path / "one.json"), None)):
+        assert call("import", again[0], input=again[1]) == (
+            "", "pjlocal: Überblick is saved already, and nothing was added: pjlocal chat --session 1 continues it\n"
+        )  # fmt: skip
+    store.add_turn(1, a_turn("Three?"))
+    assert "--session 2 continues it" in call("import", str(tmp_path / "one.json"))[1], "the saved chat has gone on"
     assert call("list")[0].count("Überblick") == 2
+
+
+def test_an_error_in_standard_input_is_named_so() -> None:
+    with pytest.raises(UsageError, match=r"^standard input is not a chat that pjlocal exported as JSON"):
+        call("import", "-", input="x\n")
 
 
 def test_every_text_comes_back(store: Store) -> None:

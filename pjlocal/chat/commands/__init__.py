@@ -1,1 +1,2 @@
-"""The commands of a chat: a module a subject, all in `table`.  Each is small: the conversation does the work."""
+"""The commands of a chat, with a module for each subject; `table` lists all of them.  `Conversation` does the
+work."""

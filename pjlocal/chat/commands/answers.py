@@ -1,4 +1,4 @@
-"""The last answer, and the answers before it."""
+"""Commands about the last answer, and about earlier ones."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ _SHOWN: dict[str, Thoughts] = {"on": "show", "off": "hide"}
 
 @commands.add(
     "/why [N [TOKEN]]",
-    "The last answer token by token: who drafted it, p, q, accepted or not, and what pushed it how far. With a token's "
-    "number, what each view finds probable there; with a number of that list, or a text, continue from there with it.",
+    "Show the last answer token by token: which view drafted it, p, q, whether it was accepted, and how far each "
+    "preference pushed it. With a token's number, list the most probable tokens in its place; with a number of that "
+    "list, or a text, continue from there.",
 )
 def why(chat: Chat, words: str) -> None:
     turn, view = chat.conversation.last, chat.view
@@ -40,7 +41,7 @@ def why(chat: Chat, words: str) -> None:
 
 
 def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
-    """Show the tokens that may come in the place of one, or continue the answer from there with another.
+    """List the most probable tokens in the place of a token, or continue the answer from there with another one.
 
     Raises:
         UsageError: there is no such token.
@@ -52,7 +53,7 @@ def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
         alternatives = chat.conversation.alternatives(position)
         chat.screen.show(figures.alternatives(alternatives, turn.events[position]))
         chat.screen.greet(
-            f"/why {position} 2 continues from there with the second; a text in place of the 2, with that"
+            f"/why {position} 2 continues from there with the second of these; with a text instead of 2, with that text"
         )
         return
     if not taken.isdecimal():
@@ -68,7 +69,8 @@ def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
 
 
 def _as_text(turn: Turn, position: int, words: str) -> str:
-    """A typed text in the place of a token: as it is in quotes, else behind a space where the token has one."""
+    """The text to put in the place of a token: unchanged in quotes, else with a space before it if the token has
+    one."""
     if len(words) > 2 and words[0] == words[-1] == '"':
         return words[1:-1]
     has_space = any(event.text.startswith(" ") for event in turn.events[position : position + 1])
@@ -77,8 +79,8 @@ def _as_text(turn: Turn, position: int, words: str) -> str:
 
 @commands.add(
     "/thoughts [N|on|off]",
-    "Show what the model thought before the last answer, or before the answer of turn N; on shows thoughts with every "
-    "answer, off only how many tokens they have.",
+    "Show the thoughts before the last answer, or before the answer of turn N; on shows the thoughts of every answer, "
+    "off only their number of tokens.",
     lambda chat: list(_SHOWN),
 )
 def thoughts(chat: Chat, words: str) -> None:
@@ -90,11 +92,11 @@ def thoughts(chat: Chat, words: str) -> None:
     if turn.thinking:
         chat.screen.page(lambda width, no_color: figures.thoughts(turn, view, no_color), "/thoughts")
     else:
-        chat.screen.say("this answer came without thoughts")
+        chat.screen.say("this answer has no thoughts")
 
 
 def _turn(chat: Chat, number: str) -> Turn:
-    """A turn by its number, the last without one.
+    """The turn with this number; the last one if no number is given.
 
     Raises:
         UsageError: there is none.
@@ -120,7 +122,7 @@ def compare(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/drafts [N|MODE]",
-    "List the answers that the last question has got, or put one in force: by its number, or the latest of a mode.",
+    "List the answers to the last question, or put one in force: by its number, or the latest in a mode.",
     lambda chat: [mode for turn in chat.conversation.session.turns[-1:] for mode in map(_mode, turn.drafts)],
 )
 def drafts(chat: Chat, words: str) -> None:
@@ -138,7 +140,7 @@ def drafts(chat: Chat, words: str) -> None:
 
 
 def _draft(turn: Turn, words: str) -> Turn:
-    """A draft of a turn by its number, or the latest of a mode.
+    """The draft of a turn with this number, or the latest draft in this mode.
 
     Raises:
         UsageError: there is none.
@@ -183,12 +185,12 @@ def continue_(chat: Chat, words: str) -> None:
     writing = conversation.continue_answer(n)
     chat.answer(writing)
     if conversation.last is last and writing.turn.finish_reason == "stop":
-        chat.screen.say("the model adds nothing: the answer is as it was")
+        chat.screen.say("the model added nothing: the answer is unchanged")
 
 
 @commands.add(
     "/edit [question|answer]",
-    "Open the last question in $EDITOR and ask it anew; or the last answer, and keep it as you leave it.",
+    "Edit the last question in $EDITOR and ask it again; or edit the last answer, and keep your version.",
     lambda chat: _EDITED,
 )
 def edit(chat: Chat, words: str) -> None:
@@ -200,7 +202,7 @@ def edit(chat: Chat, words: str) -> None:
     with suspend.undone():
         question = edit_text(last.question)
     if not question or question == last.question.strip():
-        chat.screen.say("the question is as it was: nothing is asked")
+        chat.screen.say("the question is unchanged: nothing is asked")
         return
     chat.answer(chat.conversation.ask(question, replacing=last))
 
@@ -209,7 +211,7 @@ def _edit_answer(chat: Chat, before: str) -> None:
     with suspend.undone():
         answer = edit_text(before)
     if not answer or answer == before.strip():
-        chat.screen.say("the answer is as it was")
+        chat.screen.say("the answer is unchanged")
         return
     chat.conversation.edit_answer(answer)
     chat.screen.say("the answer is saved as you wrote it; /continue continues it")

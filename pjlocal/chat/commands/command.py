@@ -39,7 +39,7 @@ class Commands(dict[str, Command]):
     def add(
         self, usage: str, help: str, choices: Callable[[Chat], Sequence[str]] = lambda chat: ()
     ) -> Callable[[Run], Run]:
-        """Make a command of the function below."""
+        """Return a decorator that makes a function a command."""
 
         def register(run: Run) -> Run:
             made = Command(usage, help, run, choices)
@@ -50,7 +50,7 @@ class Commands(dict[str, Command]):
 
 
 def one_of(what: str, word: str, known: Sequence[str]) -> Any:
-    """The word, where it is known.
+    """Return the word, if it is a known one.
 
     Raises:
         UsageError: it is not.

@@ -25,15 +25,15 @@ def model(chat: Chat, words: str) -> None:
             conversation.switch_model(words.strip("\"'"), chat.load)
         chat.changed()
     loaded = conversation.judge.model
-    chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens a view")
+    chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens per view")
     if not words and not named and (others := list(available_models())):
         chat.screen.say(f"available: {', '.join(others)}")
 
 
 @commands.add(
     "/view [text|blame|push|markdown]",
-    "How answers are shown; blame colours each token by the view that wrote it, push by the preference that pulled it "
-    "in.",
+    "How answers are shown; blame colours each token by the view that wrote it, push by the preference that made it "
+    "more probable.",
     lambda chat: get_args(View),
 )
 def view(chat: Chat, words: str) -> None:

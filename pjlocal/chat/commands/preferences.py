@@ -1,4 +1,4 @@
-"""Preferences, and how they are judged."""
+"""Commands about preferences, and about how they are combined."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ commands = Commands()
 
 @commands.add(
     "/prefer [a|b] [set|add|clear] [PREFERENCES]",
-    "Show or change the preferences: of one view, or dealt to both in turn. Quote texts of several words; vivid:1.5 "
-    "has a strength of its own.",
+    "Show or change the preferences: of one view, or of both in turn. Put texts of several words in quotes; vivid:1.5 "
+    "gives a preference its own strength.",
     lambda chat: ["a", "b", "add", "clear", "set", *presets()],
 )
 def prefer(chat: Chat, words: str) -> None:
@@ -56,7 +56,7 @@ def prefer(chat: Chat, words: str) -> None:
 
 
 def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, str]:
-    """The view and the verb, in either order, and what stands behind them."""
+    """The view and the verb, which may come in either order, and the words after them."""
     view, verb = None, ""
     while words:
         word, _, rest = words.partition(" ")
@@ -71,8 +71,8 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
 
 
 def _wishes(words: str) -> list[str]:
-    """Preferences as typed: presets, @files and quoted texts; or all of it as one text, where it is no list of them,
-    nor one with a typing error."""
+    """Parse typed preferences: a list of presets, @files and quoted texts.  Words that are no such list, not even one
+    with a typing error, are one text."""
     quoted = re.search("[\"']", words) is not None
     try:
         wishes = shlex.split(words if quoted else words.replace(",", " "))
@@ -120,7 +120,7 @@ def _adjust(chat: Chat, words: str, step: float) -> None:
     chat.screen.say(" · ".join([*in_force, *([f"avoid: {', '.join(avoided)}"] if avoided else [])]))
 
 
-@commands.add("/swap", "Exchange the preferences of the two views; in a panel, the next one becomes the first.")
+@commands.add("/swap", "Exchange the preferences of the two views; in a panel, the next preference becomes the first.")
 def swap(chat: Chat, words: str) -> None:
     chat.conversation.swap()
     chat.changed()
@@ -129,8 +129,8 @@ def swap(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/mode [judge|base|both|prompt|rewrite|plain]",
-    "judge swaps the roles every round, base keeps them, in both the judge weighs all preferences at once; prompt "
-    "puts all of them into one prompt, rewrite corrects a plain answer by them, plain uses none.",
+    "judge: the roles swap every round; base: fixed roles; both: the judge weighs all preferences at once; prompt: all "
+    "preferences in one prompt; rewrite: a plain answer, then its correction; plain: no preferences.",
     lambda chat: get_args(Mode),
 )
 def mode(chat: Chat, words: str) -> None:
@@ -143,7 +143,7 @@ def _change(chat: Chat, **changes: Any) -> None:
     """Change settings of the next answers.
 
     Raises:
-        UsageError: the preferences cannot have them; nothing has changed then.
+        UsageError: the settings do not suit the preferences; nothing has changed then.
     """
     request = chat.conversation.judge.request.replace(**changes)
     make_roles(request)
@@ -153,7 +153,7 @@ def _change(chat: Chat, **changes: Any) -> None:
 
 @commands.add(
     "/strength [S|auto]",
-    "Strength of the preferences: 1 is the model's own reaction to them ('default' resets it).",
+    "Strength of the preferences: 1 is their ordinary effect ('default' resets it).",
     lambda chat: ["auto", "default", "1", "1.5", "2", "3"],
 )
 def strength(chat: Chat, words: str) -> None:

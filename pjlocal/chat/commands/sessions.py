@@ -1,4 +1,4 @@
-"""Saved sessions, and what is taken out of them."""
+"""Commands about saved sessions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def new(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/fork [N]", "Begin another session with a copy of this one, or of its first N turns; this one stays as it is."
+    "/fork [N]", "Begin another session with a copy of this one, or of its first N turns; this one stays unchanged."
 )
 def fork(chat: Chat, words: str) -> None:
     conversation = chat.conversation
@@ -44,10 +44,10 @@ def sessions(chat: Chat, words: str) -> None:
         chat.screen.say("there are no saved chats yet")
 
 
-@commands.add("/load ID|TITLE", "Go on with a saved session.", lambda chat: [s.title for s in chat.store.summaries()])
+@commands.add("/load ID|TITLE", "Continue a saved session.", lambda chat: [s.title for s in chat.store.summaries()])
 def load(chat: Chat, words: str) -> None:
     if not words:
-        raise UsageError("say which session: /sessions lists them")
+        raise UsageError("name a session: /sessions lists them")
     chat.conversation.recorder.catch_up()
     chat.open(chat.store.load(chat.store.find(words)))
 

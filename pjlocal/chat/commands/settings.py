@@ -59,7 +59,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
 
 
 def _in_force(chat: Chat) -> dict[str, str]:
-    """The values in force of settings that nobody set."""
+    """The values in force of settings that were not set."""
     request = chat.conversation.judge.request
     mode = resolve_mode(request)
     return {"mode": mode, "strength": strength_in_force(request.generation, mode)}
@@ -87,7 +87,9 @@ def system(chat: Chat, words: str) -> None:
     chat.screen.say(f"system text: {judge.request.prompting.system or 'none'}")
 
 
-@commands.add("/think [auto|on|off]", "Whether a reasoning model thinks aloud first.", lambda chat: get_args(Think))
+@commands.add(
+    "/think [auto|on|off]", "Whether a reasoning model thinks before it answers.", lambda chat: get_args(Think)
+)
 def think(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:

@@ -1,4 +1,4 @@
-"""Every command of a chat: which lines are commands, and how one is run."""
+"""All commands of a chat: recognize a command in a line, and run it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .command import Command, Commands
 general = Commands()
 
 
-@general.add("/help [COMMAND]", "This list, or one command of it.")
+@general.add("/help [COMMAND]", "List the commands, or explain one.")
 def help_(chat: Chat, words: str) -> None:
     chosen = COMMANDS.get(f"/{words.lower().lstrip('/')}")
     commands = [chosen] if chosen else COMMANDS.values()
@@ -22,8 +22,8 @@ def help_(chat: Chat, words: str) -> None:
         return
     chat.screen.say(
         'Enter sends; Alt-Enter makes a new line, and so does Enter inside """ """. Ctrl-C stops an answer or clears '
-        "the line; Ctrl-D leaves. A line that begins with // is a message that begins with /. What is pasted is text, "
-        "but for a command on one line."
+        "the line; Ctrl-D leaves. A line that begins with // is a message that begins with /. Pasted text is sent as "
+        "text, except for a command on one line."
     )
 
 
@@ -78,7 +78,7 @@ def run(chat: Chat, line: str) -> None:
     name = name.lower()
     found = COMMANDS.get(_ALIASES.get(name, name))
     if found is None:
-        hint = f"did you mean {_MEANT[name]}?" if name in _MEANT else did_you_mean(name, COMMANDS)
+        hint = f"did you mean {_MEANT[name]}?" if name in _MEANT else did_you_mean(name, COMMANDS, 1)
         raise UsageError(f"unknown command {name}: {hint or '/help lists them'}")
     if words.strip() and found.usage == found.name:
         raise UsageError(f"{found.name} takes no words (not {words.strip()!r})")

@@ -1,26 +1,26 @@
-/** An answer as it grows: Markdown, or the bare text, in which every token has the colour of its writer. */
+/** An answer while it is written: as Markdown or plain text, with each token in the colour of the view that wrote it. */
 
 import { copy } from "./copy.js";
 import { blocks } from "./markdown.js";
 import { element, node, patch } from "./nodes.js";
 import { hide, show, unpin, viewClass, visible } from "./token.js";
 
-const eventOf = new WeakMap(); // of each token's element
+const eventOf = new WeakMap(); // the event of each token's element
 
 export class Answer {
-  /** onRender: is called when what has come is on the page. */
+  /** onRender: called after new tokens have been drawn. */
   constructor(onRender) {
     this.onRender = onRender;
-    this.events = []; // of thoughts as well, and those without a text too: the end is one
-    this.text = ""; // the answer alone
+    this.events = []; // including thoughts, and tokens without text, such as the end token
+    this.text = ""; // of the answer, without thoughts
     this.thoughts = new Thoughts();
     this.element = withNumbers(element("div", "answer"), "Answer");
     this.element.dir = "auto";
   }
 
-  #tokens = []; // those of the answer that have a text
-  #starts = []; // where each of them begins in the text
-  #shown = []; // the blocks that are on the page, with their sources and nodes
+  #tokens = []; // the answer's tokens that have text
+  #starts = []; // the position of each of them in the text
+  #shown = []; // the blocks on the page, with their sources and nodes
   #due = false;
   #formatted = true;
 
@@ -37,7 +37,7 @@ export class Answer {
     this.#plan();
   }
 
-  /** Begin anew, with tokens that are known already. */
+  /** Start again with these tokens. */
   restart(events) {
     this.events = [];
     this.text = "";
@@ -54,7 +54,7 @@ export class Answer {
     this.element.replaceChildren();
   }
 
-  /** Whether the last token belongs to a thought. */
+  /** True if the last token belongs to the thinking. */
   get isThinking() {
     return Boolean(this.events[this.events.length - 1]?.thought);
   }
@@ -64,7 +64,7 @@ export class Answer {
     this.#due = true;
     const due = () => this.#due && this.render();
     requestAnimationFrame(due);
-    setTimeout(due, 200); // a window that is not seen draws no frames
+    setTimeout(due, 200); // hidden windows get no animation frames
   }
 
   set formatted(formatted) {
@@ -73,7 +73,7 @@ export class Answer {
     this.render();
   }
 
-  /** Put on the page what has come; what is there already stays, with what points at it. */
+  /** Draw new tokens.  Elements that are unchanged stay, so that the focus and the pointer stay on them. */
   render() {
     this.#due = false;
     const { text } = this;
@@ -90,7 +90,7 @@ export class Answer {
     this.onRender();
   }
 
-  /** A part of the text as tokens; or, as one, what is shown instead of it. */
+  /** The tokens of a part of the text; or one token with the text `shown` instead. */
   #leaf(from, to, shown) {
     const nodes = [];
     const leaf = (n, text) => ({ key: `${n} ${text}`, draw: () => token(this.#tokens[n], text) });
@@ -113,7 +113,7 @@ export class Answer {
   }
 }
 
-/** The model's thoughts before an answer: folded; the line that opens them counts their tokens. */
+/** The thoughts before an answer, folded under a line that counts their tokens. */
 class Thoughts {
   constructor() {
     this.count = 0;
@@ -139,7 +139,7 @@ class Thoughts {
   }
 }
 
-/** A token in the colour of its writer, or a part of it. */
+/** The element of a token, or of a part of its text, in the colour of its view. */
 function token(event, text = event.text) {
   const kind = ["resampled", "bonus", "given"].includes(event.kind) ? event.kind : "";
   const classes = ["t", viewClass(event.writer), kind].filter(Boolean).join(" ");
@@ -148,9 +148,9 @@ function token(event, text = event.text) {
   return span;
 }
 
-/** Have the tokens of a text show their numbers, where one points and where the arrow keys go. */
+/** Show a token's numbers when the pointer or the arrow keys reach it. */
 function withNumbers(text, name) {
-  let now = null; // the token that the keyboard is at
+  let now = null; // the token selected by the keyboard
   text.tabIndex = 0;
   text.setAttribute("role", "group");
   const keys = "The left and right arrow keys go from token to token, with Shift to the next resampled one";
@@ -161,7 +161,7 @@ function withNumbers(text, name) {
     if (span) show(span, eventOf.get(span));
     else hide();
   };
-  /** Show the token, and tell the page that it was chosen. */
+  /** Show the token's numbers, and send the page an event that it was chosen. */
   const choose = (span, byKey) => {
     unpin();
     show(span, eventOf.get(span));
@@ -176,7 +176,7 @@ function withNumbers(text, name) {
   text.addEventListener("click", (event) => {
     const button = event.target.closest(".copy");
     if (button) copy(button.parentElement.querySelector("code").textContent, button);
-    else if (event.target.closest("a") || !getSelection().isCollapsed) point(event); // a link, or words to copy
+    else if (event.target.closest("a") || !getSelection().isCollapsed) point(event); // a link, or selected text
     else if (event.target.closest(".t")) choose(event.target.closest(".t"), false);
   });
   text.addEventListener("pointerleave", hide);

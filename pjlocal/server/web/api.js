@@ -1,9 +1,9 @@
-/** What the server is asked.  Its secret, the token of the page's address or an API key, is kept for this tab alone. */
+/** Requests to the server.  The secret (the token in the page's address, or an API key) is stored for this tab only. */
 
 const SECRET = "pjlocal-secret";
 const dialog = document.getElementById("asking");
-const otherTabs = new BroadcastChannel(SECRET); // those of this page tell each other the secret
-const refused = new Set(); // secrets that did not open the server
+const otherTabs = new BroadcastChannel(SECRET); // tabs of this page send each other the secret
+const refused = new Set(); // secrets that the server refused
 let finding = null; // one search for the secret at a time
 
 takeFromAddress();
@@ -12,8 +12,8 @@ otherTabs.addEventListener("message", ({ data }) => {
   if (data === null && secret) otherTabs.postMessage(secret);
 });
 
-/** A response that went well; a body that is no file is sent as JSON.
- * Throws what the server says of one that did not, with its `code`. */
+/** Send a request and return the response, if it succeeds; otherwise throw the server's error, with its `code`.
+ * A body that is not a file is sent as JSON. */
 export async function ask(path, { body, signal, method = body === undefined ? "GET" : "POST" } = {}) {
   const secret = sessionStorage.getItem(SECRET);
   const response = await fetch(path, {
@@ -33,8 +33,8 @@ export async function ask(path, { body, signal, method = body === undefined ? "G
 
 export const json = async (path) => (await ask(path)).json();
 
-/** The events of an answer, until its result; an error in the stream is thrown.
- * Before the first one come some with `waits`: how much of the prompt is read, where that has begun. */
+/** Yield the events of an answer, up to its result; throw an error that the stream contains.
+ * The first events have `waits`: the part of the prompt that has been read, once reading has begun. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
@@ -46,7 +46,7 @@ export async function* events(response) {
     for (const part of parts) {
       if (!part.startsWith("data: ")) {
         const [, n, all] = /^: read (\d+) of (\d+)/.exec(part) ?? [];
-        const [, text] = /^: (Writing .*)/.exec(part) ?? []; // several answers, of which one is chosen
+        const [, text] = /^: (Writing .*)/.exec(part) ?? []; // the progress of several answers, of which the best is chosen
         yield { waits: n === undefined ? { text } : { n: Number(n), all: Number(all) } };
         continue;
       }
@@ -58,13 +58,13 @@ export async function* events(response) {
   }
 }
 
-/** Whether an error is that nothing comes from the server any more. */
+/** True if the error means that the server does not respond. */
 export const isLost = ({ code }) => code === "server_gone";
 
-/** Whether an error is that the server has gone, or is about to. */
+/** True if the error means that the server does not respond, or is stopping. */
 export const isGone = (error) => isLost(error) || error.code === "stopping";
 
-/** Whether the server answers at all. */
+/** Check whether the server responds. */
 export const isThere = () => fetch("health").then(({ ok }) => ok, () => false);
 
 function lost(error) {
@@ -82,7 +82,7 @@ async function refusal(response) {
   }
 }
 
-/** Take the token out of the address, where others could read it on the screen. */
+/** Remove the token from the address, where others could read it on the screen. */
 function takeFromAddress() {
   const address = new URL(location.href);
   const token = address.searchParams.get("token");
@@ -92,7 +92,7 @@ function takeFromAddress() {
   history.replaceState(history.state, "", address);
 }
 
-/** The secret in what was pasted: a whole address, or a token or key.  A header holds nothing but printable ASCII. */
+/** The secret in pasted text: an address with a token, or a token or key.  Headers allow only printable ASCII. */
 function secretIn(text) {
   return (/[?&]token=([^&#\s]+)/.exec(text)?.[1] ?? text).replace(/[^ -~]/g, "").trim();
 }
@@ -101,7 +101,7 @@ async function find() {
   sessionStorage.setItem(SECRET, (await fromOtherTab()) ?? (await fromUser()));
 }
 
-/** The secret that another tab of this page has; null where none has one that was not refused here. */
+/** The secret of another tab of this page; null if no tab has one that was not refused here. */
 function fromOtherTab() {
   return new Promise((resolve) => {
     const take = ({ data }) => data !== null && !refused.has(data) && end(data);

@@ -1,4 +1,4 @@
-/** The saved chats: listed, searched, exported. */
+/** The list of saved chats, their search and their export. */
 
 import { ask, json } from "./api.js";
 import { element } from "./nodes.js";
@@ -6,7 +6,7 @@ import { visible } from "./token.js";
 
 const by = (id) => document.getElementById(id);
 let due = 0;
-let listed = 0; // only the last list that was asked for is shown
+let listed = 0; // only the latest request for a list is shown
 
 export async function list(current) {
   const words = by("words").value.trim();
@@ -31,7 +31,7 @@ function item(address, title, more, isOpen) {
   return element("li", "", link);
 }
 
-/** Mark the words of the search in a part of the page, and go to the first of them. */
+/** Mark the words of the search in a part of the page, and scroll to the first one. */
 export function mark(part) {
   const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
   const nodes = [];

@@ -1,4 +1,4 @@
-/** A question's answers in several modes, side by side.  They are saved as drafts of the answer. */
+/** The answers to a question in several modes, side by side.  They are saved as drafts of the turn. */
 
 import { ask, events, json } from "./api.js";
 import { button, element } from "./nodes.js";
@@ -8,8 +8,8 @@ import { asSaved, chosen, modes } from "./views.js";
 
 const by = (id) => document.getElementById(id);
 const FIRST = ["judge", "both", "prompt", "plain"];
-let asked = null; // the chat, the turn and its question
-let onTake = () => {}; // takes a draft
+let asked = null; // the chat, the turn and the question to answer
+let onTake = () => {}; // called with the draft that the user takes
 let stopping = new AbortController();
 
 for (const mode of modes) {
@@ -26,7 +26,7 @@ by("modes").addEventListener("submit", (event) => {
   run();
 });
 
-/** take: is called with the number of the draft that is to stand for the question. */
+/** take: called with the number of the draft that is put in force. */
 export function compare(chat, turn, take) {
   onTake = take;
   asked = { id: chat, replacing: turn.id, question: turn.asked.question };
@@ -58,13 +58,13 @@ function column(mode, signal) {
     .then((response) => written.read(events(response), (head) => (draft = head.turn)))
     .then(() => place.append(element("div", "actions", button("Take this answer", act))))
     .catch((error) => {
-      if (written.finish === undefined) written.end("failed"); // it was refused
+      if (written.finish === undefined) written.end("failed"); // the request was refused
       if (error.name !== "AbortError") trouble.textContent = error.message;
     });
   return place;
 }
 
-/** Have an answer stand for the question.  One that an earlier draft of its mode has too was not kept: then that one. */
+/** Put an answer in force.  If it was not saved because an earlier draft of its mode is equal, use that draft. */
 async function take(mode, id, { events }) {
   const { drafts, ...last } = await json(`api/chats/${asked.id}/turns/${asked.replacing}`);
   const all = drafts.map((draft) => (draft.id === last.id ? last : draft));

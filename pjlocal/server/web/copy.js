@@ -6,7 +6,7 @@ export async function copy(text, button) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
-    byHand(text, button); // beyond loopback, a page without TLS has no clipboard
+    byHand(text, button); // without TLS, only pages at loopback addresses have a clipboard
   }
   button.dataset.label ??= button.textContent;
   button.textContent = "Copied";

@@ -1,4 +1,4 @@
-/** Text files that go with the next question.  The server reads and counts them. */
+/** Text files to send with the next question.  The server reads them and counts their tokens. */
 
 import { ask } from "./api.js";
 import { button, element } from "./nodes.js";
@@ -7,7 +7,7 @@ import { say, visible } from "./token.js";
 const by = (id) => document.getElementById(id);
 let files = []; // each with its name, its size in words, and what it puts before the question
 
-/** mostBytes: of a file; onTrouble: shows a line. */
+/** mostBytes: the size limit of a file; onTrouble: shows an error message. */
 export function begin(mostBytes, onTrouble) {
   const add = async (picked) => {
     onTrouble("");
@@ -20,7 +20,7 @@ export function begin(mostBytes, onTrouble) {
     by("pick").value = "";
   });
   const holdsFiles = ({ dataTransfer }) => dataTransfer?.types.includes("Files");
-  let inside = 0; // elements that the pointer has entered and not left
+  let inside = 0; // the number of elements that the pointer has entered and not left
   const mark = (n) => document.body.classList.toggle("dropping", (inside = Math.max(0, n)) > 0);
   addEventListener("dragenter", (event) => holdsFiles(event) && mark(inside + 1));
   addEventListener("dragleave", (event) => holdsFiles(event) && mark(inside - 1));
@@ -41,7 +41,7 @@ async function attach(file, mostBytes) {
   say(attached.size);
 }
 
-/** Have these files go with the next question, instead of others. */
+/** Send these files with the next question, instead of the current ones. */
 export function put(all) {
   files = all;
   by("files").replaceChildren(
@@ -56,7 +56,7 @@ export function put(all) {
   );
 }
 
-/** A question with the files, which then go with no other. */
+/** The question with its files, which are then removed from the form. */
 export function asked(words) {
   const question = files.map(({ head }) => head).join("") + words;
   const sent = files;

@@ -1,14 +1,13 @@
-/** An answer's events over a connection that may be lost for some seconds. */
+/** The events of an answer over a connection that may be lost for some seconds. */
 
 import { ask, events, isLost, json } from "./api.js";
 
-const TRIES = 12; // to reach the server again, twice a second
+const TRIES = 12; // tries to reconnect, two a second
 
-/** The events of an answer.  Where the connection is lost, the rest of them follow once the server is reached again: it may
- * be the network that was away for a moment.
+/** Yield the events of an answer.  If the connection is lost, reconnect and yield the remaining events.
  *
- * turn, stopping: the turn, and what stops it.
- * which: returns the number of its chat; null once that is no longer open, or while it has none. */
+ * turn, stopping: the turn, and the controller that stops it.
+ * which: returns the number of its chat; null if the chat has none yet, or is no longer open. */
 export async function* lasting(stream, { turn, stopping }, which) {
   let [n, hasHead] = [0, false];
   for (;;) {
@@ -30,7 +29,7 @@ export async function* lasting(stream, { turn, stopping }, which) {
   }
 }
 
-/** The events of an answer from its beginning; throws `lost` where they are not to be had. */
+/** Reconnect, and return the events of the answer from its beginning.  Throws `lost` if that fails. */
 async function again(turn, stopping, which, lost) {
   for (let tries = 0; tries < TRIES; tries++) {
     await new Promise((resolve) => setTimeout(resolve, 500));
@@ -48,7 +47,7 @@ async function again(turn, stopping, which, lost) {
   throw lost;
 }
 
-/** A saved answer as a stream. */
+/** Yield a saved answer as a stream of events. */
 async function* saved({ settings, finish_reason, events }) {
   yield { begun: events };
   yield { result: { ...settings, finish_reason } };

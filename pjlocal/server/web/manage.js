@@ -1,12 +1,12 @@
-/** The chat that is open gets another title, or is deleted. */
+/** The dialogs that rename and delete the open chat. */
 
 import { say, showIn } from "./token.js";
 
 const main = document.querySelector("main");
 const by = (id) => document.getElementById(id);
 
-/** title: the open chat's; shown: the same as the page shows it.
- * rename, remove: do it, and return what to say of it; what they throw stands in the dialog, which stays open. */
+/** title: returns the chat's title; shown: returns the title as the page shows it.
+ * rename, remove: do the work and return a message; an error is shown in the dialog, which stays open. */
 export function manage({ title, shown, rename, remove }) {
   onButton("rename", () => {
     by("new-title").value = title();

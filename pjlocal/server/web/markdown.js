@@ -1,16 +1,17 @@
-/** Untrusted Markdown as trees of nodes.  All text in them is a part of the source, which `leaf(from, to, shown)` makes
- * nodes of, `shown` instead where that is given: so who wrote a token is still known behind the Markdown.  HTML is text like any other, pictures are their descriptions.
+/** Parse untrusted Markdown into trees of nodes.  `leaf(from, to, shown)` makes the nodes of a part of the source, with the
+ * text `shown` instead if it is given, so the writer of each token stays known.  HTML is treated as text, and pictures are
+ * shown by their descriptions.
  *
- * A text under way is a list of lines, each from where to where in the source it goes. */
+ * While it is parsed, a text is a list of lines, each with its start and end in the source. */
 
 import { formula } from "./math.js";
 import { node } from "./nodes.js";
 
-const DEPTH = 8; // of what stands within each other; deeper it is text
+const DEPTH = 8; // of nesting; anything deeper is treated as text
 const LONGEST_FORMULA = 1000; // characters
 const MARKED = /[\\`*_~[!$&]/;
 
-/** The source's blocks, in order: `from`, `to`, and `make(leaf)`, which returns its node. */
+/** The blocks of the source, in order, each with `from`, `to`, and `make(leaf)`, which returns its node. */
 export function blocks(source) {
   return parse(source, lines(source), 0);
 }
@@ -76,7 +77,7 @@ function parse(source, all, depth) {
         const begin = at++;
         const indent = match[1].length + match[2].length + 1;
         until((next) => !next.trim() || /^\s*/.exec(next)[0].length >= Math.min(indent, 2));
-        while (at - 1 > begin && !text(all[at - 1]).trim()) at--; // blank lines behind it are between blocks
+        while (at - 1 > begin && !text(all[at - 1]).trim()) at--; // blank lines after it are between blocks
         const inside = all.slice(begin, at).map((one, n) => cut(one, n ? spaces(text(one), indent) : match[0].length));
         const task = /^\[([ xX])\] /.exec(text(inside[0]));
         const box = task && { from: inside[0].from, to: inside[0].from + 3, shown: task[1] === " " ? "☐ " : "☑ " };
@@ -110,7 +111,7 @@ const begins = (line) => [FENCE, HEADING, RULE, QUOTE, ITEM].some((block) => blo
 const cut = ({ from, to }, n) => ({ from: Math.min(to, from + n), to });
 const spaces = (line, most) => Math.min(most, /^\s*/.exec(line)[0].length);
 const made = (found, leaf) => found.map((block) => block.make(leaf));
-/** What an item holds: its first paragraph without an element of its own. */
+/** The nodes of a list item; its first paragraph has no element of its own. */
 const tight = (found, leaf) => found.flatMap((block, n) => (n || !block.plain ? [block.make(leaf)] : block.plain(leaf)));
 
 function listed({ box, found }, leaf) {
@@ -146,7 +147,7 @@ function table(source, [head, ...rows], sides, leaf) {
   return node("div", [node("table", [node("thead", [row("th", head)]), body])], { className: "wide" });
 }
 
-/** What stands in the lines, as nodes. */
+/** The nodes of lines. */
 function inline(source, all, leaf) {
   const text = all.map(({ from, to }) => source.slice(from, to)).join("\n");
   const starts = [];
@@ -155,7 +156,7 @@ function inline(source, all, leaf) {
     starts.push({ at: length, from });
     length += to - from + 1;
   }
-  /** Nodes of a part of the text, which may go over several lines. */
+  /** The nodes of a part of the text, which may span several lines. */
   const literal = (from, to, shown) => {
     const nodes = [];
     starts.forEach(({ at, from: begin }, n) => {
@@ -227,7 +228,7 @@ function spans(text, from, to, literal, depth) {
   return nodes;
 }
 
-/** The formula that begins at a place, between marks that end it; null where none does.  Two prices are none. */
+/** The formula that begins at a position, with its delimiters; null if none begins there.  Two prices are no formula. */
 function inFormula(text, at, to) {
   const mark = /^(\$\$?|\\[([])/.exec(text.slice(at, at + 2))?.[0];
   if (!mark || (mark[0] === "$" && /[\w$]/.test(text[at - 1] ?? ""))) return null;
@@ -245,7 +246,7 @@ function inFormula(text, at, to) {
 const opens = (text, at, mark) =>
   /\S/.test(text[at + mark.length] ?? " ") && !(mark[0] === "_" && /\w/.test(text[at - 1] ?? " "));
 
-/** Where a mark ends what it began; -1 where it does not. */
+/** The position of the mark that closes this one; -1 if none does. */
 function ends(text, from, to, mark) {
   for (let at = text.indexOf(mark, from + 1); at >= 0 && at + mark.length <= to; at = text.indexOf(mark, at + 1)) {
     const run = /^(.)\1*/.exec(text.slice(at, Math.min(to, at + 4)))[0].length;
@@ -264,7 +265,7 @@ function closing(text, from, to, run, char) {
   return -1;
 }
 
-/** A link, where it leads to a web page; a picture is never fetched. */
+/** A link, if it leads to a web page; a picture is never fetched. */
 function linked(address, isPicture, label) {
   if (isPicture || !/^https?:\/\/[^/]/i.test(address)) return label;
   return node("a", [label], { href: address, title: address, target: "_blank", rel: "noopener noreferrer nofollow" });

@@ -1,4 +1,4 @@
-/** Formulas in TeX as plain readable text, whose characters are still those of the source where they can be. */
+/** Convert TeX formulas to readable plain text, which keeps the characters of the source where possible. */
 
 import { node } from "./nodes.js";
 
@@ -15,12 +15,12 @@ const SILENT = /^(left|right|big|Big|bigg|Bigg|displaystyle|text|textbf|textit|m
 const PART = /\\([a-zA-Z]+|[^])|[{}]|[_^]|[^\\{}_^]+/y;
 const SCRIPTS = { "^": "sup", _: "sub" };
 
-/** The nodes of a formula between two places of a text.
- * literal(from, to, shown): the nodes of a part, or of what is shown instead of it. */
+/** The nodes of a formula between two positions of a text.
+ * literal(from, to, shown): makes the nodes of a part, or of the text `shown` instead. */
 export function formula(text, from, to, literal) {
   const nodes = [];
   const put = (at, end, shown) => shown !== "" && nodes.push(...literal(at, end, shown));
-  /** An argument: where it begins and ends, and where the text goes on. */
+  /** An argument: its start, its end, and the position after it. */
   const argument = (at) => {
     while (at < to && text[at] === " ") at++;
     if (text[at] !== "{" || at >= to) {
@@ -32,7 +32,7 @@ export function formula(text, from, to, literal) {
     return { at: at + 1, end: depth ? end : end - 1, next: end };
   };
   const inside = ({ at, end }) => formula(text, at, end, literal);
-  /** An argument, in parentheses where it has several characters. */
+  /** An argument, in parentheses if it has several characters. */
   const closed = (part) =>
     /^(\\[a-zA-Z]+|[^]?)$/.test(text.slice(part.at, part.end)) ? inside(part) : ["(", ...inside(part), ")"];
   for (let at = from; at < to; ) {

@@ -1,7 +1,8 @@
-/** Elements, and trees of what elements are made of: a tree that has grown changes only what is new on the page.
+/** Elements, and trees of nodes from which elements are made.  After a change of a tree, only the changed part of the page
+ * is drawn again.
  *
- * A node of a tree is a text, what `node` returns, or another object with a `key` (two nodes with the same key look the
- * same) and a function `draw`. */
+ * A node is a text, a result of `node`, or another object with a `key` (nodes with the same key look the same) and a
+ * function `draw`. */
 
 export function element(name, className = "", ...children) {
   const made = document.createElement(name);
@@ -23,7 +24,7 @@ export const node = (name, children = [], properties = {}) => ({
   key: name + JSON.stringify(properties),
 });
 
-/** A node on the page. */
+/** Make the element of a node. */
 export function draw(node) {
   if (typeof node === "string") return document.createTextNode(node);
   if (node.draw) return node.draw();

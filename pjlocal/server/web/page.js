@@ -1,4 +1,4 @@
-/** The chat on the page: its address names it, so that it is there again when the page is loaded anew. */
+/** The chat on the page.  The page's address names the chat, so that a reload opens it again. */
 
 import { ask, events, isGone, isLost, isThere, json } from "./api.js";
 import * as chats from "./chats.js";
@@ -13,21 +13,21 @@ import * as views from "./views.js";
 
 const by = (id) => document.getElementById(id);
 const question = by("question");
-const others = new BroadcastChannel("pjlocal"); // this page in other tabs: each tells which chat it has changed
+const others = new BroadcastChannel("pjlocal"); // other tabs of this page; each sends the number of a chat that it has changed
 let chat = null; // its number, once it is saved
 let title = "";
 let turns = [];
-let writing = null; // the answer under way, as `write` has it, with its number
-let editing = null; // the turn whose question is asked anew
-let stale = false; // whether the chat was changed elsewhere while one was under way here
-let opening = null; // what loads the chat of the address
-let wanted = 0; // only the chat that was asked for last is shown: replies may come in another order
+let writing = null; // the answer being written: the argument of `write`, with the answer's number
+let editing = null; // the turn whose question is being edited
+let stale = false; // whether the chat was changed elsewhere while an answer was being written here
+let opening = null; // the promise that loads the chat in the address
+let wanted = 0; // counts requests for a chat: only the reply to the latest one is shown
 
-// What is said.
+// Questions and answers.
 
-/** Ask a question, or one anew.
+/** Ask a question, or ask one again in the place of a turn.
  *
- * how: `continues` or `takes`, as in the server's body, to continue an answer; begun: the tokens that it begins with. */
+ * how: `continues` or `takes` of the request's body, to continue an answer; begun: the tokens that the answer begins with. */
 async function send(asked, replaced, how = {}, begun = []) {
   await opening;
   if (writing) return putBack(asked);
@@ -46,7 +46,7 @@ async function send(asked, replaced, how = {}, begun = []) {
   });
 }
 
-/** Show an answer that was asked for elsewhere, or before this page was loaded anew. */
+/** Show an answer that another tab or the page before a reload has requested. */
 async function follow({ response, stopping }) {
   const which = chat;
   const stream = events(response);
@@ -63,7 +63,8 @@ async function follow({ response, stopping }) {
 
 /** Show an answer while it is written.
  *
- * one: its turn, the number of the turn that it replaces, what stops it, whether it was asked for here, and how.
+ * one: the turn, the number of the turn that it replaces, the controller that stops it, whether this tab requested it
+ *     (`isOwn`), and `how`, as for `send`.
  * begin: returns the events of its stream. */
 async function write(one, begin) {
   const { turn, isOwn } = one;
@@ -75,7 +76,7 @@ async function write(one, begin) {
   turn.element.scrollIntoView({ block: "end" });
   try {
     const stream = await begin();
-    if (writing !== one) return; // another chat is open by now
+    if (writing !== one) return; // another chat has been opened
     const whole = lasting(stream, one, () => (writing === one ? chat : null));
     await turn.written.read(whole, (head) => writing === one && named(one, head));
   } catch (error) {
@@ -86,17 +87,17 @@ async function write(one, begin) {
   const { answer, finish } = turn.written;
   const continues = Boolean(one.how?.continues || one.how?.takes);
   if (turn.id === null) {
-    show(before); // as if it had not been asked
+    show(before); // remove the turn
     if (!continues && (isOwn || one.isStopped)) putBack(turn.asked);
     if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
   } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
-    show(before); // the server has not kept it
-    trouble("The model adds nothing: the answer is as it was.");
+    show(before); // the server has not saved it
+    trouble("The model added nothing: the answer is unchanged.");
   } else {
     show(turns);
     tellDrafts(turn);
     say(answer.isThinking ? turn.written.facts.textContent : `Answer: ${answer.text}`);
-    if (document.activeElement === document.body) answer.element.focus({ preventScroll: true }); // its button is gone
+    if (document.activeElement === document.body) answer.element.focus({ preventScroll: true }); // the focused button was removed
   }
   if (failed && isGone(failed)) {
     const where = isLost(failed) && (await isThere()) ? "The connection was lost." : "The server stopped.";
@@ -108,7 +109,7 @@ async function write(one, begin) {
   else list();
 }
 
-/** The chat and the turn are saved from now on. */
+/** Note the numbers under which the chat and the turn are saved. */
 function named({ turn, isOwn }, head) {
   if (head.turn === null) return;
   turn.id = head.turn;
@@ -130,7 +131,7 @@ function stop() {
   else ask(`api/answers/${number}/stop`, { body: {} }).catch(() => stopping.abort());
 }
 
-/** Have a question in its field again, with its files; not over another. */
+/** Put a question and its files back into the form, unless the form contains another question. */
 function putBack({ words, files: sent }) {
   if (question.value.trim()) return;
   question.value = words;
@@ -154,9 +155,9 @@ function leave() {
   by("editing").hidden = true;
 }
 
-// What is done with an answer.
+// Actions on an answer.
 
-/** Continue the last answer from another token in the place of one. */
+/** Continue the last answer with another token at a position. */
 function takeToken(turn, position, { id, text }) {
   const { events } = turn.written.answer;
   const none = { draft: null, judge: null, writer: null, q: null, accept_probability: null, rejected: null, pushes: {} };
@@ -165,7 +166,7 @@ function takeToken(turn, position, { id, text }) {
   send(turn.asked, turn, { takes }, [...events.slice(0, position), given]);
 }
 
-/** A token was chosen: show what may come in its place. */
+/** Show the alternatives to a token that was chosen. */
 function tellOthers({ target, detail }) {
   const turn = turns.find(({ element }) => element.contains(target));
   if (!turn || turn.id === null || writing) return;
@@ -173,7 +174,7 @@ function tellOthers({ target, detail }) {
   const find = async () => (await json(`api/chats/${chat}/turns/${turn.id}/tokens/${position}`)).alternatives;
   const isLast = turn === turns[turns.length - 1];
   const take = isLast ? (other) => takeToken(turn, position, other) : null;
-  pin(detail, find, take, "Other words in this place, which a new chat from here can take:");
+  pin(detail, find, take, "Other words in this place, with which a new chat from here can continue:");
 }
 
 /** Put another draft of the last turn in force. */
@@ -203,7 +204,7 @@ async function fork(turn) {
   say("A new chat from here");
 }
 
-/** Show how many answers the question of the turn has now. */
+/** Show the number of answers to the turn's question. */
 async function tellDrafts(turn) {
   try {
     const saved = await json(`api/chats/${chat}/turns/${turn.id}`);
@@ -211,11 +212,11 @@ async function tellDrafts(turn) {
     turn.drafts = idsOf(saved);
     if (!writing) offer();
   } catch {
-    // The next thing that is done with the chat says so.
+    // The next action on the chat reports the error.
   }
 }
 
-// What is shown.
+// Display.
 
 function show(all) {
   turns = all;
@@ -228,7 +229,7 @@ function show(all) {
   offer();
 }
 
-/** The buttons of each turn. */
+/** Make the buttons of each turn. */
 function offer() {
   const last = turns[turns.length - 1];
   for (const turn of turns) turn.actions.replaceChildren(...(writing ? [] : actionsOf(turn, turn === last)));
@@ -251,7 +252,7 @@ function actionsOf(turn, isLast) {
   ];
 }
 
-/** Which of several answers to its question a turn shows; in the last turn with arrows to the others. */
+/** The position of the shown answer among the drafts; in the last turn with arrows to the others. */
 function amongDrafts({ id, drafts }, isLast) {
   if (drafts.length < 2) return [];
   const at = drafts.indexOf(id);
@@ -281,10 +282,10 @@ function entitle(text) {
 
 const trouble = (text) => (by("trouble").textContent = text);
 const list = () => chats.list(chat).catch((error) => {
-  if (!writing) by("trouble").textContent ||= error.message; // an answer under way reports a lost server itself
+  if (!writing) by("trouble").textContent ||= error.message; // an answer being written reports a lost server itself
 });
 
-/** Keep the end of an answer that is written in sight, where it is. */
+/** While an answer is written, keep its end in view, unless the user has scrolled away. */
 function scrollAlong() {
   const room = document.scrollingElement;
   let near = true;
@@ -292,18 +293,18 @@ function scrollAlong() {
   new ResizeObserver(() => writing && near && room.scrollTo(0, room.scrollHeight)).observe(by("turns"));
 }
 
-// Which chat.
+// Opening a chat.
 
 const open = () => (opening = opened());
 
-/** The chat that the address names, and the turn in it that a search has found. */
+/** The chat in the page's address, and the turn in it that a search has found. */
 function address() {
   const [, which, turn] = /^#(\d+)(?:-(\d+))?$/.exec(location.hash) ?? [];
   return { chat: which === undefined ? null : Number(which), turn: Number(turn) };
 }
 
-/** Go to the turn that was found, or else to the end.  The address then names the chat alone, so that the same hit can be
- * opened again. */
+/** Scroll to the turn that was found, or else to the end.  Then remove the turn from the address, so that the same hit can
+ * be opened again. */
 function showHit() {
   const found = turns.find(({ id }) => id === address().turn);
   for (const turn of turns) turn.element.classList.toggle("hit", turn === found);
@@ -332,8 +333,8 @@ async function opened() {
   list();
 }
 
-/** A chat as it is saved, and the stream of the answer that is being written in it, where one is; nothing where a chat
- * was asked for later.  The stream is asked for first: where there is none, the chat is whole. */
+/** Load a saved chat, and the stream of the answer that is being written in it, if any; null if another chat was requested
+ * meanwhile.  The stream is requested first: if there is none, the saved chat is complete. */
 async function latest(which) {
   const number = ++wanted;
   const stopping = new AbortController();
@@ -348,16 +349,16 @@ async function latest(which) {
   return null;
 }
 
-/** From now on another chat is begun. */
+/** Close the chat, and show an empty one. */
 function forget() {
   for (const dialog of document.querySelectorAll("dialog[open]:not(#asking)")) dialog.close();
   chats.unmark();
   chat = null;
   stale = false;
-  wanted++; // what was asked of the other is no longer wanted
+  wanted++; // replies about the closed chat are ignored
   entitle("");
   show([]);
-  if (!document.activeElement?.checkVisibility()) question.focus(); // it was at a button of the chat
+  if (!document.activeElement?.checkVisibility()) question.focus(); // a removed button had the focus
 }
 
 function load(found) {
@@ -370,7 +371,7 @@ function load(found) {
 
 const toEnd = () => document.scrollingElement.scrollTo(0, document.scrollingElement.scrollHeight);
 
-/** Show the chat as it is saved; turns that are there already stay, with what points at them. */
+/** Show the saved chat.  Turns that are unchanged stay, so that the focus and the pointer stay on them. */
 function take({ saved, running }) {
   entitle(saved.title);
   const all = saved.turns.map((one) => turns.find((turn) => isWhole(turn, one)) ?? asTurn(one));
@@ -392,15 +393,15 @@ function asTurn(saved) {
   return turn;
 }
 
-// What else changes it: the user, in this tab or in another.
+// Changes by the user, in this tab or in another.
 
-/** The list, here and in other tabs, and there the chat too, are no longer what they were. */
+/** Update the list after a change, and tell other tabs, which also update the chat. */
 function changed(which = chat) {
   list();
   others.postMessage(which);
 }
 
-/** Show the chat as it is now, once nothing is under way here. */
+/** Load the chat again; if an answer is being written here, do so when it ends. */
 async function refresh() {
   stale = Boolean(writing);
   if (stale) return;
@@ -415,29 +416,29 @@ async function refresh() {
   }
 }
 
-/** What was wanted of the chat is not to be had; where that is because it has changed elsewhere, show what has become. */
+/** Show the error of a request.  If the chat was changed or deleted elsewhere, show its new state. */
 async function refused(error) {
   if (error.code === "chat_not_found") {
     leaveBehind();
     list();
-    trouble("This chat was deleted elsewhere: what you ask now begins another.");
+    trouble("This chat was deleted elsewhere: your next question begins a new chat.");
     return;
   }
   const goneOn = error.code === "chat_gone_on";
   if (!goneOn) trouble(error.message);
   if (goneOn || stale) await refresh();
   if (!goneOn || chat === null || writing?.isOwn) return;
-  trouble("This chat has gone on elsewhere: its new turn is above, or comes with its first word. Ask again if you still want to.");
+  trouble("This chat was continued elsewhere: its new turn is above, or appears with its first word. Ask again if you still want to.");
   toEnd();
 }
 
-/** The chat is no more. */
+/** Close a chat that was deleted. */
 function leaveBehind() {
   forget();
   history.replaceState(null, "", location.pathname);
 }
 
-/** What is done to the chat, or, where that is gone, shows so. */
+/** Wrap an action on the chat: if the chat was deleted elsewhere, the action shows that. */
 const unlessGone = (act) => (...given) =>
   act(...given).catch((error) => {
     if (error.code !== "chat_not_found") throw error;
@@ -462,7 +463,7 @@ async function remove() {
   return "Deleted";
 }
 
-/** A key that confirms or leaves an input method's choice does nothing else, in no field. */
+/** Ignore keys that confirm or cancel the choice of an input method. */
 function ofInputMethod(event) {
   if (!event.isComposing && event.keyCode !== 229) return;
   event.stopImmediatePropagation();
@@ -512,7 +513,7 @@ async function begin() {
     list();
     if (data === null) return;
     if (data === chat) refresh();
-    else if (address().chat === data) open(); // it is being loaded, maybe as it was before
+    else if (address().chat === data) open(); // it is being loaded, perhaps without the change
   });
   scrollAlong();
   const about = await json("api/about");

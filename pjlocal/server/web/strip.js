@@ -1,5 +1,5 @@
-/** An answer's tokens in a strip: a lane for each view, its tokens in its colour, behind them who drafted in the round;
- * and their counts in words. */
+/** A strip of an answer's tokens: a lane for each view with the tokens that it wrote, and behind them a band for the view
+ * that drafted; also the counts in words. */
 
 import { element } from "./nodes.js";
 import { viewClass } from "./token.js";
@@ -13,18 +13,18 @@ export class Strip {
     this.clear();
   }
 
-  #n; // events that were seen
-  #judged; // those of them that were judged
+  #n; // the number of events so far
+  #judged; // the events of judged tokens
   #rounds;
   #counts;
   #writers;
   #lanes;
   #svg;
-  #draft; // the draft of the last round: its round, where it begins and its shape
+  #draft; // the band of the last round: its round, its position and its shape
 
-  /** Begin anew, without events. */
+  /** Remove all events. */
   clear() {
-    this.words = ""; // how the answer went
+    this.words = ""; // the counts in words
     this.#n = this.#rounds = 0;
     [this.#judged, this.#lanes] = [[], []];
     this.#counts = { accepted: 0, resampled: 0, bonus: 0 };
@@ -32,14 +32,14 @@ export class Strip {
     this.element.replaceChildren();
   }
 
-  /** Show the events of an answer; those that were shown before stay as they are. */
+  /** Show the events of an answer; events that are already shown stay unchanged. */
   update(events) {
     const judged = events.slice(this.#n).filter(({ draft }) => draft !== null);
     this.#n = events.length;
     if (!judged.length) return;
     for (const event of judged) {
       const { kind, writer, round } = event;
-      this.#rounds += round !== this.#judged[this.#judged.length - 1]?.round; // a continued answer begins again with 0
+      this.#rounds += round !== this.#judged[this.#judged.length - 1]?.round; // a continued answer counts from 0 again
       this.#judged.push(event);
       this.#counts[kind]++;
       this.#writers.set(writer ?? "all", (this.#writers.get(writer ?? "all") ?? 0) + 1);
@@ -52,11 +52,11 @@ export class Strip {
     this.#svg.setAttribute("aria-label", this.words);
   }
 
-  /** Begin the strip anew where it lacks a lane; returns whether what was drawn before is still there. */
+  /** Make an empty strip if a lane is missing.  Returns false if the earlier tokens must be drawn again. */
   #makeLanes(judged) {
     const names = judged.flatMap(({ draft, judge }) => [draft, judge]).filter(Boolean);
     const lanes = [...new Set(["a", "b", ...this.#lanes, ...names])].filter((name) => name !== null).sort();
-    if (this.#lanes.includes(null) || judged.some(({ writer }) => writer === null)) lanes.push(null); // what all wrote
+    if (this.#lanes.includes(null) || judged.some(({ writer }) => writer === null)) lanes.push(null); // tokens of all views together
     if (lanes.length === this.#lanes.length) return true;
     this.#lanes = lanes;
     this.#draft = undefined;

@@ -1,12 +1,12 @@
-/** What is known of a token, beside it. */
+/** The panel with a token's numbers, beside the token. */
 
 import { button, element } from "./nodes.js";
 
 const panel = document.getElementById("token");
 const said = document.getElementById("said");
-let pinned = null; // the token whose panel stays
+let pinned = null; // the token whose panel stays open
 
-/** Text that anyone may have written: controls and marks that reorder it are shown as marks. */
+/** Make untrusted text safe to show: replace control characters and direction marks by visible marks. */
 export const visible = (text) =>
   text.replace(/[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ufeff]/g, (char) => {
     const code = char.charCodeAt(0);
@@ -18,7 +18,7 @@ const named = (text, id) =>
   visible(text).slice(0, 60).replaceAll("\n", "↵").replaceAll("\t", "⇥").replaceAll(" ", "␣") || `token ${id}`;
 const number = (p) => (p === 0 || p >= 0.0001 ? p.toFixed(4) : p.toExponential(0));
 
-/** Its numbers: pairs of what and how much, the latter with a probability that can be drawn. */
+/** A token's numbers: each with its name, its value as text, and the probability to draw as a bar, if it is one. */
 function rows(event) {
   const { draft, rejected } = event;
   const judge = event.judge ?? "all";
@@ -57,7 +57,7 @@ function bar(p) {
   return made;
 }
 
-/** Show the numbers of the tokens that an element stands for; `aloud` tells them to screen readers too. */
+/** Show the numbers of an element's token; `aloud` announces them to screen readers too. */
 export function show(span, event, aloud = false) {
   if (pinned) return;
   const list = element("dl");
@@ -81,9 +81,9 @@ export function hide() {
   if (!pinned) panel.hidden = true;
 }
 
-/** Show what may come in a token's place below its numbers, until that is left.
+/** Keep the panel open, and list the alternatives to the token in it.
  *
- * find: returns what may; take: is called with the one that is chosen; null where none can be, and `why` says so. */
+ * find: returns the alternatives; take: called with the chosen one, null if none can be taken, for the reason `why`. */
 export async function pin({ span, event, byKey }, find, take, why) {
   pinned = span;
   const others = element("div", "others", element("p", "", "Other words in this place: …"));
@@ -93,7 +93,7 @@ export async function pin({ span, event, byKey }, find, take, why) {
   panel.append(others);
   place(span);
   const shown = await find().then(
-    (found) => [element("p", "", take ? "Take another word, and the answer goes on from it:" : why), choices(found, event, take)],
+    (found) => [element("p", "", take ? "Take another word, and the answer continues from it:" : why), choices(found, event, take)],
     (error) => [element("p", "", error.message)],
   );
   if (!others.isConnected) return;
@@ -102,7 +102,7 @@ export async function pin({ span, event, byKey }, find, take, why) {
   if (byKey) others.querySelector("button:enabled")?.focus();
 }
 
-/** The words that may come, with their probabilities in each view. */
+/** A table of the alternatives, with their probabilities in each view. */
 function choices(found, event, take) {
   const cell = (name, ...parts) => element("td", viewClass(name), ...parts);
   const row = (other) => {
@@ -118,7 +118,7 @@ function choices(found, event, take) {
   return element("table", "", ...found.map(row));
 }
 
-/** Leave a token that is pinned. */
+/** Close a panel that was kept open. */
 export function unpin() {
   const back = panel.contains(document.activeElement) && pinned?.closest("[tabindex]");
   pinned = null;
@@ -134,17 +134,17 @@ panel.addEventListener("keydown", (event) => {
 
 export const say = (text) => (said.textContent = text);
 
-/** Have the numbers, and what is said, within a part of the page: while a dialog is open, all else is behind it, and not
- * told of. */
+/** Move the panel and the announcements into a part of the page: screen readers ignore everything outside an open dialog,
+ * and the dialog covers it. */
 export function showIn(part) {
   unpin();
   part.append(said, panel);
 }
 
-/** What gives a view its colour: there are six, and a larger panel begins with the first again. */
+/** The CSS class of a view's colour.  There are six colours; a larger panel uses them again. */
 export const viewClass = (name) => (/^[a-z]$/.test(name ?? "") ? "abcdef"[(name.charCodeAt(0) - 97) % 6] : "");
 
-/** Below the token's first line, above it where there is no room, and within the window. */
+/** Place the panel below the token's first line, or above it if there is no room, and within the window. */
 function place(span) {
   const box = span.getClientRects()[0] ?? span.getBoundingClientRect();
   const { width, height } = panel.getBoundingClientRect();

@@ -15,17 +15,17 @@ const ENDINGS = {
 };
 let count = 0;
 
-/** An answer with its facts and the model's thoughts above and its strip below.
+/** An answer, with its legend and the thoughts above it, and its strip and facts below it.
  *
- * settings: what it is written under, as saved turns have it: `mode` and `preferences` by view. */
+ * settings: the settings of the answer, in the format of saved turns: `mode`, and `preferences` by view. */
 export class Written {
   constructor(settings, formatted) {
     this.answer = new Answer(() => this.#count());
-    this.finish = undefined; // how it ended; undefined while it is written
+    this.finish = undefined; // the finish reason; undefined while it is written
     this.leftOut = 0; // exchanges that the model did not see
     this.hasBegun = false; // whether its first token has come
-    this.isLost = false; // whether the server is not reached
-    this.hasGrown = false; // whether the model has written a text, besides what it began with
+    this.isLost = false; // whether the connection is lost
+    this.hasGrown = false; // whether the model has added text to the given beginning
     this.settings = settings;
     this.legend = element("ul", "legend");
     this.strip = new Strip();
@@ -39,7 +39,7 @@ export class Written {
     this.answer.formatted = formatted;
   }
 
-  /** Read the answer from the events of its stream; onHead is called with what is known when its first token comes. */
+  /** Read the answer from the events of its stream; onHead is called with the facts that come with its first token. */
   async read(events, onHead = () => {}) {
     this.#wait({});
     try {
@@ -50,7 +50,7 @@ export class Written {
         if (begun) {
           this.strip.clear();
           this.answer.restart(begun);
-          this.hasGrown ||= !head; // it is the whole one
+          this.hasGrown ||= !head; // a whole saved answer
         }
         if (head) {
           this.hasBegun = true;
@@ -72,7 +72,7 @@ export class Written {
     }
   }
 
-  /** Say what is waited for, until the first token is there. */
+  /** Until the first token comes, show what the answer waits for. */
   #wait({ n, all, text }) {
     if (this.hasBegun) return;
     const read = all && `Reading the prompt: ${Math.floor((100 * n) / all)} % of ${all.toLocaleString()} tokens`;
@@ -107,11 +107,11 @@ export class Written {
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
     this.copies.hidden = this.finish === undefined || !this.answer.text;
-    const facts = this.isLost ? ["The connection is lost: trying to go on"] : [this.strip.words, this.#ending, unseen];
+    const facts = this.isLost ? ["The connection was lost: trying to reconnect"] : [this.strip.words, this.#ending, unseen];
     this.facts.textContent = facts.filter(Boolean).join(" · ");
   }
 
-  /** How it ended, in words; nothing while it is written. */
+  /** The ending in words; empty while the answer is written. */
   get #ending() {
     if (this.finish === undefined) return "";
     const ending = this.finish === null ? "unfinished" : ENDINGS[this.finish] ?? "";
@@ -126,7 +126,7 @@ export class Turn {
   constructor(asked, settings, formatted, id = null) {
     this.id = id;
     this.asked = { question: asked.question, words: asked.words, files: asked.files };
-    this.drafts = []; // the numbers of all answers to the question, where there are several
+    this.drafts = []; // the numbers of all answers to the question, if there are several
     this.written = new Written(settings, formatted);
     const files = asked.files.map(({ name }) => element("bdi", "file", visible(name)));
     const heading = element("h3", "question", ...files, visible(asked.words));
@@ -137,7 +137,7 @@ export class Turn {
     this.element.setAttribute("aria-labelledby", heading.id);
   }
 
-  /** Have the user change the answer; save(text) saves what it becomes. */
+  /** Let the user edit the answer; save(text) saves the new text. */
   edit(save) {
     const { answer } = this.written;
     const field = Object.assign(element("textarea"), { value: answer.text, dir: "auto", required: true });

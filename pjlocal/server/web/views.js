@@ -1,4 +1,4 @@
-/** What the next question is asked under: the fields of the form. */
+/** The settings of the next question: the fields of the form. */
 
 import { ask } from "./api.js";
 import { button, element } from "./nodes.js";
@@ -7,14 +7,14 @@ import { say } from "./token.js";
 const by = (id) => document.getElementById(id);
 const MEANINGS = {
   judge: "One view drafts a few tokens and the other judges them; then they change roles.",
-  base: "The first view drafts and the second judges, all the time: what is written is the second view's.",
+  base: "The first view always drafts and the second always judges: the second view's preference decides the text.",
   both: "Each word is weighed by all preferences at once.",
-  prompt: "All preferences stand in one prompt.",
+  prompt: "All preferences are in one prompt.",
   rewrite: "A plain answer first; then its correction by the preferences.",
   plain: "The model by itself, without preferences.",
 };
 const PLACES = {
-  question: "behind your question, the strongest place",
+  question: "after your question, the strongest place",
   system: "in the system message",
   "user-turn": "in a user turn of its own",
 };
@@ -22,7 +22,7 @@ const AUTO = "follows, token by token, how far the preferences differ";
 const NUMBERS = ["temperature", "max_tokens", "seed", "best"];
 export const modes = Object.keys(MEANINGS);
 let presets = {};
-let strengths = {}; // what is automatic in each mode
+let strengths = {}; // the automatic strength in each mode
 let adjusting = Promise.resolve();
 let defaults = {};
 
@@ -40,7 +40,7 @@ export function fill(about) {
   show({});
 }
 
-/** Show settings as chats keep them; what they lack is as the server has it. */
+/** Show the settings of a saved chat; missing ones are the server's defaults. */
 export function show(saved) {
   const of = (group) => ({ ...defaults[group], ...saved[group] });
   const [preferences, generation, sampling, prompting] = ["preferences", "generation", "sampling", "prompting"].map(of);
@@ -63,7 +63,7 @@ export function show(saved) {
   explain();
 }
 
-/** What of it goes with a question: the settings, and which of them nobody has set. */
+/** The settings to send with a question, and the names of those that the user left empty. */
 export function chosen() {
   const settings = { draft_prefer: wishes("a"), judge_prefer: wishes("b"), placement: by("placement").value };
   settings.system = by("system").value.trim();
@@ -73,7 +73,7 @@ export function chosen() {
   return { settings, unset: NUMBERS.filter((name) => !text(name)) };
 }
 
-/** The settings as saved turns have them. */
+/** The settings in the format of saved turns. */
 export const asSaved = ({ mode, draft_prefer: a, judge_prefer: b }) => ({ mode, preferences: { a, b } });
 
 const all = () => [...document.querySelectorAll("[data-view]")];
@@ -90,11 +90,11 @@ function explain() {
   const idle = ["plain", "rewrite"].includes(mode);
   const automaticStrength = strengths[mode] === "auto" ? AUTO : `is ${strengths[mode]}`;
   const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic ${automaticStrength} here.`;
-  by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 as the model does by itself, more exaggerates, below 0 is the opposite. ${here}`;
-  by("meaning-placement").textContent = `Placement: the preferences stand ${PLACES[by("placement").value] ?? ""}.`;
+  by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 is its ordinary effect, more exaggerates it, below 0 reverses it. ${here}`;
+  by("meaning-placement").textContent = `Placement: the preferences are put ${PLACES[by("placement").value] ?? ""}.`;
 }
 
-// The preferences of a view: a field for each, and an empty one.
+// The preferences of a view: a field for each, and an empty field for another.
 
 function setFields(view, texts) {
   view.querySelector(".wishes").replaceChildren();
@@ -139,11 +139,11 @@ function chip(view, name, text) {
   return Object.assign(made, { className: "chip", title: text });
 }
 
-/** A preference without the strength behind its last colon. */
+/** A preference without the strength after its last colon. */
 const bare = (wish) => wish.replace(/\s*:\s*([-+.\d]+|auto)$/i, "");
 const nameOf = (wish) => bare(wish).toLowerCase();
 
-/** Half a step more or less of a preference, as `/more` and `/less` do it; at 0 it is removed.  One after the other. */
+/** Make a preference half a step stronger or weaker, as `/more` and `/less` do; at 0 it is removed.  Clicks queue up. */
 const adjust = (...step) => (adjusting = adjusting.then(() => adjusted(...step)));
 
 async function adjusted(view, field, more) {
@@ -164,5 +164,5 @@ async function adjusted(view, field, more) {
   by("adjusted").textContent = said;
   say(said);
   explain();
-  if (!field.isConnected) fields(view)[0].focus(); // where the button was that is gone
+  if (!field.isConnected) fields(view)[0].focus(); // the button that had the focus was removed
 }
