@@ -32,6 +32,10 @@ _MEANING = 1  # version of the metrics below and part of the cache key: increase
 PROMISES = {
     "concise": Check("concise", of="concise", shorter_than=0.8),
     "simple": Check("simple", of="simple", simpler_than_plain=True),
+    "step-by-step": Check("step-by-step", of="step-by-step", regex=r"(?m)^[ \t*#]*(?:[Ss]tep[ \t]*)?1[.):]"),
+    "lists": Check("lists", of="lists", regex=r"(?m)^[ \t]*[-*•][ \t]+\S.*\n+[ \t]*[-*•][ \t]+\S"),
+    "no-lists": Check("no-lists", of="no-lists", not_regex=r"(?m)^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S"),
+    "emoji": Check("emoji", of="emoji", regex="[\u2600-\u27bf\U0001f300-\U0001faff]"),
 }
 
 

@@ -9,40 +9,64 @@ from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
 from ..textfile import read_text
 
-#: The paper's nine objectives (arXiv 2504.12663, section 4), then a few of everyday use.  The names are the paper's;
-#: the texts are pjlocal's own.  In the authors' program, vivid is a "richly descriptive" answer "with clarity and
-#: detail", and creative is an "imaginative" one with "innovative ideas".
+#: The paper's nine objectives (arXiv 2504.12663, section 4), then those of everyday use.  The names of the nine are the
+#: paper's; all texts are pjlocal's own.  In the authors' program, vivid is a "richly descriptive" answer "with clarity
+#: and detail", and creative is an "imaginative" one with "innovative ideas".
+#:
+#: A text is an instruction.  A description, as in "Be vivid: use lively images", was repeated in the answer more often.
 PRESETS: dict[str, str] = {
-    "helpful": "Be helpful: give a useful answer to what is really asked.",
-    "harmless": "Be harmless: nothing dangerous, unethical or offensive.",
-    "humorous": "Be humorous: answer with wit.",
-    "correct": "Be correct: say only what is true.",
-    "informative": "Be informative: give rich, relevant detail.",
-    "professional": "Be professional: write precisely and courteously, as an expert.",
-    "creative": "Be creative: offer original, unexpected ideas.",
-    "touching": "Be touching: write with warmth that moves the reader.",
-    "vivid": "Be vivid: use lively images and sensory detail.",
-    "concise": "Be concise: use as few words as possible.",
-    "simple": "Be simple: use plain words and short sentences.",
-    "formal": "Be formal: use a polite, impersonal tone.",
-    "friendly": "Be friendly: talk like a kind friend.",
+    "helpful": "Give an answer that is useful and practical.",
+    "harmless": "Say nothing dangerous, unethical or offensive.",
+    "humorous": "Answer with humor and wit.",
+    "correct": "Stick to facts that are true.",
+    "informative": "Explain with facts and details.",
+    "professional": "Write precisely and courteously, like an expert.",
+    "creative": "Offer original, unexpected ideas.",
+    "touching": "Write with feeling, so that it moves the reader.",
+    "vivid": "Use lively images and sensory detail.",
+    "concise": "Answer in as few words as possible.",
+    "simple": "Write in plain words and short sentences.",
+    "formal": "Use formal, impersonal language.",
+    "friendly": "Talk like a kind friend.",
+    "warm": "Write with warmth and kindness.",
+    "enthusiastic": "Sound enthusiastic and full of energy.",
+    "playful": "Write in a playful, teasing way.",
+    "blunt": "Say it straight, without softening it.",
+    "cautious": "Point out risks, and say what is uncertain.",
+    "detailed": "Give a long, detailed answer with examples.",
+    "plain-words": "Use words that a child knows.",
+    "step-by-step": "Answer in numbered steps.",
+    "lists": "Answer in bullet points.",
+    "no-lists": "Answer in paragraphs, without any list.",
+    "emoji": "Add fitting emoji to your words.",
 }
 
-#: Synonyms of the presets.  By spelling alone, "harmless" would be suggested for "warm".
+#: Words of a similar meaning.  By spelling alone, "harmless" would be suggested for "loving".
 _MEANINGS = {
     "helpful": "useful practical",
-    "harmless": "safe ethical careful cautious",
-    "humorous": "funny witty humor humour joking playful comic amusing",
+    "harmless": "safe ethical",
+    "humorous": "funny witty humor humour joking comic amusing",
     "correct": "accurate true factual honest precise right",
-    "informative": "detailed thorough long verbose educational rich complete",
+    "informative": "educational rich",
     "professional": "business expert businesslike serious",
     "creative": "imaginative original inventive artistic",
     "touching": "emotional moving heartfelt poetic",
     "vivid": "descriptive colorful colourful lively sensory",
-    "concise": "short brief terse blunt succinct compact",
-    "simple": "easy plain clear basic childlike",
+    "concise": "short brief terse succinct compact",
+    "simple": "easy clear basic",
     "formal": "polite official impersonal academic",
-    "friendly": "warm kind casual nice cheerful enthusiastic informal gentle supportive",
+    "friendly": "casual nice informal supportive",
+    "warm": "kind gentle loving caring affectionate",
+    "enthusiastic": "excited cheerful energetic upbeat passionate",
+    "playful": "fun silly teasing whimsical",
+    "blunt": "direct frank straight outspoken",
+    "cautious": "careful wary prudent hedged",
+    "detailed": "long thorough verbose complete elaborate",
+    "plain-words": "plain childlike everyday",
+    "step-by-step": "steps stepwise numbered",
+    "lists": "list bullets bulleted points",
+    "no-lists": "prose paragraphs",
+    "emoji": "emojis emoticons smileys",
 }
 _LIKE = {word: preset for preset, words in _MEANINGS.items() for word in words.split()}
 

@@ -148,6 +148,23 @@ def test_presets_have_checks_of_their_own() -> None:
         preferences.use_own({})
 
 
+@pytest.mark.parametrize(
+    ("preset", "meets", "misses"),
+    [
+        ("step-by-step", "**Step 1:** Boil it.", "Boil 1.5 litres of water first."),
+        ("step-by-step", "Easy:\n\n1. Boil it.\n2. Eat it.", "- Boil it."),
+        ("lists", "* Eggs\n* Ham", "* Eggs are good."),
+        ("no-lists", "Eggs - or ham.", "Take:\n- eggs"),
+        ("no-lists", "In 2024. Eggs.", "1. Eggs"),
+        ("emoji", "Eggs \N{COOKING}!", "Eggs :-)"),
+    ],
+)
+def test_the_form_of_a_preset_is_checked(preset: str, meets: str, misses: str) -> None:
+    (check,) = checks.checks_of(Objectives("o", (preset,)))
+    assert scores_of(meets, check)[f"check:{preset}"] == 1
+    assert scores_of(misses, check)[f"check:{preset}"] == 0
+
+
 @pytest.mark.parametrize("pattern", ["(", "[a", "*a", r"\p{Klingon}", "a{2,1}", "\\", "(?P<x", "(?<n>a)(?<n"])
 def test_a_bad_expression_is_refused_before_answers_are_written(pattern: str) -> None:
     for key in ("regex", "not_regex"):

@@ -51,7 +51,7 @@ def test_a_preference_that_shares_a_view_gets_one_of_its_own() -> None:
 
 
 def test_an_unknown_word_and_a_strength_beyond_the_limit_are_refused() -> None:
-    with pytest.raises(UsageError, match=r"unknown preset 'warm': did you mean friendly\?"):
-        adjust(START, "warm", STEP)
+    with pytest.raises(UsageError, match=r"unknown preset 'loving': did you mean warm\?"):
+        adjust(START, "loving", STEP)
     with pytest.raises(UsageError, match="a strength is a number from -10 to 10"):
         turned(START, *[("vivid", STEP)] * 19)

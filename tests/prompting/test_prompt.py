@@ -110,4 +110,3 @@ def test_every_way_a_preference_can_be_given(tmp_path: Path, monkeypatch: pytest
     assert prefix(["ユーモアで答えて"]) == "ユーモアで答えて", "a script without spaces is not one bare word"
     assert prefix([]) == ""
     assert deal(["a", "b", "c"]) == [["a", "c"], ["b"]]
-    assert len(PRESETS) == 13
