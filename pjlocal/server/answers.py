@@ -30,9 +30,9 @@ from ..sessions.session import Session, Turn, title_of
 from ..settings import VIEW_NAMES
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_events, as_json, find_turn, number_of, open_chat, question_as_dict
+from .chats import as_json, find_turn, number_of, open_chat, question_as_dict
 from .openai import Names
-from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
+from .streaming import AnswerResponse, Answers, as_event, as_events, as_stream, read_body
 
 ALIVE_S = 2.0  # the most seconds between two lines of a stream
 _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read

@@ -39,7 +39,7 @@ from .bodies import (
     validated,
     without_nulls,
 )
-from .streaming import Answers, Choice, as_event, as_stream
+from .streaming import Answers, Choice, as_event, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
 from .unsupported import UNSUPPORTED, check_fields, check_nested
@@ -419,11 +419,12 @@ class Reply:
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         """The chunk of an answer's new tokens."""
         reader = self._reader(index)
-        fields = self._added(reader, reader.push([token.event for token in tokens]))
+        events = [token.event for token in tokens]
+        fields = self._added(reader, reader.push(events))
         if self.with_logprobs:
             fields["logprobs"] = self._logprobs(tokens)
         if self.with_events:
-            fields["pjlocal"] = {"events": _events(tokens)}
+            fields["pjlocal"] = {"events": as_events(events)}
         return self._chunk(index, fields)
 
     def end(self, index: int, result: Result) -> dict[str, Any]:
@@ -478,10 +479,11 @@ class Reply:
         assert choice.done
         result = choice.done.result
         reader = self._reader(index)
-        fields = self._whole(reader, reader.read([token.event for token in choice.tokens]), self._echo(index))
+        events = [token.event for token in choice.tokens]
+        fields = self._whole(reader, reader.read(events), self._echo(index))
         fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
         if self.with_events:
-            fields["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
+            fields["pjlocal"] = {"events": as_events(events)} | _summary(result)
         return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
@@ -512,10 +514,6 @@ def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
         "total_tokens": prompt + completion,
         "completion_tokens_details": {"reasoning_tokens": thinking},
     }
-
-
-def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
-    return [token.event.as_dict() | {"writer": token.event.writer} for token in tokens]
 
 
 def _summary(result: Result) -> dict[str, Any]:

@@ -349,11 +349,10 @@ def _as_object(fields: Mapping[str, Any] | None, name: str) -> dict[str, str]:
 
 def _usage(answers: Answers) -> dict[str, Any]:
     counted = usage(answers.choices)
-    thinking = sum(choice.done.result.statistics.thinking_tokens for choice in answers.choices if choice.done)
     return {
         "input_tokens": counted["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": counted["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": thinking},
+        "output_tokens_details": counted["completion_tokens_details"],
         "total_tokens": counted["total_tokens"],
     }

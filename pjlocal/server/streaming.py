@@ -14,7 +14,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
-from ..events import Started
+from ..events import Started, TokenEvent
 from ..service import Checked, Done, Job, News, Service, Token
 from .auth import TooLarge, TooSlow
 
@@ -202,3 +202,8 @@ def as_event(data: Mapping[str, Any], *, is_ascii: bool = False) -> bytes:
         is_ascii: whether to escape non-ASCII characters, for settings that may contain halves of surrogate pairs.
     """
     return f"data: {json.dumps(data, ensure_ascii=is_ascii)}\n\n".encode()
+
+
+def as_events(events: Sequence[TokenEvent]) -> list[dict[str, Any]]:
+    """Token events as the clients read them, each with the view that chose the token."""
+    return [event.as_dict() | {"writer": event.writer} for event in events]

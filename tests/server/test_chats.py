@@ -53,7 +53,7 @@ def test_a_turn_is_saved_as_the_terminal_saves_it(served: Served, store: Store) 
     (turn,) = session.turns
     assert (session.title, turn.question, turn.answer) == ("Why do cats purr?", "Why do cats purr?", result["text"])
     assert turn.id == head["turn"] and turn.finish_reason == result["finish_reason"]
-    assert [TokenEvent.from_dict({k: e[k] for k in e if k != "writer"}) for e in tokens] == turn.events
+    assert [*map(TokenEvent.from_dict, tokens)] == turn.events
     assert turn.settings["mode"] == "judge" and turn.settings["seed"] == 3 and turn.settings["model"] == "llama.gguf"
     assert turn.settings["preferences"] == {"a": ["vivid"], "b": ["concise"]} == session.settings["preferences"]
     assert session.settings["model"].endswith("/llama.gguf") and session.settings["generation"]["max_tokens"] == 12

@@ -31,7 +31,7 @@ export async function ask(path, { body, signal, method = body === undefined ? "G
   return response;
 }
 
-export const json = async (path) => (await ask(path)).json();
+export const json = async (path, options) => (await ask(path, options)).json();
 
 /** The events of an answer, until its result; an error in the stream is thrown.
  * Before the first one come some with `waits`: how much of the prompt is read, where that has begun. */

@@ -1,10 +1,9 @@
 /** The saved chats: listed, searched, exported. */
 
 import { ask, json } from "./api.js";
-import { element } from "./nodes.js";
+import { by, element } from "./nodes.js";
 import { visible } from "./token.js";
 
-const by = (id) => document.getElementById(id);
 let due = 0;
 let listed = 0; // only the last list that was asked for is shown
 

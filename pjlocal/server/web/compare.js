@@ -1,12 +1,11 @@
 /** A question's answers in several modes, side by side.  They are saved as drafts of the answer. */
 
 import { ask, events, json } from "./api.js";
-import { button, element } from "./nodes.js";
+import { button, by, element } from "./nodes.js";
 import { showIn, visible } from "./token.js";
 import { Written } from "./turn.js";
 import { asSaved, chosen, modes } from "./views.js";
 
-const by = (id) => document.getElementById(id);
 const FIRST = ["judge", "both", "prompt", "plain"];
 let asked = null; // the chat, the turn and its question
 let onTake = () => {}; // takes a draft

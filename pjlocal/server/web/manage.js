@@ -1,9 +1,9 @@
 /** The chat that is open gets another title, or is deleted. */
 
+import { by } from "./nodes.js";
 import { say, showIn } from "./token.js";
 
 const main = document.querySelector("main");
-const by = (id) => document.getElementById(id);
 
 /** title: the open chat's; shown: the same as the page shows it.
  * rename, remove: do it, and return what to say of it; what they throw stands in the dialog, which stays open. */

@@ -3,6 +3,8 @@
  * A node of a tree is a text, what `node` returns, or another object with a `key` (two nodes with the same key look the
  * same) and a function `draw`. */
 
+export const by = (id) => document.getElementById(id);
+
 export function element(name, className = "", ...children) {
   const made = document.createElement(name);
   if (className) made.className = className;
