@@ -20,7 +20,7 @@ from ..gguf.ollama import shown_name
 from ..gguf.sampling import with_model_defaults, without_model_defaults
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
-from ..prompting.prompt import NO_THINK_SWITCH, Message
+from ..prompting.prompt import NO_THINK_SWITCH
 from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed, written_under
 from ..sessions.session import Session, Turn
@@ -201,10 +201,7 @@ class RemoteJudge:
         else:
             seed = turn_seed(request, replacing, keep=keep)
             request = request.replace(seed=SystemRandom().getrandbits(63) if seed is None else seed)
-            # All filters are explicit, so that the server does not apply those of the model's file again.
-            settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
-            messages = list(map(_as_json, as_messages(history, turn)))
-            answer = self.server.answer(settled, messages=messages, first=_first(history), shortens=True)
+            answer = self._ask(request, history, turn, first=_first(history))
         answer.expected = roles.mode
         answer.on_started = self._note_started
         self._answer = answer
@@ -213,16 +210,22 @@ class RemoteJudge:
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
         self._end_last()
         request = written_under(self.request, turn)
-        messages = list(map(_as_json, as_messages(history, turn)))
-        settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
-        answer = self.server.answer(
-            settled, messages=messages, first=turn.first, shortens=True, alternatives=N_ALTERNATIVES
-        )
+        answer = self._ask(request, history, turn, first=turn.first, alternatives=N_ALTERNATIVES)
         for _ in answer:
             pass
         if answer.finish_reason == "interrupted":
             raise Interrupted
         return answer.alternatives
+
+    def _ask(self, request: Request, history: Sequence[Turn], turn: Turn, **body: Any) -> RemoteAnswer:
+        """Request the answer to a turn after other turns, outside a saved chat."""
+        # All filters are explicit, so that the server does not apply those of the model's file again.
+        request = replace(request, explicit=request.explicit | _ALL_FILTERS)
+        messages = [
+            {"role": message.role, "content": message.content, "tokens": list(message.tokens)}
+            for message in as_messages(history, turn)
+        ]
+        return self.server.answer(request, messages=messages, shortens=True, **body)
 
     def _note_started(self, started: Started) -> None:
         """Note the facts about a started answer, and log its new warnings."""
@@ -283,7 +286,3 @@ def _beginning(turn: Turn, replacing: Turn | None) -> dict[str, Any]:
     if replacing is None or turn.continues(replacing):
         return {"continues": True}
     return {"takes": {"position": last.position, "text": last.text, "token": last.id}}
-
-
-def _as_json(message: Message) -> dict[str, Any]:
-    return {"role": message.role, "content": message.content, "tokens": list(message.tokens)}

@@ -42,7 +42,7 @@ from .bodies import (
 from .streaming import Answers, Choice, as_event, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
-from .unsupported import UNSUPPORTED, check_fields, check_nested
+from .unsupported import IN_MESSAGES, IN_STREAM_OPTIONS, UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers to one request
 _MOST_TOP = 100  # alternatives for each token
@@ -278,7 +278,7 @@ class Body(Strict):
         known = {*type(self).model_fields, *SYNONYMS, *KEYS}
         check_fields({name: value for name, value in others.items() if name not in known}, known)
         if self.stream_options:
-            check_nested("stream_options", self.stream_options.model_extra or {}, "stream_options")
+            check_nested(IN_STREAM_OPTIONS, self.stream_options.model_extra or {}, "stream_options")
         if self.best_of not in (None, 1, self.n):
             raise Wrong("best_of must equal n: every answer is sent", "best_of")
 
@@ -322,7 +322,7 @@ class Chat(Offering, Body):
     def check_others(self) -> None:
         super().check_others()
         for number, message in enumerate(self.messages):
-            check_nested("messages", message.model_extra or {}, f"messages.{number}")
+            check_nested(IN_MESSAGES, message.model_extra or {}, f"messages.{number}")
             begins = message.role == "assistant" and number == len(self.messages) - 1
             for name in ("prefix", "partial"):
                 if getattr(message, name) and not begins:
