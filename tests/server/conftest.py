@@ -72,13 +72,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(
-    request: pytest.FixtureRequest, tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path
+    request: pytest.FixtureRequest, model: Path, server_environment: dict[str, str], database: Path
 ) -> Iterator[Served]:
     """A server of the tiny model with a database of its own, started with the test file's OPTIONS; it has nothing to
     say but where it is."""
     environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
-    options = ("--ctx", "32768", "-p", "vivid", "-p", "concise", *request.module.OPTIONS)
-    with serving(tiny("llama"), environment, *options) as made:
+    with serving(model, environment, *request.module.OPTIONS) as made:
         yield made
         status, said = made.end()
         assert (status, said) == (0, made.greeting)

@@ -20,11 +20,7 @@ from pjlocal.runtime_socket import socket_path
 
 pytestmark = pytest.mark.usefixtures("here")
 
-
-@pytest.fixture(scope="module")
-def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(model, server_environment) as made:
-        yield made
+OPTIONS = ()
 
 
 @pytest.fixture(scope="module")

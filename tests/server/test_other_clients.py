@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -26,12 +25,7 @@ MODELS = """
   api_base: {url}/v1
   completion: true
 """
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment, "--batch", "32") as made:
-        yield made
+OPTIONS = ("--batch", "32")
 
 
 @pytest.mark.slow

@@ -12,12 +12,12 @@ from browser import Chromium
 from exported_chats import accepted, bonus
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click, says
 from saved_chats import a_turn, saved
-from served import serving
+from served import VIEWS, serving
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "40", "--seed", "3")
+OPTIONS = (*VIEWS, "--max-tokens", "40", "--seed", "3")
 COUNT_NODES = """
 var created = 0;
 const count = (node) => { created++; node.childNodes.forEach(count); };

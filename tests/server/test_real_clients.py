@@ -6,18 +6,11 @@ Only `openai` and `llm` come with the extra `dev`; the others are tried where th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-
 import pytest
 from real_clients import CLIENTS, FEATURES
-from served import Served, serving
+from served import Served
 
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment) as made:
-        yield made
+OPTIONS = ()
 
 
 @pytest.mark.slow

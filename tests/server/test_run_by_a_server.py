@@ -33,11 +33,7 @@ from pjlocal.runtime_socket import is_private, socket_path
 
 pytestmark = pytest.mark.usefixtures("here")
 
-
-@pytest.fixture(scope="module")
-def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(model, server_environment) as made:
-        yield made
+OPTIONS = ()
 
 
 def by_server(

@@ -9,13 +9,13 @@ import pytest
 from browser import Chromium, Page
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
-from served import Served
+from served import VIEWS, Served
 from waiting import when
 
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "40", "--parallel", "2")
+OPTIONS = (*VIEWS, "--max-tokens", "40", "--parallel", "2")
 QUESTIONS = "[...document.querySelectorAll('.question')].map((one) => one.textContent)"
 ANSWERS = "[...document.querySelectorAll('.answer')].map((one) => one.textContent)"
 WHOLE = "![...document.querySelectorAll('.facts')].some((one) => one.textContent.includes('unfinished'))"

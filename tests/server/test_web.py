@@ -11,12 +11,12 @@ from browser import Chromium
 from exported_chats import HOSTILE, accepted, resampled
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click, says
 from saved_chats import a_turn, saved
-from served import Served, serving
+from served import VIEWS, Served, serving
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "40", "--seed", "3")
+OPTIONS = (*VIEWS, "--max-tokens", "40", "--seed", "3")
 HOSTILE_MARKDOWN = [
     "[x](javascript:document.title='pwned') ![x](https://evil.example/x.png) <https://evil.example/y.js>",
     "# <img src=x onerror=\"document.title='pwned'\">\n\n> - `<script>document.title='pwned'</script>`",
