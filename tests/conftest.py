@@ -84,7 +84,7 @@ def on_terminal(environment: dict[str, str], tmp_path: Path) -> Iterator[Callabl
 
     yield run
     for terminal in opened:
-        terminal.child.close(force=True)
+        terminal.close()
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -97,19 +97,21 @@ def test_a_kill_at_any_moment_leaves_one_turn_with_its_drafts(chat: Talk, store:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+@pytest.mark.skipif(sys.platform != "linux", reason="kill -9, and a pipe of a given size")
 def test_kill_9_in_regen_leaves_one_turn_and_the_answer_that_was_being_written(tiny, environment, tmp_path) -> None:
+    import fcntl
+
     environment = environment | {"PJLOCAL_DATABASE": str(tmp_path / "chats.db")}
     command = [*PJLOCAL, "chat", "-m", str(tiny("llama")), "-n", "8000", "--ctx", "8192", "--threads", "1"]
     grammar = tmp_path / "answer.gbnf"
-    grammar.write_text(f"root ::= {json.dumps(numbered(60))}\n")
+    grammar.write_text(f"root ::= {json.dumps(numbered(700))}\n")
     command += ["--grammar", str(grammar)]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, bufsize=0) as process:
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # the rest of an answer waits until it is read
         process.stdin.write(b"Hello\n")
-        process.stdin.flush()
         process.stdout.readline()
         process.stdin.write(b"/regen\n")
-        process.stdin.flush()
         shown = process.stdout.read(30)
         process.kill()
         shown += process.stdout.read()

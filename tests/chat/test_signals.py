@@ -80,7 +80,7 @@ def test_a_signal_at_the_prompt_clears_the_line_or_says_how_to_leave(start, toy,
 def test_a_line_that_was_begun_before_ctrl_c_stays_to_be_edited(writing, sessions) -> None:
     chat = writing()
     chat.type("What nxt\x1b[D\x1b[De\x05?")
-    time.sleep(0.1)  # as somebody does who types
+    chat.until(lambda: "word60" in chat.text)  # the keys have arrived
     chat.type("\x03")
     chat.at_prompt("What next?")
     assert "typed ahead" not in chat.text and "(stopped)" in chat.text
@@ -94,7 +94,7 @@ def test_a_line_that_was_begun_before_ctrl_c_stays_to_be_edited(writing, session
 def test_whole_lines_that_were_typed_before_ctrl_c_are_not_sent_and_can_be_brought_back(writing, sessions) -> None:
     chat = writing()
     chat.type("one\rtwo\rhalf")
-    time.sleep(0.1)
+    chat.until(lambda: "word60" in chat.text)
     chat.type("\x03")
     chat.at_prompt("half")
     assert "(2 lines typed ahead were not sent; press the up arrow to bring the text back)" in " ".join(
@@ -277,7 +277,7 @@ class Shell:
         self.at_prompt()
 
     def close(self) -> None:
-        self.terminal.child.close(force=True)
+        self.terminal.close()
 
     def at_prompt(self) -> None:
         def ready() -> bool:

@@ -12,6 +12,7 @@ from browser import Chromium
 from commandline import environment_in
 from openai import OpenAI
 from served import Served, serving
+from waiting import PATIENCE_S
 
 from pjlocal import Engine, PersonaJudge
 from pjlocal.sessions.store import Store
@@ -46,8 +47,9 @@ def client(served: Served) -> OpenAI:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, server_environment: dict[str, str]) -> None:
-    """The test itself looks for servers where those of `server_environment` listen."""
+    """The test itself looks for servers where those of `server_environment` listen, and gives them time."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", server_environment["XDG_RUNTIME_DIR"])
+    monkeypatch.setattr("pjlocal.client._RESIDENT_S", PATIENCE_S)
 
 
 @pytest.fixture(scope="module")

@@ -51,12 +51,10 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture
-def pjlocal(here: dict[str, str]) -> Run:
+def pjlocal(here: dict[str, str], tmp_path: Path) -> Run:
     def run(*command: str, said: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        env = here | environment
-        return subprocess.run(
-            [*PJLOCAL, *command], env=env, capture_output=True, text=True, timeout=120, input=said or None
-        )
+        status, written, complained = call([*command], here | environment, tmp_path, said.encode())
+        return subprocess.CompletedProcess(command, status, written.decode(), complained.decode())
 
     return run
 

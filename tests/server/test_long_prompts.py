@@ -120,7 +120,7 @@ def test_a_stream_continues_during_a_long_prompt_from_the_command_line(
 def test_other_answers_start_while_a_prompt_from_the_command_line_is_read(served: Served, model: Path) -> None:
     """And who gave up is not waited for."""
     texts: list[str] = []
-    thread = threading.Thread(target=lambda: texts.append(run(model, "more " + LONG)))
+    thread = threading.Thread(target=lambda: texts.append(run(model, "more " + LONG * 4)))
     thread.start()
     try:
         when(lambda: served.metric("pjlocal_answers_now") == 1)
@@ -128,7 +128,7 @@ def test_other_answers_start_while_a_prompt_from_the_command_line_is_read(served
         while not texts:
             assert served.text(f"hello {n}", **SHORT)
             n += 1
-        assert n > 1, "while a prompt of eight whole batches was read"
+        assert n > 1, "while a prompt of 32 whole batches was read"
     finally:
         thread.join()
 

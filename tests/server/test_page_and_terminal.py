@@ -49,7 +49,7 @@ def terminal(
 
     yield chat
     for one in started:
-        one.child.close(force=True)
+        one.close()
 
 
 def asked(store: Store, number: int) -> list[str]:
