@@ -41,6 +41,7 @@ QUESTIONS = [
 #: Tiny models write control tokens by chance.  Without any but those that end an answer, and without those too:
 TEXT_ONLY = Sampling(logit_bias=("0=-1000", "1=-1000", "3=-1000"))
 NO_CONTROL = ("0=-1000", "1=-1000", "3=-1000", "2=-1000", "4=-1000")
+ENDLESS = Sampling(logit_bias=NO_CONTROL)
 
 
 class FakeScreen:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import get_args
 
 import pytest
 import tiny_models
@@ -13,6 +14,7 @@ from talking import Talk, prompt_text, talk
 from pjlocal.chat.status import status_line
 from pjlocal.errors import UsageError
 from pjlocal.prompting import preferences
+from pjlocal.settings import Mode
 
 # Settings.
 
@@ -303,15 +305,7 @@ def test_comparing_leaves_rules_to_mode_both(chat: Talk) -> None:
     chat.say("/mode both")
     chat.say("/set rule mixture")
     chat.say("Why?")
-    assert [started.answer.mode for started in chat.conversation.compare()] == [
-        "judge",
-        "base",
-        "both",
-        "args",
-        "prompt",
-        "rewrite",
-        "plain",
-    ]
+    assert [started.answer.mode for started in chat.conversation.compare()] == [*get_args(Mode)]
 
 
 def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: Path, monkeypatch) -> None:
