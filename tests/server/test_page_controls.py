@@ -216,13 +216,16 @@ def test_a_search_opens_a_chat_at_the_turn_that_it_found_and_marks_the_words(pag
     turns = [a_turn(f"Question {n}", f"Answer {n}. " + "Long. " * 200) for n in range(8)]
     turns[2] = a_turn("Where is the keeper?", "He is *asleep upstairs*. " + "Long. " * 200)
     session = saved(store, "Lighthouse keeping", *turns, settings=SETTINGS)
+    saved(store, "Another", a_turn("Who?", "Nobody."), settings=SETTINGS)
     chromium = page()
     chromium.eval("document.getElementById('words').focus()")
     chromium.type("upstairs")
-    chromium.wait_for("document.querySelector('#list a[href*=\"-\"]')")
+    chromium.wait_for("document.querySelectorAll('#list a').length === 1")
     chromium.eval("document.querySelector('#list a').click()")
     chromium.wait_for("document.querySelector('.hit')")
     assert chromium.eval("document.querySelector('.hit h3').textContent") == "Where is the keeper?"
+    assert chromium.eval("document.getElementById('title').textContent") == "Lighthouse keeping"
+    assert chromium.eval("location.hash") == f"#{session.id}"
     assert chromium.eval("[...CSS.highlights.get('hit')].map(String)") == ["upstairs"]
     top = chromium.eval("[...CSS.highlights.get('hit')][0].getBoundingClientRect().top")
     assert 0 < top < 800

@@ -225,14 +225,6 @@ def test_ctrl_c_stops_the_answer_on_the_server(big: Served, model: Path, server_
     assert big.metric(stopped) == 1
 
 
-def test_a_run_that_is_killed_leaves_nothing_being_written(
-    big: Served, model: Path, server_environment: dict[str, str]
-) -> None:
-    with endless(model, server_environment) as process:
-        process.kill()
-    when(lambda: big.metric("pjlocal_answers_now") == 0)
-
-
 @pytest.mark.slow
 def test_a_wrong_request_has_the_same_error_as_without_a_server(
     served: Served, model: Path, server_environment: dict[str, str]

@@ -14,7 +14,7 @@ from typing import Any
 import httpx2
 import openai
 import pytest
-from served import Served
+from served import Served, serving
 from waiting import when
 
 OPTIONS = ("--ctx", "32768", "--parallel", "2", "--queue", "1", "--batch", "32")  # rounds as `alone` does
@@ -128,3 +128,31 @@ def test_a_request_cannot_enlarge_what_the_server_has_in_memory(served: Served) 
     text, before = served.text(**fields()), resident_mib()
     assert served.text(**fields(pjlocal={"lookahead": 31})) == text
     assert resident_mib() < before + 16  # a second context takes 70 MiB
+
+
+def test_a_broken_answer_does_not_affect_the_others(
+    tiny: Callable[[str], Path], server_environment: dict[str, str]
+) -> None:
+    with serving(tiny("broken_word"), server_environment, "-p", "vivid", "-p", "concise", "--mode", "both") as served:
+
+        def ask(prompt: str) -> tuple[int, str]:
+            asked = body(messages=[{"role": "user", "content": prompt}], max_tokens=30)
+            reply = served.http.post("/v1/chat/completions", json=asked)
+            if reply.status_code == 200:
+                return 200, reply.json()["choices"][0]["message"]["content"]
+            return reply.status_code, reply.json()["error"]["message"]
+
+        assert ask("hello")[0] == 200
+        prompts = ["hello", "Q", "Q and more of it " * 9, "hello"]
+        with ThreadPoolExecutor(4) as clients:
+            replies = list(clients.map(ask, prompts))
+        for reply in replies[1:3]:
+            assert reply[0] == 500 and reply[1].startswith("the model computes invalid logits")
+        for status, text in (
+            replies[0],
+            replies[3],
+            ask("hello"),
+        ):  # the KV cache of one beside others is kept for the next
+            assert status == 200 and text, "invalid logits of others would be a 500; the text may round differently"
+        status, said = served.end()
+        assert status == 0 and "Traceback" not in said
