@@ -17,13 +17,13 @@ from starlette.routing import Route
 from .. import __version__
 from ..attachments import parse_attachment, with_attachments
 from ..errors import PjlocalError, UsageError
-from ..events import N_ALTERNATIVES, Started, TokenEvent
+from ..events import N_ALTERNATIVES, Result, Started, TokenEvent
 from ..prompting.conversation import parse_conversation
 from ..prompting.dials import STEP, adjust
 from ..prompting.prompt import Message
 from ..request import KEYS
 from ..request import Request as AnswerRequest
-from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service
+from ..service import Checked, Job, ModelName, News, SavedTurn, Service
 from ..sessions.asking import as_messages, turn_seed, written_under
 from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of
@@ -414,8 +414,8 @@ def _error(error: Exception, status: int, *, in_flags: bool) -> dict[str, Any]:
 def _as_events(news: News, begun: Sequence[TokenEvent]) -> list[dict[str, Any]]:
     if isinstance(news, Started):
         return [{"head": asdict(news), **({"begun": as_events(begun)} if begun else {})}]
-    if isinstance(news, Done):
-        return [{"result": news.result.whole()}]
+    if isinstance(news, Result):
+        return [{"result": news.whole()}]
     assert not isinstance(news, Checked | Exception)
     return [
         {

@@ -23,7 +23,7 @@ from ..prompting.preferences import presets
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
-from ..service import Done, Raw, Token
+from ..service import Raw, Token
 from ..visible import one_line
 from .auth import described
 from .bodies import (
@@ -50,7 +50,7 @@ _MOST_TOP = 100  # alternatives for each token
 WARNING = "X-Pjlocal-Warning"
 _MOST_NAME = 1000  # characters of a model's name, including presets
 
-_Output = Sequence[Token] | Done
+_Output = Sequence[Token] | Result
 
 
 # Models.
@@ -476,8 +476,8 @@ class Reply:
         return self._head(stream=True) | {"choices": [choice]}
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        assert choice.done
-        result = choice.done.result
+        result = choice.result
+        assert result
         reader = self._reader(index)
         events = [token.event for token in choice.tokens]
         fields = self._whole(reader, reader.read(events), self._echo(index))
@@ -504,7 +504,7 @@ def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
     Args:
         n: the number of answers to each prompt.
     """
-    done = [choice.done.result.statistics for choice in choices if choice.done]
+    done = [choice.result.statistics for choice in choices if choice.result]
     prompt = sum(max(one.prompt_tokens, default=0) for one in done[::n])
     completion = sum(one.completion_tokens for one in done)
     thinking = sum(one.thinking_tokens for one in done)
@@ -567,6 +567,6 @@ async def chunks(
 
 
 def _chunk(reply: Reply, index: int, news: _Output) -> dict[str, Any]:
-    if isinstance(news, Done):
-        return reply.end(index, news.result)
+    if isinstance(news, Result):
+        return reply.end(index, news)
     return reply.chunk(index, news)

@@ -291,7 +291,10 @@ def test_files_of_a_question_that_was_not_answered_are_there_again(page, store: 
 CUTTING = """
 var fetched = fetch, cut, online = true;
 fetch = async (path, options) => {
-  if (!online) throw new TypeError('network error');
+  if (!online) {
+    while (!online) await new Promise((resolve) => setTimeout(resolve, 50)); // the test takes its time
+    throw new TypeError('network error');
+  }
   const reply = await fetched(path, options);
   if (!/answer/.test(path) || reply.status === 204) return reply;
   let stream;
