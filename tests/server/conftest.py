@@ -10,11 +10,14 @@ from typing import Any
 import pytest
 from browser import Chromium
 from commandline import environment_in
+from on_the_page import SETTINGS, WRITTEN
 from openai import OpenAI
+from saved_chats import saved
 from served import Served, serving
 from waiting import PATIENCE_S
 
 from pjlocal import Engine, PersonaJudge
+from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
 
 ROUNDS_ALIKE = 32  # tokens in a batch: llama.cpp then rounds alike, whatever is read together
@@ -104,3 +107,17 @@ def page(chromium: Chromium, served: Served) -> Iterator[Callable[..., Chromium]
 
     yield load
     chromium.open("about:blank#")  # so that nothing is asked any more
+
+
+@pytest.fixture
+def opened(page: Callable[..., Chromium], store: Store) -> Callable[..., tuple[Chromium, Session]]:
+    """Saves a chat and opens it on the page."""
+
+    def load(title: str, *turns: Turn, settings: dict[str, Any] = SETTINGS) -> tuple[Chromium, Session]:
+        session = saved(store, title, *turns, settings=settings)
+        chromium = page(f"#{session.id}")
+        if turns:
+            chromium.wait_for(WRITTEN)
+        return chromium, session
+
+    return load
