@@ -207,8 +207,9 @@ def test_a_key_of_an_input_method_sends_nothing(opened) -> None:
 
 
 def test_a_search_opens_a_chat_at_the_turn_that_it_found_and_marks_the_words(page, store: Store) -> None:
-    turns = [a_turn(f"Question {n}", f"Answer {n}. " + "Long. " * 200) for n in range(8)]
-    turns[2] = a_turn("Where is the keeper?", "He is *asleep upstairs*. " + "Long. " * 200)
+    tall = "\n\nLong." * 20  # and read in seconds, however slow the machine
+    turns = [a_turn(f"Question {n}", f"Answer {n}.{tall}") for n in range(8)]
+    turns[2] = a_turn("Where is the keeper?", f"He is *asleep upstairs*.{tall}")
     session = saved(store, "Lighthouse keeping", *turns, settings=SETTINGS)
     saved(store, "Another", a_turn("Who?", "Nobody."), settings=SETTINGS)
     chromium = page()
