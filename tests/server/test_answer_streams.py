@@ -147,7 +147,7 @@ def test_an_answer_of_a_chat_is_followed_by_several_clients_and_outlives_them_fo
 def test_while_a_prompt_is_read_the_stream_says_how_much_of_it(
     smollm2: Path, server_environment: dict[str, str]
 ) -> None:
-    asked = body(make_request(["vivid", "creative"], max_tokens=2), "word " * 1500)  # seconds
+    asked = body(make_request(["vivid", "creative"], max_tokens=2), "word " * 1000)  # seconds
     with (
         serving(smollm2, server_environment, "--ctx", "8192", "--batch", "64") as served,
         served.http.stream("POST", "/api/answers", json=asked) as reply,
