@@ -531,7 +531,7 @@ class RemoteAnswer:
                     self._start(data["head"])
                 if "event" in data:
                     self.statistics = Statistics(**data["statistics"])
-                    event = _event(data["event"])
+                    event = TokenEvent.from_dict(data["event"])
                     self.alternatives = [Alternative(**each) for each in data.get("alternatives", ())]
                     self._emitted.append(event)
                     yield event
@@ -561,7 +561,7 @@ class RemoteAnswer:
 
     def _start(self, head: Mapping[str, Any]) -> None:
         known = {name: value for name, value in head.items() if name in _STARTED_FIELDS}
-        self.started = Started(**known | {"drafted": list(map(_event, head.get("drafted", ())))})
+        self.started = Started(**known | {"drafted": list(map(TokenEvent.from_dict, head.get("drafted", ())))})
         self.on_started(self.started)
 
     def _end(self, result: Result) -> None:
@@ -569,10 +569,6 @@ class RemoteAnswer:
             raise _stopped()
         self._result = result
         self.statistics, self.finish_reason = result.statistics, result.finish_reason
-
-
-def _event(data: Mapping[str, Any]) -> TokenEvent:
-    return TokenEvent.from_dict({name: value for name, value in data.items() if name != "writer"})
 
 
 def _stopped() -> ServerGone:

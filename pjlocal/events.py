@@ -82,11 +82,15 @@ class TokenEvent:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> TokenEvent:
-        """The event from the result of `as_dict`.  In older versions it has no judge, which is the other view."""
+    def from_dict(cls, values: Mapping[str, Any]) -> TokenEvent:
+        """The event from the result of `as_dict`, which may have more fields, such as ``writer``.
+
+        In older versions it has no judge, which is the other view.
+        """
         rejected, draft = values["rejected"], values["draft"]
         judge = draft and ("b" if draft == "a" else "a")
-        return cls(**{"judge": judge} | values | {"rejected": rejected and RejectedToken(**rejected)})
+        known = {name: values[name] for name in cls.__slots__ if name in values}
+        return cls(**{"judge": judge} | known | {"rejected": rejected and RejectedToken(**rejected)})
 
 
 def pushes_text(pushes: Mapping[str, float]) -> str:

@@ -64,21 +64,14 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Done:
-    """The end of an answer."""
-
-    result: Result
-
-
-@dataclass(frozen=True)
 class Checked:
     """The result of a check without an answer: the request can be written; or the text has this number of tokens."""
 
     n_tokens: int = 0
 
 
-#: A job's events: `Started`, then tokens, then its end or an error.
-News = Started | Sequence[Token] | Done | Checked | Exception
+#: A job's events: `Started`, then tokens, then its result or an error.
+News = Started | Sequence[Token] | Result | Checked | Exception
 
 
 @dataclass(frozen=True)
@@ -741,7 +734,7 @@ class Service:
         if not job.has_started:
             self._start(job)
         self._save_end(job)
-        self._end(job, Done(answer.result))
+        self._end(job, answer.result)
 
     def _save_end(self, job: Job) -> None:
         """Save the end of a turn.  A turn without a token was not saved."""
@@ -754,7 +747,7 @@ class Service:
                 job.store.close()
                 job.store = None
 
-    def _end(self, job: Job, news: Done | Checked | Exception | None) -> None:
+    def _end(self, job: Job, news: Result | Checked | Exception | None) -> None:
         """End a job, which frees its place, and emit the news, unless it is None."""
         try:
             self._save_end(job)
@@ -782,10 +775,10 @@ class Service:
             self._model = None
 
 
-def _outcome(news: Done | Checked | Exception | None) -> str:
+def _outcome(news: Result | Checked | Exception | None) -> str:
     """The outcome of a job, as a word for the metrics."""
-    if isinstance(news, Done):
-        return news.result.finish_reason
+    if isinstance(news, Result):
+        return news.finish_reason
     if isinstance(news, Checked):
         return "checked"
     return "cancelled" if news is None else "error"

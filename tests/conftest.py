@@ -14,7 +14,7 @@ from pjlocal import PersonaJudge
 from pjlocal.gguf.locate import embedded_model
 
 pytest.register_assert_rewrite(
-    "browser", "commandline", "config_file", "on_the_page", "served", "terminal", "waiting"
+    "browser", "commandline", "config_file", "on_the_page", "sending", "served", "terminal", "waiting"
 )  # so that they say what they found
 
 from browser import Chromium  # noqa: E402
@@ -84,7 +84,7 @@ def on_terminal(environment: dict[str, str], tmp_path: Path) -> Iterator[Callabl
 
     yield run
     for terminal in opened:
-        terminal.child.close(force=True)
+        terminal.close()
 
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]

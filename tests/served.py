@@ -22,6 +22,7 @@ from pjlocal.request import Request, place
 
 ENGINE = Engine(n_threads=1)  # of a server as `serving` starts it, and of who shall find it
 BIG = ("--ctx", "32768")  # room for answers that do not end
+VIEWS = (*BIG, "-p", "vivid", "-p", "concise")
 LONG = "Tell me of the sun, the rain and the sea, " * 8
 
 
@@ -74,6 +75,18 @@ class Served:
 
     def metric(self, name: str) -> float:
         return self.metrics(name)[0]
+
+    def complete(self, prompt: str | list[Any] = "hello", **fields: Any) -> dict[str, Any]:
+        """The reply to a chat completion."""
+        messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+        reply = self.http.post("/v1/chat/completions", json={"messages": messages, **fields})
+        assert reply.status_code == 200, reply.text
+        return reply.json()  # type: ignore[no-any-return]
+
+    def text(self, prompt: str | list[Any] = "hello", **fields: Any) -> str:
+        """The text of a chat completion."""
+        text: str = self.complete(prompt, **fields)["choices"][0]["message"]["content"]
+        return text
 
     def end(self, signum: int = signal.SIGTERM, timeout: float = PATIENCE_S) -> tuple[int, str]:
         """Send it a signal; its exit status and all that it said."""

@@ -15,8 +15,8 @@ from pjlocal.chat.chat import Chat
 from pjlocal.chat.conversation import Conversation, Writing
 from pjlocal.chat.judges import LocalJudge
 from pjlocal.chat.loop import handle
+from pjlocal.chat.screen import Screen
 from pjlocal.events import TokenEvent
-from pjlocal.screen.console import Spinner
 from pjlocal.sessions.recorder import Recorder
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
@@ -41,21 +41,17 @@ QUESTIONS = [
 #: Tiny models write control tokens by chance.  Without any but those that end an answer, and without those too:
 TEXT_ONLY = Sampling(logit_bias=("0=-1000", "1=-1000", "3=-1000"))
 NO_CONTROL = ("0=-1000", "1=-1000", "3=-1000", "2=-1000", "4=-1000")
+ENDLESS = Sampling(logit_bias=NO_CONTROL)
 
 
-class FakeScreen:
+class FakeScreen(Screen):
     """Collects what is said, shown and answered; ``on_event`` is called with each token's number in its answer."""
 
-    width = 100
-    lost = False
-    no_color = True
-    thoughts = "hide"
-
     def __init__(self) -> None:
+        super().__init__(Console(file=io.StringIO(), width=100, markup=False, no_color=True))
         self.said: list[str] = []
         self.answers: list[str] = []
         self.on_event: Callable[[int], None] = lambda n: None
-        self._console = Console(file=io.StringIO(), width=self.width, markup=False)
 
     @property
     def shown(self) -> str:
@@ -63,9 +59,6 @@ class FakeScreen:
 
     def say(self, text: str, style: str = "") -> None:
         self.said.append(text)
-
-    def greet(self, text: str) -> None:
-        pass
 
     def show(self, *renderables: object) -> None:
         self._console.print(*renderables)
@@ -84,12 +77,6 @@ class FakeScreen:
 
     def page(self, page: Callable[[int, bool], object], notice: str) -> None:
         self.show(page(self.width, self.no_color))
-
-    def gap(self) -> None:
-        pass
-
-    def wait(self, what: str) -> Spinner:
-        return Spinner()
 
 
 class Talk:

@@ -160,6 +160,12 @@ class Terminal:
         self.child.close()
         return self.child.exitstatus
 
+    def close(self) -> None:
+        """Kill the command, and wait for its end however busy the machine is."""
+        self.child.kill(signal.SIGKILL)
+        self.child.wait()
+        self.child.close()
+
     def leave(self) -> None:
         self.type("\x04")
         assert self.end() == 0

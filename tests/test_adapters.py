@@ -162,11 +162,9 @@ def test_views_that_change_places_take_their_caches_along(judge: Make, lora: Pat
 
 
 def test_the_question_is_not_shared_between_views_with_other_adapters(judge: Make, lora: Path, tiny) -> None:
-    from pjlocal import Prompting
-
-    texts = []
-    for placement in ("question", "question"):
-        with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], prompting=Prompting(placement=placement)) as one:
+    texts: list[list[int]] = []
+    for _ in range(2):
+        with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as one:
             if texts:  # what was read without adapters is there now, and must not be taken
                 ids(one, "the cat sees the dog " * 12)
             texts.append(ids(one, "the cat sees the dog " * 12, lora_b=(str(lora),)))

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 import tiny_models
-from talking import NO_CONTROL
+from talking import ENDLESS
 
-from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal import Engine, PersonaJudge
 from pjlocal.best import BestAnswer
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError
 from pjlocal.events import Result
 
-TEXT = Sampling(logit_bias=NO_CONTROL)
 #: With one thread, answers have the same bytes alone and side by side.
 ENGINE = Engine(n_threads=1)
 BOTH: dict[str, Any] = {"mode": "both", "seed": 5, "max_tokens": 12}
@@ -24,7 +23,7 @@ BOTH: dict[str, Any] = {"mode": "both", "seed": 5, "max_tokens": 12}
 
 @pytest.fixture(scope="module")
 def judge(tiny) -> Iterator[PersonaJudge]:
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=TEXT, engine=ENGINE) as judge:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=ENDLESS, engine=ENGINE) as judge:
         yield judge
 
 
@@ -98,7 +97,7 @@ def test_a_finished_answer_is_chosen_before_one_that_was_cut(judge: PersonaJudge
 
 def test_the_prompt_is_read_once_for_all_answers(tiny) -> None:
     """The views differ behind the question, so each view's end is read for the first answer and copied for others."""
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=TEXT, engine=ENGINE) as judge:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=ENDLESS, engine=ENGINE) as judge:
         answer = judge.stream("word " * 60, best=4, **BOTH)
         list(answer)
         longest = max(map(len, answer.plan.prompts))
@@ -124,7 +123,7 @@ def test_the_work_is_told_until_the_choice(judge: PersonaJudge) -> None:
 
 def test_an_interrupt_leaves_the_best_of_what_there_is(tiny) -> None:
     interrupt = Interrupt()
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=TEXT, interrupt=interrupt) as judge:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=ENDLESS, interrupt=interrupt) as judge:
         answer = judge.stream("Hello", best=3, **BOTH)
         answer.on_progress = lambda text: "5 of 12" in text and interrupt.set()
         events = list(answer)
@@ -155,7 +154,7 @@ def test_an_answer_that_fails_ends_all(tmp_path) -> None:
 
 def test_answers_that_cannot_share_a_context_are_written_one_after_the_other(tiny, tmp_path) -> None:
     adapter = tiny_models.write_lora(tmp_path / "lora.gguf")
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=TEXT, engine=ENGINE) as judge:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "formal"], sampling=ENDLESS, engine=ENGINE) as judge:
         of_view_a = {"lora_a": [str(adapter)], **BOTH}
         result = judge("Hello", best=2, **of_view_a)
         alone = [judge("Hello", **of_view_a | {"seed": seed}).text for seed in (5, 6)]

@@ -6,15 +6,13 @@ import logging
 from pathlib import Path
 
 import pytest
-from talking import prompt_text, talk
+from talking import TEXT_ONLY, prompt_text, talk
 
 import pjlocal.answer
 from pjlocal import Engine, Message, PersonaJudge, Sampling
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.prompting.preferences import PRESETS
-
-TEXT_ONLY = Sampling(logit_bias=("0=-1000", "1=-1000", "3=-1000"))
 
 
 @pytest.fixture

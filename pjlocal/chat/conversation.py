@@ -108,18 +108,19 @@ class Conversation:
         """Note the facts about a turn when its answer starts, and report turns that no longer fit."""
         history = [other for other in self.session.turns if other is not replacing]
         before = replacing or (history[-1] if history else None)
-        turn.first = started.first
+        answer = started.answer
+        by_server = answer.started if isinstance(answer, RemoteAnswer) else None
+        turn.first = by_server.first if by_server else started.first
         if keep and turn.first > (before.first if before else 0):
             self._say(
                 f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
                 f"{'exchange' if turn.first == 1 else f'{turn.first} exchanges'}. The session keeps them"
             )
-        answer = started.answer
         turn.settings = turn_settings(
             self.settings(), started.request, started.roles, self.judge.model.name, answer.seed or 0
         )
-        if isinstance(answer, RemoteAnswer) and answer.started and answer.started.chat is not None:
-            self.session.id, turn.id = answer.started.chat, answer.started.turn
+        if by_server and by_server.chat is not None:
+            self.session.id, turn.id = by_server.chat, by_server.turn
 
     def regenerate(self) -> Writing:
         """Ask the last question again, with another seed."""
@@ -353,7 +354,8 @@ class Writing:
 
     def __iter__(self) -> Iterator[TokenEvent]:
         conversation, turn = self._conversation, self.turn
-        self._started.wait()  # nothing has changed where this fails
+        if isinstance(self.answer, RemoteAnswer):
+            self.answer.wait()  # nothing has changed if this fails
         conversation.begin_turn(turn, self._started, self._replacing, keep=self._keep)
         recording = Recording(conversation.recorder, turn, self._replacing, keep=self._keep)
         recording.begin(conversation.settings())

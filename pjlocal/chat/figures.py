@@ -62,7 +62,7 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
                 event.kind,
                 event.draft or "-",
                 *numbers,
-                *_pushes(event, pushing),
+                *(_form(event.pushes.get(name), "{:+.2f}") for name in pushing),
                 Text(instead),
             )
     yield table
@@ -101,10 +101,6 @@ def _pushing(turn: Turn) -> list[str]:
 
 
 _UNMARKED = "not bold not underline not reverse"
-
-
-def _pushes(event: TokenEvent, names: Iterable[str]) -> Iterable[str]:
-    return (_form(event.pushes.get(name), "{:+.2f}") for name in names)
 
 
 def _in_cell(token: str) -> str:

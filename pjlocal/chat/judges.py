@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from random import SystemRandom
-from typing import Any, Protocol
+from typing import Any
 
 from ..answer import Answer
 from ..client import RemoteAnswer, Server, ServerError, WarningLog, find_server, why_no_server
@@ -20,7 +20,7 @@ from ..gguf.ollama import shown_name
 from ..gguf.sampling import with_model_defaults, without_model_defaults
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
-from ..prompting.prompt import NO_THINK_SWITCH, Message
+from ..prompting.prompt import NO_THINK_SWITCH
 from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed, written_under
 from ..sessions.session import Session, Turn
@@ -34,90 +34,13 @@ class StartedAnswer:
     """An answer whose writing was started.
 
     request, roles: its settings and its views.
+    first: the first turn of its prompt; not known before a server begins to write the answer.
     """
 
     answer: Answer | RemoteAnswer
     request: Request
     roles: Roles
-
-    def wait(self) -> None:
-        """Wait until the properties below are known.
-
-        Raises:
-            UsageError: the prompt does not fit.
-            ServerError: the server failed.
-        """
-
-    @property
-    def first(self) -> int:
-        """The first turn of its prompt."""
-        raise NotImplementedError
-
-
-class Judge(Protocol):
-    """The part of a `PersonaJudge` that a chat uses."""
-
-    request: Request
-    interrupt: Interrupt
-
-    @property
-    def server(self) -> Server | None: ...
-    @property
-    def model(self) -> Named: ...
-    @property
-    def context_limit(self) -> int: ...
-    @property
-    def recommended(self) -> Mapping[str, Any]: ...
-    @property
-    def layouts(self) -> Mapping[int, FixedLayout]: ...
-    @property
-    def placed(self) -> str: ...
-    def close(self) -> None: ...
-    def check(self, sampling: Sampling) -> None: ...
-    def check_adapters(self, generation: Generation) -> None: ...
-    def roles(self, request: Request) -> Roles: ...
-    def apply_model_defaults(self, sampling: Sampling) -> Sampling: ...
-
-    def begin(
-        self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
-    ) -> StartedAnswer:
-        """Start the answer to a turn's question after the turns of a session.  If the turn contains an answer already,
-        continue that answer.
-
-        Args:
-            replacing: the turn that is asked again or replaced.
-            keep: replace that turn by the answer; else the answer is only a draft to compare with it.
-
-        Raises:
-            UsageError: the question cannot be answered.
-            ServerError: the server does not write the answer.
-        """
-
-    def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
-        """The tokens that the views find most probable behind the beginning of a turn's answer.
-
-        Raises:
-            UsageError: the turn's settings cannot be used with this model.
-            ServerError: the server does not compute them.
-        """
-
-    def n_tokens(self, text: str) -> int | None:
-        """The number of tokens of a text; None if the model is not loaded here."""
-
-    def think_notice(self) -> str:
-        """The warning for a model without a switch for thinking; empty if it has one."""
-
-    def load_here(self) -> Judge | None:
-        """The same judge on a model loaded in this process; None if it must not be loaded."""
-
-
-class Named(Protocol):
-    """The file name and llama.cpp's description of a model."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def description(self) -> str: ...
+    first: int = 0
 
 
 def make_judge(
@@ -151,33 +74,44 @@ class LocalJudge(PersonaJudge):
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
     ) -> StartedAnswer:
+        """Start the answer to a turn's question after the turns of a session.  If the turn contains an answer already,
+        continue that answer.
+
+        Args:
+            replacing: the turn that is asked again or replaced.
+            keep: replace that turn by the answer; else the answer is only a draft to compare with it.
+
+        Raises:
+            UsageError: the question cannot be answered.
+        """
         request = request.replace(seed=turn_seed(request, replacing, keep=keep))
         history = [other for other in session.turns if other is not replacing]
         plan, first = fitted(self, self.roles(request), as_messages(history, turn), request, _first(history))
-        return _LocalAnswer(self.answer(plan), plan.request, plan.roles, first)
+        return StartedAnswer(self.answer(plan), plan.request, plan.roles, first)
 
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
+        """The tokens that the views find most probable behind the beginning of a turn's answer.
+
+        Raises:
+            UsageError: the turn's settings cannot be used with this model.
+        """
         request = written_under(self.request, turn)
         plan, _ = fitted(self, self.roles(request), as_messages(history, turn), request, turn.first)
         return self.next_tokens(plan)
 
     def n_tokens(self, text: str) -> int:
+        """The number of tokens of a text."""
         return len(self.model.tokenize(text, special=False))
 
     def think_notice(self) -> str:
+        """The warning for a model without a switch for thinking; empty if it has one."""
         if self.template.has_think_switch:
             return ""
         self.template.warned.add(NO_THINK_SWITCH)
         return NO_THINK_SWITCH
 
     def load_here(self) -> None:
-        return None
-
-
-@dataclass(frozen=True)
-class _LocalAnswer(StartedAnswer):
-    answer: Answer
-    first: int = 0
+        """Do nothing: the model is loaded here already."""
 
 
 def _first(history: list[Turn]) -> int:
@@ -187,12 +121,14 @@ def _first(history: list[Turn]) -> int:
 
 @dataclass(frozen=True)
 class _Facts:
+    """The file name and llama.cpp's description of a model."""
+
     name: str
     description: str
 
 
 class RemoteJudge:
-    """A judge on the model of a server.
+    """A judge on the model of a server, with the part of a `LocalJudge` that a chat uses.
 
     Args:
         path, engine: the model's file and its engine settings, to load it here if the server does not write an answer;
@@ -201,7 +137,7 @@ class RemoteJudge:
 
     Raises:
         UsageError: the request cannot be used.
-        ServerError: the server does not answer.
+        ServerError: the server does not answer; also from `begin` and `alternatives`.
     """
 
     def __init__(
@@ -243,6 +179,7 @@ class RemoteJudge:
             self._answer = None
 
     def load_here(self) -> LocalJudge | None:
+        """The same judge on a model loaded in this process; None if it must not be loaded."""
         if self._path is None:
             return None
         judge = LocalJudge(self._path, engine=self._engine, interrupt=self.interrupt)
@@ -264,28 +201,31 @@ class RemoteJudge:
         else:
             seed = turn_seed(request, replacing, keep=keep)
             request = request.replace(seed=SystemRandom().getrandbits(63) if seed is None else seed)
-            # All filters are explicit, so that the server does not apply those of the model's file again.
-            settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
-            messages = list(map(_as_json, as_messages(history, turn)))
-            answer = self.server.answer(settled, messages=messages, first=_first(history), shortens=True)
+            answer = self._ask(request, history, turn, first=_first(history))
         answer.expected = roles.mode
         answer.on_started = self._note_started
         self._answer = answer
-        return _ServerAnswer(answer, request, roles)
+        return StartedAnswer(answer, request, roles)
 
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
         self._end_last()
         request = written_under(self.request, turn)
-        messages = list(map(_as_json, as_messages(history, turn)))
-        settled = replace(request, explicit=request.explicit | _ALL_FILTERS)
-        answer = self.server.answer(
-            settled, messages=messages, first=turn.first, shortens=True, alternatives=N_ALTERNATIVES
-        )
+        answer = self._ask(request, history, turn, first=turn.first, alternatives=N_ALTERNATIVES)
         for _ in answer:
             pass
         if answer.finish_reason == "interrupted":
             raise Interrupted
         return answer.alternatives
+
+    def _ask(self, request: Request, history: Sequence[Turn], turn: Turn, **body: Any) -> RemoteAnswer:
+        """Request the answer to a turn after other turns, outside a saved chat."""
+        # All filters are explicit, so that the server does not apply those of the model's file again.
+        request = replace(request, explicit=request.explicit | _ALL_FILTERS)
+        messages = [
+            {"role": message.role, "content": message.content, "tokens": list(message.tokens)}
+            for message in as_messages(history, turn)
+        ]
+        return self.server.answer(request, messages=messages, shortens=True, **body)
 
     def _note_started(self, started: Started) -> None:
         """Note the facts about a started answer, and log its new warnings."""
@@ -328,10 +268,14 @@ class RemoteJudge:
         return self._layouts
 
     def n_tokens(self, text: str) -> None:
-        return None
+        """Do nothing: the model is not loaded here."""
 
     def think_notice(self) -> str:
         return ""  # the next answer reports it
+
+
+#: The judge of a chat.
+Judge = LocalJudge | RemoteJudge
 
 
 def _beginning(turn: Turn, replacing: Turn | None) -> dict[str, Any]:
@@ -342,19 +286,3 @@ def _beginning(turn: Turn, replacing: Turn | None) -> dict[str, Any]:
     if replacing is None or turn.continues(replacing):
         return {"continues": True}
     return {"takes": {"position": last.position, "text": last.text, "token": last.id}}
-
-
-def _as_json(message: Message) -> dict[str, Any]:
-    return {"role": message.role, "content": message.content, "tokens": list(message.tokens)}
-
-
-@dataclass(frozen=True)
-class _ServerAnswer(StartedAnswer):
-    answer: RemoteAnswer
-
-    def wait(self) -> None:
-        self.answer.wait()
-
-    @property
-    def first(self) -> int:
-        return self.answer.started.first if self.answer.started else 0

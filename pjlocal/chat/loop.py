@@ -23,11 +23,8 @@ def make_screen() -> Screen:
 
 def on_terminal() -> bool:
     """True if standard input and output are terminals."""
-    return sys.stdin.isatty() and sys.stdout.isatty() and not _dumb()
-
-
-def _dumb() -> bool:
-    return os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    is_dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
+    return sys.stdin.isatty() and sys.stdout.isatty() and not is_dumb
 
 
 def talk(chat: Chat, history: Path | None) -> int:

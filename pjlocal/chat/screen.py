@@ -6,7 +6,7 @@ import functools
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import IO, ParamSpec, Protocol
+from typing import IO, ParamSpec
 
 from rich.console import Console, RenderableType
 from rich.rule import Rule
@@ -39,22 +39,25 @@ HOW_TO_LEAVE = "Ctrl-D or /quit leaves"
 _WIDE = 200  # columns of a table in a pipe
 
 
-class Screen(Protocol):
-    """The output of a chat."""
+class Screen:
+    """The output of a chat.  This base class shows nothing."""
 
-    lost: bool
-    """True if writing to it failed, as to a closed window or a full disk."""
-
-    thoughts: Thoughts
-    """The display of the thoughts before an answer."""
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        #: True if writing to it failed, as to a closed window or a full disk.
+        self.lost = False
+        #: The display of the thoughts before an answer.
+        self.thoughts: Thoughts = "hide"
 
     @property
     def width(self) -> int:
         """The width in columns."""
+        return self._console.width
 
     @property
     def no_color(self) -> bool:
         """True if the user wants no colours."""
+        return self._console.no_color
 
     def say(self, text: str, style: str = NOTICE) -> None:
         """Show a message about the chat itself."""
@@ -72,7 +75,7 @@ class Screen(Protocol):
         """Show an answer while it is written."""
 
     def show_turn(self, turn: Turn, view: View) -> None:
-        """Show an earlier turn to a person, in its first form."""
+        """Show an earlier turn to a person, in its first form; a pipe does not get it."""
 
     def compared(self, writing: Writing, view: View) -> None:
         """Show one of several answers to a question, while it is written."""
@@ -82,23 +85,7 @@ class Screen(Protocol):
 
     def wait(self, what: str) -> AbstractContextManager[Spinner]:
         """A context that shows what the program is waiting for."""
-
-
-class _ConsoleScreen:
-    """The part of both screens that uses Rich's console."""
-
-    def __init__(self, console: Console) -> None:
-        self._console = console
-        self.lost = False
-        self.thoughts: Thoughts = "hide"
-
-    @property
-    def width(self) -> int:
-        return self._console.width
-
-    @property
-    def no_color(self) -> bool:
-        return self._console.no_color
+        return Spinner()
 
 
 def _shows(method: Callable[P, None]) -> Callable[P, None]:
@@ -115,7 +102,7 @@ def _shows(method: Callable[P, None]) -> Callable[P, None]:
     return noticing
 
 
-class PipeScreen(_ConsoleScreen):
+class PipeScreen(Screen):
     """A screen with plain answers on standard output, and all else on standard error."""
 
     def __init__(self, file: IO[str]) -> None:
@@ -124,12 +111,6 @@ class PipeScreen(_ConsoleScreen):
 
     def say(self, text: str, style: str = NOTICE) -> None:
         print(f"pjlocal: {one_line(text)}", file=sys.stderr)
-
-    def greet(self, text: str) -> None:
-        pass
-
-    def gap(self) -> None:
-        pass
 
     @_shows
     def show(self, *renderables: RenderableType) -> None:
@@ -148,9 +129,6 @@ class PipeScreen(_ConsoleScreen):
         if writing.turn.finish_reason != "interrupted" and (ending := _ending(writing.turn)):
             self.say(ending)
 
-    def show_turn(self, turn: Turn, view: View) -> None:
-        pass
-
     @_shows
     def compared(self, writing: Writing, view: View) -> None:
         print(f"{writing.roles.mode}:", file=self._file)
@@ -158,11 +136,8 @@ class PipeScreen(_ConsoleScreen):
             for event in writing:
                 display.show(event)
 
-    def wait(self, what: str) -> Spinner:
-        return Spinner()
 
-
-class TerminalScreen(_ConsoleScreen):
+class TerminalScreen(Screen):
     """A terminal that shows colours and can move its cursor."""
 
     def __init__(self, file: IO[str]) -> None:
@@ -193,19 +168,7 @@ class TerminalScreen(_ConsoleScreen):
 
     @_shows
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
-        console = self._console
-        with keys_unseen(), self._spinner as spinner:
-            spinner.say(_waiting_for(writing.answer))
-            writing.answer.on_progress = spinner.say
-            events = when_ready(writing)
-            spinner.stop()
-            tint = answer_tint(view, writing.answer, console.no_color)
-            with self._live(view, tint, lambda: status_line(conversation, console.width)) as self._display:
-                try:
-                    for event in events:
-                        self._display.show(event)
-                finally:
-                    self._display = None
+        self._stream(writing, view, lambda: status_line(conversation, self.width))
         if writing.turn.finish_reason == "interrupted" and not writing.turn.events:
             raise Interrupted
         self._say_ending(writing.turn)
@@ -213,6 +176,21 @@ class TerminalScreen(_ConsoleScreen):
         is_own = judge.server is None or judge.server.is_resident
         if is_own and (notice := small_model_notice(judge.model.name)):
             self.say(notice)
+
+    def _stream(self, writing: Writing, view: View, status: Callable[[], Text]) -> None:
+        """Show the tokens of an answer as they come, above a status line."""
+        with keys_unseen(), self._spinner as spinner:
+            spinner.say(_waiting_for(writing.answer))
+            writing.answer.on_progress = spinner.say
+            events = when_ready(writing)
+            spinner.stop()
+            tint = answer_tint(view, writing.answer, self.no_color)
+            with self._live(view, tint, status) as self._display:
+                try:
+                    for event in events:
+                        self._display.show(event)
+                finally:
+                    self._display = None
 
     def _live(self, view: View, tint: Tint | None, status: Callable[[], Text] | None) -> LiveDisplay:
         if tint:
@@ -242,14 +220,7 @@ class TerminalScreen(_ConsoleScreen):
     def compared(self, writing: Writing, view: View) -> None:
         answer = writing.answer
         self._console.print(Rule(writing.roles.mode, style="dim"))
-        with keys_unseen(), self._spinner as spinner:
-            spinner.say(_waiting_for(answer))
-            events = when_ready(writing)
-            spinner.stop()
-            tint = answer_tint(view, answer, self.no_color)
-            with self._live(view, tint, lambda: Text(facts(answer.statistics), "dim")) as display:
-                for event in events:
-                    display.show(event)
+        self._stream(writing, view, lambda: Text(facts(answer.statistics), "dim"))
         self.say("(stopped)" if answer.finish_reason == "interrupted" else facts(answer.statistics))
 
     @_shows

@@ -267,11 +267,11 @@ class Slot:
         reader.to_read[:] = shared[len(reader.cached) :]
         self.reads_alone = True
         yield
-        self.reads_alone = False
         state = reader.state()
         for sequence, n_held in zip(self.sequences, held, strict=True):
             if sequence is not reader and n_held < len(shared):
                 sequence.fill(state)
+        self.reads_alone = False  # now that the others hold it: `progress` must not fall back meanwhile
 
     def _catching_up(self, tokens: Sequence[int]) -> Iterator[None]:
         """Read the unread tokens, then feed the guess."""

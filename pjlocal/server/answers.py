@@ -17,22 +17,22 @@ from starlette.routing import Route
 from .. import __version__
 from ..attachments import parse_attachment, with_attachments
 from ..errors import PjlocalError, UsageError
-from ..events import N_ALTERNATIVES, Started, TokenEvent
+from ..events import N_ALTERNATIVES, Result, Started, TokenEvent
 from ..prompting.conversation import parse_conversation
 from ..prompting.dials import STEP, adjust
 from ..prompting.prompt import Message
 from ..request import KEYS, refuse_removed
 from ..request import Request as AnswerRequest
-from ..service import Checked, Done, Job, ModelName, News, SavedTurn, Service
+from ..service import Checked, Job, ModelName, News, SavedTurn, Service
 from ..sessions.asking import as_messages, turn_seed, written_under
 from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of
 from ..settings import VIEW_NAMES
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_events, as_json, find_turn, number_of, open_chat, question_as_dict
+from .chats import as_json, find_turn, number_of, open_chat, question_as_dict
 from .openai import Names
-from .streaming import AnswerResponse, Answers, as_event, as_stream, read_body
+from .streaming import AnswerResponse, Answers, as_event, as_events, as_stream, read_body
 
 ALIVE_S = 2.0  # the most seconds between two lines of a stream
 _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
@@ -416,8 +416,8 @@ def _error(error: Exception, status: int, *, in_flags: bool) -> dict[str, Any]:
 def _as_events(news: News, begun: Sequence[TokenEvent]) -> list[dict[str, Any]]:
     if isinstance(news, Started):
         return [{"head": asdict(news), **({"begun": as_events(begun)} if begun else {})}]
-    if isinstance(news, Done):
-        return [{"result": news.result.whole()}]
+    if isinstance(news, Result):
+        return [{"result": news.whole()}]
     assert not isinstance(news, Checked | Exception)
     return [
         {

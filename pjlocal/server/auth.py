@@ -189,15 +189,15 @@ class Guard:
 
     def _refused(self, headers: Headers, path: str) -> JSONResponse | None:
         """The response to a client without access; None for a client with access."""
-        if self._local and not is_loopback(_host(headers.get("host", ""))):
+        host, origin = headers.get("host", ""), headers.get("origin", "")
+        if self._local and not is_loopback(_host(host)):
             return JSONResponse(error_body("the Host header must be a loopback address", "permission_error"), 403)
-        origin = headers.get("origin")
-        host = headers.get("host", "")
         own = path.startswith(_OWN) and not not_served(path)
-        if origin and own and not _is_own(origin, host):
+        is_foreign = origin not in ("", f"http://{host}", f"https://{host}")
+        if is_foreign and own:
             message = f"only this server's own page may use the saved chats, not pages of {origin}"
             return JSONResponse(error_body(message, "permission_error"), 403)
-        if origin and not self._may_ask(origin, host):
+        if is_foreign and "*" not in self._origins and origin not in self._origins:
             message = f"web pages of {origin} may not use this server: start it with --cors {origin} to allow them"
             return JSONResponse(error_body(message, "permission_error"), 403)
         header = headers.get("authorization", "")
@@ -213,18 +213,11 @@ class Guard:
             return JSONResponse(error_body(message, "authentication_error", "invalid_api_key"), 401)
         return None
 
-    def _may_ask(self, origin: str, host: str) -> bool:
-        return "*" in self._origins or origin in self._origins or _is_own(origin, host)
-
 
 def _is_local_socket(scope: Scope) -> bool:
     """True if the client uses the Unix socket, which only the same user can open."""
     server = scope.get("server")
     return server is not None and server[1] is None
-
-
-def _is_own(origin: str, host: str) -> bool:
-    return origin in (f"http://{host}", f"https://{host}")
 
 
 def _host(header: str) -> str:

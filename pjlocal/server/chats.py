@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any, TypeVar
@@ -16,7 +16,6 @@ from starlette.routing import Route
 
 from ..attachments import split_attachments, with_attachments
 from ..errors import UsageError
-from ..events import TokenEvent
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.faults import RemovedError
@@ -27,7 +26,7 @@ from ..sessions.session import Session, Turn
 from ..sessions.store import Store
 from .auth import GoneOn, NoChat, NotFound
 from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
-from .streaming import read_body
+from .streaming import as_events, read_body
 
 _NO_CHAT = "no saved chat has this number"
 _MOST_QUERY = 1000  # characters
@@ -285,10 +284,6 @@ def question_as_dict(question: str) -> dict[str, Any]:
     attachments, words = split_attachments(question)
     files = [{"name": attachment.name, "head": with_attachments([attachment], "")} for attachment in attachments]
     return {"question": question, "words": words, "files": files}
-
-
-def as_events(events: Sequence[TokenEvent]) -> list[dict[str, Any]]:
-    return [event.as_dict() | {"writer": event.writer} for event in events]
 
 
 def _answered(turn: Turn) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from ..prompting.preferences import presets
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
-from ..service import Done, Raw, Token
+from ..service import Raw, Token
 from ..visible import one_line
 from .auth import described
 from .bodies import (
@@ -39,10 +39,10 @@ from .bodies import (
     validated,
     without_nulls,
 )
-from .streaming import Answers, Choice, as_event, as_stream
+from .streaming import Answers, Choice, as_event, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
-from .unsupported import UNSUPPORTED, check_fields, check_nested
+from .unsupported import IN_MESSAGES, IN_STREAM_OPTIONS, UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers to one request
 _MOST_TOP = 100  # alternatives for each token
@@ -50,7 +50,7 @@ _MOST_TOP = 100  # alternatives for each token
 WARNING = "X-Pjlocal-Warning"
 _MOST_NAME = 1000  # characters of a model's name, including presets
 
-_Output = Sequence[Token] | Done
+_Output = Sequence[Token] | Result
 
 
 # Models.
@@ -279,7 +279,7 @@ class Body(Strict):
         known = {*type(self).model_fields, *SYNONYMS, *KEYS}
         check_fields({name: value for name, value in others.items() if name not in known}, known)
         if self.stream_options:
-            check_nested("stream_options", self.stream_options.model_extra or {}, "stream_options")
+            check_nested(IN_STREAM_OPTIONS, self.stream_options.model_extra or {}, "stream_options")
         if self.best_of not in (None, 1, self.n):
             raise Wrong("best_of must equal n: every answer is sent", "best_of")
 
@@ -323,7 +323,7 @@ class Chat(Offering, Body):
     def check_others(self) -> None:
         super().check_others()
         for number, message in enumerate(self.messages):
-            check_nested("messages", message.model_extra or {}, f"messages.{number}")
+            check_nested(IN_MESSAGES, message.model_extra or {}, f"messages.{number}")
             begins = message.role == "assistant" and number == len(self.messages) - 1
             for name in ("prefix", "partial"):
                 if getattr(message, name) and not begins:
@@ -420,11 +420,12 @@ class Reply:
     def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
         """The chunk of an answer's new tokens."""
         reader = self._reader(index)
-        fields = self._added(reader, reader.push([token.event for token in tokens]))
+        events = [token.event for token in tokens]
+        fields = self._added(reader, reader.push(events))
         if self.with_logprobs:
             fields["logprobs"] = self._logprobs(tokens)
         if self.with_events:
-            fields["pjlocal"] = {"events": _events(tokens)}
+            fields["pjlocal"] = {"events": as_events(events)}
         return self._chunk(index, fields)
 
     def end(self, index: int, result: Result) -> dict[str, Any]:
@@ -476,13 +477,14 @@ class Reply:
         return self._head(stream=True) | {"choices": [choice]}
 
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        assert choice.done
-        result = choice.done.result
+        result = choice.result
+        assert result
         reader = self._reader(index)
-        fields = self._whole(reader, reader.read([token.event for token in choice.tokens]), self._echo(index))
+        events = [token.event for token in choice.tokens]
+        fields = self._whole(reader, reader.read(events), self._echo(index))
         fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
         if self.with_events:
-            fields["pjlocal"] = {"events": _events(choice.tokens)} | _summary(result)
+            fields["pjlocal"] = {"events": as_events(events)} | _summary(result)
         return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
@@ -503,7 +505,7 @@ def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
     Args:
         n: the number of answers to each prompt.
     """
-    done = [choice.done.result.statistics for choice in choices if choice.done]
+    done = [choice.result.statistics for choice in choices if choice.result]
     prompt = sum(max(one.prompt_tokens, default=0) for one in done[::n])
     completion = sum(one.completion_tokens for one in done)
     thinking = sum(one.thinking_tokens for one in done)
@@ -513,10 +515,6 @@ def usage(choices: Sequence[Choice], n: int = 1) -> dict[str, Any]:
         "total_tokens": prompt + completion,
         "completion_tokens_details": {"reasoning_tokens": thinking},
     }
-
-
-def _events(tokens: Sequence[Token]) -> list[dict[str, Any]]:
-    return [token.event.as_dict() | {"writer": token.event.writer} for token in tokens]
 
 
 def _summary(result: Result) -> dict[str, Any]:
@@ -570,6 +568,6 @@ async def chunks(
 
 
 def _chunk(reply: Reply, index: int, news: _Output) -> dict[str, Any]:
-    if isinstance(news, Done):
-        return reply.end(index, news.result)
+    if isinstance(news, Result):
+        return reply.end(index, news)
     return reply.chunk(index, news)

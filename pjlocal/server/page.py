@@ -14,14 +14,15 @@ from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
 from ..settings import Mode, Placement
 
-_SCRIPTS = [file.name for file in files(__package__).joinpath("web").iterdir() if file.name.endswith(".js")]
+_PACKAGE = files("pjlocal")
+_SCRIPTS = [file.name for file in _PACKAGE.joinpath("server/web").iterdir() if file.name.endswith(".js")]
 #: The served files and their types, by path.
 FILES = {
-    "/": ("web/page.html", "text/html"),
-    "/page.css": ("web/page.css", "text/css"),
-    "/blame.css": ("../blame.css", "text/css"),
-    "/icon.svg": ("web/icon.svg", "image/svg+xml"),
-    **{f"/{name}": (f"web/{name}", "text/javascript") for name in _SCRIPTS},
+    "/": ("server/web/page.html", "text/html"),
+    "/page.css": ("server/web/page.css", "text/css"),
+    "/blame.css": ("blame.css", "text/css"),
+    "/icon.svg": ("server/web/icon.svg", "image/svg+xml"),
+    **{f"/{name}": (f"server/web/{name}", "text/javascript") for name in _SCRIPTS},
 }
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
@@ -43,7 +44,7 @@ def page_routes(model: str, defaults: AnswerRequest, most_file: int) -> list[Rou
 
     async def page(request: Request) -> Response:
         name, kind = FILES[request.url.path]
-        return Response(_read(name), media_type=kind, headers=_HEADERS)
+        return Response(_PACKAGE.joinpath(name).read_bytes(), media_type=kind, headers=_HEADERS)
 
     async def about(request: Request) -> Response:
         return JSONResponse(
@@ -59,8 +60,3 @@ def page_routes(model: str, defaults: AnswerRequest, most_file: int) -> list[Rou
         )
 
     return [*(Route(path, page) for path in FILES), Route("/api/about", about)]
-
-
-def _read(name: str) -> bytes:
-    folder = files("pjlocal") if name.startswith("../") else files(__package__)
-    return folder.joinpath(name.removeprefix("../")).read_bytes()

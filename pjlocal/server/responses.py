@@ -15,8 +15,9 @@ from uuid import uuid4
 from pydantic import BeforeValidator, ConfigDict, Field
 from starlette.responses import JSONResponse, Response
 
+from ..events import Result
 from ..prompting.tools import make_call
-from ..service import Done, Token
+from ..service import Token
 from .auth import described
 from .bodies import Object, Strict, Whole, Wrong, checked
 from .openai import Chat, usage, warning_header
@@ -227,8 +228,8 @@ class ResponsesReply:
     async def whole(self, answers: Answers) -> Response:
         await answers.finish()
         (choice,) = answers.choices
-        assert choice.done
-        for _ in (*self._add(choice.tokens), *self._end(choice.done)):
+        assert choice.result
+        for _ in (*self._add(choice.tokens), *self._end(choice.result)):
             pass
         return JSONResponse(self._response(answers), headers=warning_header(answers))
 
@@ -237,13 +238,13 @@ class ResponsesReply:
         return as_stream(self._stream(answers, news), warning_header(answers))
 
     async def _stream(
-        self, answers: Answers, news: AsyncIterator[tuple[int, Sequence[Token] | Done]]
+        self, answers: Answers, news: AsyncIterator[tuple[int, Sequence[Token] | Result]]
     ) -> AsyncIterator[bytes]:
         try:
             for name in ("response.created", "response.in_progress"):
                 yield self._event(name, response=self._response(answers))
             async for _, new in news:
-                for event in self._end(new) if isinstance(new, Done) else self._add(new):
+                for event in self._end(new) if isinstance(new, Result) else self._add(new):
                     yield event
             response = self._response(answers)
             yield self._event(f"response.{response['status']}", response=response)
@@ -266,11 +267,11 @@ class ResponsesReply:
         if part.arguments or part.begins:
             yield from self._write("function_call", part.arguments)
 
-    def _end(self, done: Done) -> Iterator[bytes]:
+    def _end(self, result: Result) -> Iterator[bytes]:
         yield from self._grow(self._reader.finish())
         if not self._items or self._items[-1].kind == "reasoning":
             yield from self._write("message", self._space)
-        yield from self._close("incomplete" if done.result.finish_reason == "length" else "completed")
+        yield from self._close("incomplete" if result.finish_reason == "length" else "completed")
 
     def _write(self, kind: str, text: str) -> Iterator[bytes]:
         """Add text to the last item, or begin an item of another kind."""
@@ -314,7 +315,7 @@ class ResponsesReply:
         body, chat = self._body, self._chat
         metadata, reasoning = (_as_object(body.model_extra, name) for name in ("metadata", "reasoning"))
         (choice,) = answers.choices
-        status = self._items[-1].status if choice.done and self._items else "in_progress"
+        status = self._items[-1].status if choice.result and self._items else "in_progress"
         return {
             "id": f"resp_{self._id}",
             "object": "response",
@@ -326,7 +327,7 @@ class ResponsesReply:
             "max_output_tokens": (chat.model_extra or {}).get("max_output_tokens"),
             "metadata": metadata,
             "model": self._model,
-            "output": [item.as_dict() for item in self._items] if choice.done else [],
+            "output": [item.as_dict() for item in self._items] if choice.result else [],
             "parallel_tool_calls": False,
             "previous_response_id": None,
             "reasoning": {"effort": reasoning.get("effort"), "summary": None},
@@ -337,7 +338,7 @@ class ResponsesReply:
             "tools": [{"type": "function", "strict": True, **tool.function.model_dump()} for tool in chat.tools],
             "top_p": chat.top_p,
             "truncation": "disabled",
-            "usage": _usage(answers) if choice.done else None,
+            "usage": _usage(answers) if choice.result else None,
         }
 
 
@@ -349,11 +350,10 @@ def _as_object(fields: Mapping[str, Any] | None, name: str) -> dict[str, str]:
 
 def _usage(answers: Answers) -> dict[str, Any]:
     counted = usage(answers.choices)
-    thinking = sum(choice.done.result.statistics.thinking_tokens for choice in answers.choices if choice.done)
     return {
         "input_tokens": counted["prompt_tokens"],
         "input_tokens_details": {"cached_tokens": 0, "cache_write_tokens": 0},
         "output_tokens": counted["completion_tokens"],
-        "output_tokens_details": {"reasoning_tokens": thinking},
+        "output_tokens_details": counted["completion_tokens_details"],
         "total_tokens": counted["total_tokens"],
     }

@@ -144,11 +144,8 @@ class _Server(uvicorn.Server):
 
 def serve(app: Starlette, sockets: Sequence[socket.socket], service: Service) -> int:
     """Run the server until a signal.  Returns the exit status, which is 0 for SIGTERM."""
-    for name in (
-        "uvicorn",
-        "uvicorn.error",
-        "asyncio",
-    ):  # their warnings, as about incomplete requests, are not for the user
+    # Their warnings, as about incomplete requests, are not for the user.
+    for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     config = uvicorn.Config(
         app,

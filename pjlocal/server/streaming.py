@@ -14,8 +14,8 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
-from ..events import Started
-from ..service import Checked, Done, Job, News, Service, Token
+from ..events import Result, Started, TokenEvent
+from ..service import Checked, Job, News, Service, Token
 from .auth import TooLarge, TooSlow
 
 MOST_BODY = 4 << 20  # bytes
@@ -48,7 +48,7 @@ class Choice:
     """One of the answers to a request, as far as it is written."""
 
     tokens: list[Token] = field(default_factory=list)
-    done: Done | None = None
+    result: Result | None = None
 
 
 class Answers:
@@ -82,7 +82,7 @@ class Answers:
 
     @property
     def are_done(self) -> bool:
-        return all(choice.done for choice in self.choices)
+        return all(choice.result for choice in self.choices)
 
     async def next(self) -> tuple[int, News]:
         """Wait for the next news of an answer, and return it with the answer's number.
@@ -94,17 +94,17 @@ class Answers:
         choice = self.choices[index]
         if isinstance(news, Exception):
             raise news
-        if isinstance(news, Done):
-            if news.result.finish_reason == "interrupted" and not self.was_stopped:
+        if isinstance(news, Result):
+            if news.finish_reason == "interrupted" and not self.was_stopped:
                 raise Interrupted
-            choice.done = news
+            choice.result = news
         elif isinstance(news, Started):
             self.warnings = [*dict.fromkeys([*self.warnings, *news.warnings])]
         elif not isinstance(news, Checked):
             choice.tokens += news
         return index, news
 
-    async def news(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
+    async def news(self) -> AsyncIterator[tuple[int, Sequence[Token] | Result]]:
         """Yield the tokens and ends of all answers.  Raises the errors of `next`."""
         while not self.are_done:
             index, news = await self.next()
@@ -117,7 +117,7 @@ class Answers:
         async for _ in self.news():
             pass
 
-    async def begin(self) -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
+    async def begin(self) -> AsyncIterator[tuple[int, Sequence[Token] | Result]]:
         """Submit the jobs, wait for the first token, and return all `news`.
 
         Errors before the first token are raised here, so that the response can have an error status."""
@@ -125,7 +125,7 @@ class Answers:
         news = self.news()
         first = await anext(news)
 
-        async def from_first() -> AsyncIterator[tuple[int, Sequence[Token] | Done]]:
+        async def from_first() -> AsyncIterator[tuple[int, Sequence[Token] | Result]]:
             yield first
             async for item in news:
                 yield item
@@ -202,3 +202,8 @@ def as_event(data: Mapping[str, Any], *, is_ascii: bool = False) -> bytes:
         is_ascii: whether to escape non-ASCII characters, for settings that may contain halves of surrogate pairs.
     """
     return f"data: {json.dumps(data, ensure_ascii=is_ascii)}\n\n".encode()
+
+
+def as_events(events: Sequence[TokenEvent]) -> list[dict[str, Any]]:
+    """Token events as the clients read them, each with the view that chose the token."""
+    return [event.as_dict() | {"writer": event.writer} for event in events]

@@ -105,12 +105,11 @@ HARMLESS = frozenset(
 )  # fmt: skip
 
 #: The unsupported fields of messages.
-_IN_MESSAGES: dict[str, Unsupported] = {
+IN_MESSAGES: dict[str, Unsupported] = {
     "function_call": Unsupported("use tool_calls"),
     **dict.fromkeys(("images", "audio"), _TEXT),
 }
-_IN_STREAM_OPTIONS = {"continuous_usage_stats": Unsupported("use include_usage: usage comes at the end")}
-_TABLES = {"messages": _IN_MESSAGES, "stream_options": _IN_STREAM_OPTIONS}
+IN_STREAM_OPTIONS = {"continuous_usage_stats": Unsupported("use include_usage: usage comes at the end")}
 
 #: Unknown fields that may be constraints.  Ignoring one would make the client accept any answer as valid.
 _FORM = re.compile("grammar|schema|regex|guided|structured|constrain|ebnf|gbnf|lark|json|(response|output)_format")
@@ -145,16 +144,16 @@ def check_fields(others: Mapping[str, Any], known: Collection[str]) -> None:
             raise Wrong(f"unknown field {name}: did you mean {similar[0]}?", name)
 
 
-def check_nested(where: str, others: Mapping[str, Any], path: str) -> None:
+def check_nested(unsupported: Mapping[str, Unsupported], others: Mapping[str, Any], path: str) -> None:
     """Refuse unsupported fields of an object in a request.
 
     Args:
-        where: the field that contains such objects.
+        unsupported: the unsupported fields of such objects.
         path: the path of this object.
     """
     for name, value in others.items():
-        if name in _TABLES[where]:
-            _check(f"{path}.{name}", _TABLES[where][name], value)
+        if name in unsupported:
+            _check(f"{path}.{name}", unsupported[name], value)
 
 
 def _check(path: str, field: Unsupported, value: Any) -> None:

@@ -15,10 +15,13 @@ from ..folders import data_folder
 from ..textfile import user_path
 from . import schema, words
 from .faults import StoreError, UnwritableError, fault
-from .opened import OpenFiles
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+
+_Identity = tuple[int, int] | None
+_OTHERS = ("-wal", "-shm")  # the ends of the names of SQLite's other files
 
 
 def store_path() -> Path:
@@ -54,7 +57,7 @@ class Database:
         #: A message about data that cannot be read, with the remedy; empty if all data can be read.
         self.unread = ""
         self._timeout = timeout
-        self._files: OpenFiles | None = None
+        self._files: dict[str, _Identity] | None = None  # those that are open, by the ends of their names
         try:
             self._open()
         except UnwritableError:
@@ -72,7 +75,7 @@ class Database:
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute("PRAGMA foreign_keys = ON")
                 schema.migrate(self._db, self.path, self._transaction)
-            self._files = OpenFiles(file)
+            self._files = {end: _identity(file + end) for end in ("", *_OTHERS)}
 
     def _open_read_only(self) -> None:
         """Open the file without creating SQLite's -shm file; with the -wal file if possible, else without it."""
@@ -114,15 +117,18 @@ class Database:
     @property
     def replaced(self) -> bool:
         """True if the open file was deleted or replaced."""
-        return not self._files or self._files.differ_from(os.path.realpath(self.path))
+        return not self._files or _identity(os.path.realpath(self.path)) != self._files[""]
 
     def reopen(self) -> None:
         """Close the open file, and open the one that is now at the path, or create one."""
         with suppress(sqlite3.Error):  # such as a full disk, or a connection that an earlier attempt closed
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
         self.close()
-        if self._files:
-            self._files.remove_leftovers(os.path.realpath(self.path))
+        for end in _OTHERS if self._files else ():  # SQLite would read them as part of the new database
+            file = os.path.realpath(self.path) + end
+            if self._files and _identity(file) == self._files[end]:
+                with suppress(OSError):
+                    os.unlink(file)
         self._files = None
         self._open()
 
@@ -179,3 +185,12 @@ def _create(path: str) -> None:
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except FileExistsError:
         pass
+
+
+def _identity(file: str) -> _Identity:
+    """The device and inode of a file, which identify it; None if it does not exist."""
+    try:
+        status = os.stat(file)
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino

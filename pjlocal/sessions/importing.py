@@ -119,8 +119,7 @@ def _event(values: Any, where: str, position: int) -> TokenEvent:
     if values["position"] != position or values["kind"] not in _KINDS:
         raise UsageError(f"{where} has no valid {'kind' if values['position'] == position else 'position'}")
     rejected = values["rejected"] and {name: values["rejected"][name] for name in RejectedToken.__slots__}
-    known = {name: values[name] for name in TokenEvent.__slots__ if name in values}
-    return TokenEvent.from_dict(known | {"rejected": rejected})
+    return TokenEvent.from_dict(values | {"rejected": rejected})
 
 
 def _check(values: Any, types: Mapping[str, Any], where: str) -> None:

@@ -116,13 +116,13 @@ class Recorder:
         """Hide a turn for which nothing was written.  It is no longer a draft of the turn that it would replace."""
         turn.leave()
         turn.undone = True
-        self._do(lambda store: _drop(store, turn))
+        self._do(lambda store: None if turn.id is None else store.drop_draft(turn.id))
 
     def undo(self, turn: Turn) -> None:
         """Hide a turn."""
         turn.undone = True
         self._hidden.append((self.session, turn))
-        self._do(lambda store: _hide(store, turn))
+        self._do(lambda store: None if turn.id is None else store.set_undone(turn.id))
 
     def fork(self, n_turns: int) -> Session:
         """Start a new session with a copy of the first turns, and make it the current one."""
@@ -139,7 +139,7 @@ class Recorder:
     def rename(self) -> None:
         """Save the session's title."""
         session = self.session
-        self._do(lambda store: _rename(store, session))
+        self._do(lambda store: None if session.id is None else store.rename(session.id, session.title))
 
     def catch_up(self) -> None:
         """Repeat failed writes.  A session that cannot be written does not block others."""
@@ -184,8 +184,8 @@ class Recorder:
             draft.id = None
         return [(session, partial(_write, session=session, turn=draft)) for draft in drafts]
 
-    def _do(self, *writes: _Write) -> None:
-        self._pending += [(self.session, write) for write in writes]
+    def _do(self, write: _Write) -> None:
+        self._pending.append((self.session, write))
         self.catch_up()
 
     def _try(self, session: Session, write: _Write) -> bool:
@@ -325,21 +325,6 @@ def _put_in_force(store: Store, session: Session, turn: Turn) -> None:
     store.put_in_force(turn.id)
 
 
-def _drop(store: Store, turn: Turn) -> None:
-    if turn.id is not None:
-        store.drop_draft(turn.id)
-
-
-def _hide(store: Store, turn: Turn) -> None:
-    if turn.id is not None:
-        store.set_undone(turn.id)
-
-
 def _save(store: Store, session: Session) -> None:
     if session.id is not None:
         store.save_settings(session)
-
-
-def _rename(store: Store, session: Session) -> None:
-    if session.id is not None:
-        store.rename(session.id, session.title)

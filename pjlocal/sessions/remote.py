@@ -25,23 +25,12 @@ class RemoteStore:
         ServerError: from every method: the server did not answer.
     """
 
-    unread = ""
-
     def __init__(self, server: Server) -> None:
         self.server = server
 
-    def __enter__(self) -> RemoteStore:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Do nothing: no connection stays open."""
-
     def summaries(self) -> list[Summary]:
         """Every session, the newest first."""
-        return self._read("/api/chats", "chats", Summary)
+        return self._call("GET", "/api/chats", lambda reply: [Summary(**each) for each in reply["chats"]])
 
     def latest(self) -> int | None:
         """The session that was updated last; None without any."""
@@ -53,15 +42,14 @@ class RemoteStore:
 
     def search(self, query: str) -> list[Hit]:
         """The turns that contain every word of ``query``; see `finding.search`."""
-        return self._read(f"/api/chats?q={quote(query, safe='')}", "hits", Hit) if query else []
+        if not query:
+            return []
+        path = f"/api/chats?q={quote(query, safe='')}"
+        return self._call("GET", path, lambda reply: [Hit(**each) for each in reply["hits"]])
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:
         """A session with its turns."""
-        path = f"/api/chats/{session_id}{'?undone=true' if with_undone else ''}"
-        try:
-            return _session(self.server.call("GET", path))
-        except (LookupError, TypeError, AttributeError) as error:
-            raise self.server.protocol_error() from error
+        return self._call("GET", f"/api/chats/{session_id}{'?undone=true' if with_undone else ''}", _session)
 
     def rename(self, session_id: int, title: str) -> None:
         """Change the title of a session."""
@@ -78,11 +66,7 @@ class RemoteStore:
 
     def edit(self, session_id: int, turn_id: int, answer: str) -> Turn:
         """Replace the last turn by one with another answer, and return it."""
-        body = {"turn": turn_id, "answer": answer}
-        try:
-            return _turn(self.server.call("POST", f"/api/chats/{session_id}/edit", body))
-        except (LookupError, TypeError, AttributeError) as error:
-            raise self.server.protocol_error() from error
+        return self._call("POST", f"/api/chats/{session_id}/edit", _turn, {"turn": turn_id, "answer": answer})
 
     def put_in_force(self, session_id: int, turn_id: int, draft_id: int) -> None:
         """Show another draft of the last turn, and hide the others."""
@@ -90,19 +74,13 @@ class RemoteStore:
 
     def fork(self, session_id: int, turn_id: int) -> Session:
         """A new session with a copy of the turns up to this one."""
-        try:
-            return _session(self.server.call("POST", f"/api/chats/{session_id}/fork", {"turn": turn_id}))
-        except (LookupError, TypeError, AttributeError) as error:
-            raise self.server.protocol_error() from error
+        return self._call("POST", f"/api/chats/{session_id}/fork", _session, {"turn": turn_id})
 
     def add_whole(self, session: Session) -> int:
         """Add a session with its turns and their drafts; returns its id there."""
         from .export import as_json
 
-        try:
-            return int(self.server.call("POST", "/api/chats", json.loads(as_json(session)))["id"])
-        except (LookupError, TypeError, ValueError) as error:
-            raise self.server.protocol_error() from error
+        return self._call("POST", "/api/chats", lambda reply: int(reply["id"]), json.loads(as_json(session)))
 
     def remove(self, session_id: int) -> None:
         """Delete a session with all its turns."""
@@ -111,10 +89,11 @@ class RemoteStore:
     def _change(self, session_id: int, values: Mapping[str, Any]) -> None:
         self.server.call("PATCH", f"/api/chats/{session_id}", values)
 
-    def _read(self, path: str, key: str, make: Callable[..., _T]) -> list[_T]:
+    def _call(self, method: str, path: str, read: Callable[[Any], _T], body: Mapping[str, Any] | None = None) -> _T:
+        """Call a route, and return its JSON as ``read`` converts it."""
         try:
-            return [make(**values) for values in self.server.call("GET", path)[key]]
-        except (LookupError, TypeError) as error:
+            return read(self.server.call(method, path, body))
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
             raise self.server.protocol_error() from error
 
 
@@ -141,10 +120,7 @@ def _answered(values: Mapping[str, Any]) -> Turn:
     from ..events import TokenEvent
     from .session import Turn
 
-    events = [
-        TokenEvent.from_dict({name: value for name, value in event.items() if name != "writer"})
-        for event in values["events"]
-    ]
+    events = [*map(TokenEvent.from_dict, values["events"])]
     kept = ("question", "settings", "finish_reason", "statistics", "created", "id", "undone")
     return Turn(events=events, **{name: values[name] for name in kept if name in values})
 

@@ -42,6 +42,16 @@ def lasting_chat(tiny) -> Iterator[Talk]:
 
 
 @pytest.fixture
+def edited(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Has the editor leave a text."""
+
+    def leave(text: str) -> None:
+        monkeypatch.setattr("pjlocal.chat.commands.answers.edit_text", lambda before: text)
+
+    return leave
+
+
+@pytest.fixture
 def start(on_terminal: Callable[..., Terminal]) -> Start:
     """Starts chats; each is ready for the first line."""
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from talking import NO_CONTROL, Talk, talk
+from talking import ENDLESS, Talk, talk
 
-from pjlocal import Sampling
 from pjlocal.sessions.store import Store
-
-TEXT = Sampling(logit_bias=NO_CONTROL)
 
 
 @pytest.fixture
 def chat(tiny, store: Store):
-    with talk(tiny("llama"), store=store, sampling=TEXT, mode="both", best=3) as chat:
+    with talk(tiny("llama"), store=store, sampling=ENDLESS, mode="both", best=3) as chat:
         yield chat
 
 

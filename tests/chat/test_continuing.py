@@ -2,86 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
-from talking import NO_CONTROL, talk
+from talking import ENDLESS, Talk, talk
 
 from pjlocal import Sampling
 from pjlocal.events import TokenEvent
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 
-TEXT = Sampling(logit_bias=NO_CONTROL)
-
 
 @pytest.fixture
-def edited(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Has the editor leave a text."""
-
-    def leave(text: str) -> None:
-        monkeypatch.setattr("pjlocal.chat.commands.answers.edit_text", lambda before: text)
-
-    return leave
+def chat(tiny, store: Store) -> Iterator[Talk]:
+    with talk(tiny("llama"), store=store, sampling=ENDLESS) as chat:
+        yield chat
 
 
 def saved(store: Store, with_undone: bool = False) -> list[Turn]:
     return store.load(1, with_undone).turns
 
 
-def test_a_cut_answer_continues_where_it_was_cut_and_reads_nothing_again(tiny, tmp_path: Path) -> None:
-    with Store(tmp_path / "chats.db") as store, talk(tiny("llama"), store=store, sampling=TEXT) as chat:
-        first = chat.ask("Why do cats purr?")
-        (before,) = chat.turns
-        more = chat.ask("", chat.conversation.continue_answer(5))
-        (turn,) = chat.turns
-        assert turn.events[:8] == before.events == first.events and more.events == turn.events
-        assert len(turn.events) == 13 and turn.finish_reason == "length", "5 more"
-        assert [event.position for event in turn.events] == list(range(13))
-        assert more.prompts == [[*prompt, *first.ids] for prompt in first.prompts]
-        assert more.fed == len(first.prompts) * (1 + 4), "each view reads the last token, then the new ones"
-        assert saved(store) == [turn], "the longer answer is saved in its place"
-        assert [len(old.events) for old in saved(store, with_undone=True)] == [8, 13]
-        after = chat.ask("And dogs?")
-        assert after.prompts[0][: len(more.prompts[0]) + 5] == [*more.prompts[0], *more.ids[8:]]
+def test_a_cut_answer_continues_where_it_was_cut_and_reads_nothing_again(chat: Talk, store: Store) -> None:
+    first = chat.ask("Why do cats purr?")
+    (before,) = chat.turns
+    more = chat.ask("", chat.conversation.continue_answer(5))
+    (turn,) = chat.turns
+    assert turn.events[:8] == before.events == first.events and more.events == turn.events
+    assert len(turn.events) == 13 and turn.finish_reason == "length", "5 more"
+    assert [event.position for event in turn.events] == list(range(13))
+    assert more.prompts == [[*prompt, *first.ids] for prompt in first.prompts]
+    assert more.fed == len(first.prompts) * (1 + 4), "each view reads the last token, then the new ones"
+    assert saved(store) == [turn], "the longer answer is saved in its place"
+    assert [len(old.events) for old in saved(store, with_undone=True)] == [8, 13]
+    after = chat.ask("And dogs?")
+    assert after.prompts[0][: len(more.prompts[0]) + 5] == [*more.prompts[0], *more.ids[8:]]
 
 
-def test_the_command_shows_the_whole_answer(tiny) -> None:
-    with talk(tiny("llama"), sampling=TEXT) as chat:
-        chat.say("Why do cats purr?")
-        chat.say("/continue 3")
-        assert chat.screen.answers[1].startswith(chat.screen.answers[0])
-        assert len(chat.turns[0].events) == 11
-        assert chat.turns[0].settings["generation"]["max_tokens"] == 3
-        assert chat.conversation.settings()["generation"]["max_tokens"] == 8
-        assert chat.say("/continue many") == ["/continue takes a number of tokens (not 'many')"]
+def test_the_command_shows_the_whole_answer(chat: Talk) -> None:
+    chat.say("Why do cats purr?")
+    chat.say("/continue 3")
+    assert chat.screen.answers[1].startswith(chat.screen.answers[0])
+    assert len(chat.turns[0].events) == 11
+    assert chat.turns[0].settings["generation"]["max_tokens"] == 3
+    assert chat.conversation.settings()["generation"]["max_tokens"] == 8
+    assert chat.say("/continue many") == ["/continue takes a number of tokens (not 'many')"]
 
 
-def test_an_answer_that_has_ended_gets_a_new_paragraph(tiny, tmp_path: Path) -> None:
-    with Store(tmp_path / "chats.db") as store, talk(tiny("llama"), store=store, sampling=TEXT) as chat:
-        chat.say("Why do cats purr?")
-        chat.turns[0].finish_reason = "stop"
-        text = chat.turns[0].answer
-        chat.say("/continue")
-        (turn,) = chat.turns
-        assert turn.answer.startswith(f"{text}\n\n") and turn.answer != f"{text}\n\n"
-        assert [(event.text, event.kind) for event in turn.events if event.kind == "given"] == [("\n\n", "given")]
-        assert saved(store) == [turn]
+def test_an_answer_that_has_ended_gets_a_new_paragraph(chat: Talk, store: Store) -> None:
+    chat.say("Why do cats purr?")
+    chat.turns[0].finish_reason = "stop"
+    text = chat.turns[0].answer
+    chat.say("/continue")
+    (turn,) = chat.turns
+    assert turn.answer.startswith(f"{text}\n\n") and turn.answer != f"{text}\n\n"
+    assert [(event.text, event.kind) for event in turn.events if event.kind == "given"] == [("\n\n", "given")]
+    assert saved(store) == [turn]
 
 
-def test_an_answer_to_which_nothing_is_added_stays(tiny, tmp_path: Path) -> None:
-    with Store(tmp_path / "chats.db") as store, talk(tiny("llama"), store=store, sampling=TEXT) as chat:
-        chat.say("Why do cats purr?")
-        (before,) = chat.turns
-        ends = Sampling(logit_bias=("2=1000",), temperature=0)
-        chat.judge.request = chat.judge.request.with_group(ends)
-        assert chat.say("/continue") == ["the model added nothing: the answer is unchanged"]
-        assert chat.turns == [before] == saved(store)
+def test_an_answer_to_which_nothing_is_added_stays(chat: Talk, store: Store) -> None:
+    chat.say("Why do cats purr?")
+    (before,) = chat.turns
+    ends = Sampling(logit_bias=("2=1000",), temperature=0)
+    chat.judge.request = chat.judge.request.with_group(ends)
+    assert chat.say("/continue") == ["the model added nothing: the answer is unchanged"]
+    assert chat.turns == [before] == saved(store)
 
 
 def test_a_stopped_answer_continues_and_keeps_its_text_if_stopped_again(tiny) -> None:
-    with talk(tiny("llama"), sampling=TEXT, max_tokens=100) as chat:
+    with talk(tiny("llama"), sampling=ENDLESS, max_tokens=100) as chat:
         chat.screen.on_event = lambda n: n == 4 and chat.judge.interrupt.set()
         chat.say("Why do cats purr?")
         n_first = len(chat.turns[0].events)
@@ -93,25 +82,23 @@ def test_a_stopped_answer_continues_and_keeps_its_text_if_stopped_again(tiny) ->
         assert len(chat.turns) == 1
 
 
-def test_there_must_be_an_answer(tiny) -> None:
-    with talk(tiny("llama"), sampling=TEXT) as chat:
-        assert chat.say("/continue") == ["nothing was said yet"]
-        chat.say("Why do cats purr?")
-        chat.say("/mode rewrite")
-        before = list(chat.turns)
-        (said,) = chat.say("/continue")
-        assert said.startswith("mode rewrite corrects a whole answer") and chat.turns == before
+def test_there_must_be_an_answer(chat: Talk) -> None:
+    assert chat.say("/continue") == ["nothing was said yet"]
+    chat.say("Why do cats purr?")
+    chat.say("/mode rewrite")
+    before = list(chat.turns)
+    (said,) = chat.say("/continue")
+    assert said.startswith("mode rewrite corrects a whole answer") and chat.turns == before
 
 
-def test_the_setting_begin_begins_every_answer(tiny, tmp_path: Path) -> None:
-    with Store(tmp_path / "chats.db") as store, talk(tiny("llama"), store=store, sampling=TEXT) as chat:
-        chat.say("/set begin the cat")
-        chat.say("Why do cats purr?")
-        before = chat.n_fed()
-        chat.say("And dogs?")
-        assert [turn.answer[:7] for turn in chat.turns] == ["the cat"] * 2
-        assert saved(store) == chat.turns
-        assert chat.n_fed() - before < 2 * 60, "the tokens of the first answer are not read again"
+def test_the_setting_begin_begins_every_answer(chat: Talk, store: Store) -> None:
+    chat.say("/set begin the cat")
+    chat.say("Why do cats purr?")
+    before = chat.n_fed()
+    chat.say("And dogs?")
+    assert [turn.answer[:7] for turn in chat.turns] == ["the cat"] * 2
+    assert saved(store) == chat.turns
+    assert chat.n_fed() - before < 2 * 60, "the tokens of the first answer are not read again"
 
 
 # /edit answer.
@@ -141,27 +128,25 @@ def test_tokens_that_stay_are_still_the_models(answer: str, kept, given, finish_
     assert [event.position for event in turn.events] == list(range(len(turn.events)))
 
 
-def test_an_edited_answer_is_saved_and_read_by_the_model(tiny, edited, tmp_path: Path) -> None:
-    with Store(tmp_path / "chats.db") as store, talk(tiny("llama"), store=store, sampling=TEXT) as chat:
-        chat.say("Why do cats purr?")
-        old = chat.turns[0].answer
-        edited("the sun sees")
-        chat.say("/edit answer")
-        assert [turn.answer for turn in chat.turns] == ["the sun sees"]
-        assert saved(store) == chat.turns and [turn.answer for turn in saved(store, True)] == [old, "the sun sees"]
-        cost = chat.ask("And dogs?")
-        assert "the sun sees" in chat.judge.model.text(cost.prompts[0])
-        chat.say("/undo")
-        chat.say("/continue 2")
-        assert chat.turns[0].answer.startswith("the sun sees") and len(chat.turns[0].events) == 3
+def test_an_edited_answer_is_saved_and_read_by_the_model(chat: Talk, store: Store, edited) -> None:
+    chat.say("Why do cats purr?")
+    old = chat.turns[0].answer
+    edited("the sun sees")
+    chat.say("/edit answer")
+    assert [turn.answer for turn in chat.turns] == ["the sun sees"]
+    assert saved(store) == chat.turns and [turn.answer for turn in saved(store, True)] == [old, "the sun sees"]
+    cost = chat.ask("And dogs?")
+    assert "the sun sees" in chat.judge.model.text(cost.prompts[0])
+    chat.say("/undo")
+    chat.say("/continue 2")
+    assert chat.turns[0].answer.startswith("the sun sees") and len(chat.turns[0].events) == 3
 
 
-def test_an_unchanged_answer_in_the_editor_changes_nothing(tiny, edited) -> None:
-    with talk(tiny("llama"), sampling=TEXT) as chat:
-        chat.say("Why do cats purr?")
-        before = list(chat.turns)
-        edited(chat.turns[0].answer.strip())
-        assert chat.say("/edit answer") == ["the answer is unchanged"]
-        edited("")
-        assert chat.say("/edit answer") == ["the answer is unchanged"] and chat.turns == before
-        assert chat.say("/edit title") == ["/edit must be one of question, answer (not 'title')"]
+def test_an_unchanged_answer_in_the_editor_changes_nothing(chat: Talk, edited) -> None:
+    chat.say("Why do cats purr?")
+    before = list(chat.turns)
+    edited(chat.turns[0].answer.strip())
+    assert chat.say("/edit answer") == ["the answer is unchanged"]
+    edited("")
+    assert chat.say("/edit answer") == ["the answer is unchanged"] and chat.turns == before
+    assert chat.say("/edit title") == ["/edit must be one of question, answer (not 'title')"]

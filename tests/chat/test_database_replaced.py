@@ -9,9 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from talking import NO_CONTROL, Talk, plain_event, talk
+from talking import ENDLESS, Talk, plain_event, talk
 
-from pjlocal import Sampling
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
 
@@ -75,7 +74,7 @@ def test_between_turns(chat: Talk, store: Store, trouble) -> None:
 @pytest.mark.parametrize("trouble", TROUBLES)
 @pytest.mark.parametrize("line", ["And?", "/regen"])
 def test_within_an_answer(chat: Talk, store: Store, trouble, line: str) -> None:
-    chat.judge.request = chat.judge.request.with_group(Sampling(logit_bias=NO_CONTROL))  # no answer ends early
+    chat.judge.request = chat.judge.request.with_group(ENDLESS)  # no answer ends early
     chat.say("Why?")
     chat.say("How?")
     chat.screen.on_event = lambda n: trouble(store.path) if n == 3 else None

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import pytest
 import tiny_models
 from commandline import PJLOCAL
-from talking import NO_CONTROL, Talk, talk
+from talking import ENDLESS, Talk, talk
 from terminal import numbered
 
 from pjlocal import Sampling
@@ -20,23 +19,11 @@ from pjlocal.sessions.session import Session, Turn, fork_title
 from pjlocal.sessions.store import Store
 from pjlocal.visible import visible
 
-TEXT = Sampling(logit_bias=NO_CONTROL)
-
 
 @pytest.fixture
 def chat(tiny, store: Store):
-    with talk(tiny("llama"), store=store, sampling=TEXT) as chat:
+    with talk(tiny("llama"), store=store, sampling=ENDLESS) as chat:
         yield chat
-
-
-@pytest.fixture
-def edited(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
-    """Has the editor leave a text."""
-
-    def leave(text: str) -> None:
-        monkeypatch.setattr("pjlocal.chat.commands.answers.edit_text", lambda before: text)
-
-    return leave
 
 
 def answers(turn: Turn) -> list[str]:
@@ -97,19 +84,21 @@ def test_a_kill_at_any_moment_leaves_one_turn_with_its_drafts(chat: Talk, store:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.name != "posix", reason="kill -9")
+@pytest.mark.skipif(sys.platform != "linux", reason="kill -9, and a pipe of a given size")
 def test_kill_9_in_regen_leaves_one_turn_and_the_answer_that_was_being_written(tiny, environment, tmp_path) -> None:
+    import fcntl
+
     environment = environment | {"PJLOCAL_DATABASE": str(tmp_path / "chats.db")}
     command = [*PJLOCAL, "chat", "-m", str(tiny("llama")), "-n", "8000", "--ctx", "8192", "--threads", "1"]
     grammar = tmp_path / "answer.gbnf"
-    grammar.write_text(f"root ::= {json.dumps(numbered(60))}\n")
+    grammar.write_text(f"root ::= {json.dumps(numbered(700))}\n")
     command += ["--grammar", str(grammar)]
-    with subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, bufsize=0) as process:
+        fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, 4096)  # the rest of an answer waits until it is read
         process.stdin.write(b"Hello\n")
-        process.stdin.flush()
         process.stdout.readline()
         process.stdin.write(b"/regen\n")
-        process.stdin.flush()
         shown = process.stdout.read(30)
         process.kill()
         shown += process.stdout.read()
@@ -256,7 +245,7 @@ def test_a_fork_may_begin_at_an_earlier_turn(chat: Talk, store: Store) -> None:
 
 
 def test_a_chat_that_is_not_saved_has_drafts_and_forks(tiny) -> None:
-    with talk(tiny("llama"), sampling=TEXT) as chat:
+    with talk(tiny("llama"), sampling=ENDLESS) as chat:
         for line in ("Hello", "/regen", "/fork", "/drafts 1"):
             chat.say(line)
         assert chat.turns[0] is chat.turns[0].drafts[0] and len(chat.turns[0].drafts) == 2
@@ -330,7 +319,7 @@ def test_a_token_of_the_thinking_can_be_taken_too(tmp_path: Path) -> None:
     template = tiny_models.CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'")
     added = ["<think>", "</think>"]
     model = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=template, add_bos=False, added=added)
-    with talk(model, sampling=TEXT, think_tokens=6) as chat:
+    with talk(model, sampling=ENDLESS, think_tokens=6) as chat:
         chat.say("Why?")
         turn = chat.turns[0]
         assert [event.thought for event in turn.events[:3]] == [True] * 3 and turn.answer

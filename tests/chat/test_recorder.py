@@ -16,9 +16,8 @@ from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL
-from talking import NO_CONTROL, Talk, talk
+from talking import ENDLESS, Talk, talk
 
-from pjlocal import Sampling
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 from pjlocal.visible import visible
@@ -75,7 +74,7 @@ def test_every_token_is_in_the_database_before_it_is_shown(chat: Talk, store: St
 @pytest.mark.parametrize("begins", ["before the first turn", "before a turn", "in an answer"])
 def test_turns_that_cannot_be_saved_now_are_saved_later(chat: Talk, store: Store, trouble, reason, begins: str) -> None:
     """One line says so, one when all is there; the chat goes on meanwhile, with all that it can."""
-    chat.judge.request = chat.judge.request.with_group(Sampling(logit_bias=NO_CONTROL))
+    chat.judge.request = chat.judge.request.with_group(ENDLESS)
     if begins != "before the first turn":
         chat.say("Before?")
     before = len(chat.screen.said)

@@ -80,7 +80,7 @@ def test_a_signal_at_the_prompt_clears_the_line_or_says_how_to_leave(start, toy,
 def test_a_line_that_was_begun_before_ctrl_c_stays_to_be_edited(writing, sessions) -> None:
     chat = writing()
     chat.type("What nxt\x1b[D\x1b[De\x05?")
-    time.sleep(0.1)  # as somebody does who types
+    chat.until(lambda: "word60" in chat.text)  # the keys have arrived
     chat.type("\x03")
     chat.at_prompt("What next?")
     assert "typed ahead" not in chat.text and "(stopped)" in chat.text
@@ -94,7 +94,7 @@ def test_a_line_that_was_begun_before_ctrl_c_stays_to_be_edited(writing, session
 def test_whole_lines_that_were_typed_before_ctrl_c_are_not_sent_and_can_be_brought_back(writing, sessions) -> None:
     chat = writing()
     chat.type("one\rtwo\rhalf")
-    time.sleep(0.1)
+    chat.until(lambda: "word60" in chat.text)
     chat.type("\x03")
     chat.at_prompt("half")
     assert "(2 lines typed ahead were not sent; press the up arrow to bring the text back)" in " ".join(
@@ -138,11 +138,19 @@ def test_ctrl_c_held_down_does_not_end_the_chat(start, toy, says, sessions, line
     chat.type("\x03")
     chat.at_prompt()
     chat.type(f"{line}\r")
-    for _ in range(90):
-        time.sleep(1 / 30)
-        chat.type("\x03")
+    n_presses = 0
+
+    def is_at_prompt() -> bool:
+        nonlocal n_presses
+        time.sleep(1 / 30)  # as a key repeats
+        if n_presses < 60 or HOW_TO_LEAVE not in chat.screen.display[-1]:
+            chat.type("\x03")
+            n_presses += 1
+            return False
+        return True
+
+    chat.until(is_at_prompt)
     chat.at_prompt()
-    chat.until(HOW_TO_LEAVE)
     assert modes(chat) == before
     chat.say("/set max-tokens 5")
     assert "word0" in chat.say("Last")
@@ -174,6 +182,44 @@ def test_ctrl_c_at_any_moment_keeps_the_chat_and_the_next_answer_correct(start, 
     chat.leave()
     answers = {turn.answer for session in sessions() for turn in session.turns if turn.question == "hello"}
     assert len(answers) == 1
+
+
+@pytest.mark.slow
+def test_ctrl_c_stops_an_answer_keeps_it_and_the_chat_continues(start, toy, says, sessions) -> None:
+    text = numbered(600)
+    chat = start(*toy, *says(text))
+    chat.type("Go\r")
+    chat.until("word50")
+    chat.type("\x03")
+    chat.at_prompt()
+    (turn,) = sessions()[0].turns
+    assert turn.finish_reason == "interrupted"
+    assert text.startswith(turn.answer) and len(turn.answer) < len(text)
+    assert words(chat.shown("Go")) == words(f"{turn.answer} (stopped)")
+    chat.type("/compare\r")
+    chat.until(lambda: re.search(r"^\d+ tokens · ", chat.text, re.MULTILINE))
+    chat.type("\x03")
+    chat.at_prompt()
+    shown = chat.shown("/compare")
+    assert "─ judge ─" in shown and "─ base ─" not in shown
+    chat.say("/set max-tokens 5")
+    assert "cut off after 5" in chat.say("Go on")
+    chat.leave()
+    assert [turn.question for turn in sessions()[0].turns] == ["Go", "Go on"]
+    assert b"Traceback" not in chat.raw
+
+
+@pytest.mark.slow
+def test_keys_typed_during_an_answer_wait_for_the_prompt(start, toy, says, sessions) -> None:
+    chat = start(*toy, *says(numbered(80)))
+    chat.type("Go\r")
+    chat.until("word5")
+    chat.type("What nxt\x1b[D\x1b[De\x05?\r/title Later\r/title")
+    chat.until(lambda: chat.line == "/title")
+    first, second = sessions()[0].turns
+    assert words(chat.shown("Go").partition("\n> ")[0]) == words(first.answer)
+    assert (first.question, second.question) == ("Go", "What next?")
+    assert sessions()[0].title == "Later"
 
 
 # Leaving.
@@ -275,7 +321,7 @@ class Shell:
         self.at_prompt()
 
     def close(self) -> None:
-        self.terminal.child.close(force=True)
+        self.terminal.close()
 
     def at_prompt(self) -> None:
         def ready() -> bool:

@@ -63,13 +63,13 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
                 ALONE,
                 {
                     30: f"{mode} · vivid, be kind",
-                    40: f"{mode}{force} · vivid, be kind · 23 tok/s",
-                    60: f"{mode}{force} · vivid, be kind · 23 tok/s · context 79/8192",
-                    80: f"{mode}{force} · vivid, be kind · 23 tok/s · context 79/8192",
-                    120: f"{mode}{force} · vivid, be kind · 23 tok/s · context 79/8192",
+                    40: f"{mode} · vivid, be kind · 23 tok/s",
+                    60: f"{mode} · vivid, be kind · 23 tok/s · context 79/8192",
+                    80: f"{mode} · vivid, be kind · 23 tok/s · context 79/8192",
+                    120: f"{mode} · vivid, be kind · 23 tok/s · context 79/8192",
                 },
             )
-            for mode, force in (("prompt", ""), ("rewrite", ""))
+            for mode in ("prompt", "rewrite")
         ),
         (
             Generation(),

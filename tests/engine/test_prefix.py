@@ -6,7 +6,9 @@ from collections.abc import Sequence
 
 import pytest
 
+from pjlocal import Engine, PersonaJudge
 from pjlocal.engine.prefix import WORTH_COPYING, Cache, assign, common_prefix, fresh, shared_prefix, source
+from pjlocal.engine.sequence import Sequence as CacheSequence
 
 SYSTEM = [*range(100, 140)]
 QUESTION = [*range(200, 260)]
@@ -218,3 +220,18 @@ def test_a_long_cache_is_not_copied_for_a_tenth_of_it() -> None:
     prompt = [*range(50), -1]
     assert source(prompt, 0, [[*range(500)]]) == (0, 50)
     assert source(prompt, 0, [[*range(501)]]) is None
+
+
+def test_progress_does_not_fall_back_while_the_shared_beginning_is_copied(tiny, monkeypatch) -> None:
+    seen = []
+    fill = CacheSequence.fill
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=1, n_ctx=4096)) as judge:
+        answer = judge.stream("word " * 200, max_tokens=1)
+
+        def noting(sequence: CacheSequence, state: object) -> None:
+            seen.append(judge.decoder.reading(answer))
+            fill(sequence, state)
+
+        monkeypatch.setattr(CacheSequence, "fill", noting)
+        list(answer)
+    assert seen and all(n > 0.8 * n_all for n, n_all in seen)

@@ -10,10 +10,14 @@ from typing import Any
 import pytest
 from browser import Chromium
 from commandline import environment_in
+from on_the_page import SETTINGS, WRITTEN
 from openai import OpenAI
+from saved_chats import saved
 from served import Served, serving
+from waiting import PATIENCE_S
 
 from pjlocal import Engine, PersonaJudge
+from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
 
 ROUNDS_ALIKE = 32  # tokens in a batch: llama.cpp then rounds alike, whatever is read together
@@ -46,8 +50,9 @@ def client(served: Served) -> OpenAI:
 
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, server_environment: dict[str, str]) -> None:
-    """The test itself looks for servers where those of `server_environment` listen."""
+    """The test itself looks for servers where those of `server_environment` listen, and gives them time."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", server_environment["XDG_RUNTIME_DIR"])
+    monkeypatch.setattr("pjlocal.client._RESIDENT_S", PATIENCE_S)
 
 
 @pytest.fixture(scope="module")
@@ -72,13 +77,12 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def served(
-    request: pytest.FixtureRequest, tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path
+    request: pytest.FixtureRequest, model: Path, server_environment: dict[str, str], database: Path
 ) -> Iterator[Served]:
     """A server of the tiny model with a database of its own, started with the test file's OPTIONS; it has nothing to
     say but where it is."""
     environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
-    options = ("--ctx", "32768", "-p", "vivid", "-p", "concise", *request.module.OPTIONS)
-    with serving(tiny("llama"), environment, *options) as made:
+    with serving(model, environment, *request.module.OPTIONS) as made:
         yield made
         status, said = made.end()
         assert (status, said) == (0, made.greeting)
@@ -103,3 +107,17 @@ def page(chromium: Chromium, served: Served) -> Iterator[Callable[..., Chromium]
 
     yield load
     chromium.open("about:blank#")  # so that nothing is asked any more
+
+
+@pytest.fixture
+def opened(page: Callable[..., Chromium], store: Store) -> Callable[..., tuple[Chromium, Session]]:
+    """Saves a chat and opens it on the page."""
+
+    def load(title: str, *turns: Turn, settings: dict[str, Any] = SETTINGS) -> tuple[Chromium, Session]:
+        session = saved(store, title, *turns, settings=settings)
+        chromium = page(f"#{session.id}")
+        if turns:
+            chromium.wait_for(WRITTEN)
+        return chromium, session
+
+    return load

@@ -13,12 +13,12 @@ from browser import Chromium, Page
 from exported_chats import accepted, resampled
 from on_the_page import SETTINGS, WRITTEN, ask, click
 from saved_chats import a_turn, saved
-from served import Served
+from served import VIEWS, Served
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "12")
+OPTIONS = (*VIEWS, "--max-tokens", "12")
 AXE = (files("axe_core_python") / "axe.min.js").read_text()
 #: What axe finds, be it grave or not: the rule, and where.
 FINDINGS = """

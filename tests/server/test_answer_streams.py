@@ -20,11 +20,7 @@ from pjlocal.runtime_socket import socket_path
 
 pytestmark = pytest.mark.usefixtures("here")
 
-
-@pytest.fixture(scope="module")
-def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(model, server_environment) as made:
-        yield made
+OPTIONS = ()
 
 
 @pytest.fixture(scope="module")
@@ -52,10 +48,6 @@ def ask(client: httpx2.Client, asked: dict[str, Any]) -> list[dict[str, Any]]:
     return [*streamed(reply.text.splitlines())]
 
 
-def as_event(told: dict[str, Any]) -> TokenEvent:
-    return TokenEvent.from_dict({key: value for key, value in told.items() if key != "writer"})
-
-
 @pytest.mark.parametrize(
     "wanted",
     [
@@ -81,7 +73,7 @@ def test_each_event_and_the_result_are_those_of_a_model_loaded_here(
             if wanted.generation.schedule == "reference":  # another way to the same text
                 assert [one["event"]["text"] for one in tokens] == [event.text for event in events]
             else:
-                assert [as_event(one["event"]) for one in tokens] == events
+                assert [TokenEvent.from_dict(one["event"]) for one in tokens] == events
             assert tokens[-1]["statistics"]["completion_tokens"] == expected.statistics.completion_tokens
             assert no_times(Result.from_whole(end["result"]).as_dict()) == no_times(expected.result.as_dict())
 
@@ -155,7 +147,7 @@ def test_an_answer_of_a_chat_is_followed_by_several_clients_and_outlives_them_fo
 def test_while_a_prompt_is_read_the_stream_says_how_much_of_it(
     smollm2: Path, server_environment: dict[str, str]
 ) -> None:
-    asked = body(make_request(["vivid", "creative"], max_tokens=2), "word " * 500)
+    asked = body(make_request(["vivid", "creative"], max_tokens=2), "word " * 1000)  # seconds
     with (
         serving(smollm2, server_environment, "--ctx", "8192", "--batch", "64") as served,
         served.http.stream("POST", "/api/answers", json=asked) as reply,
@@ -255,7 +247,7 @@ def test_a_server_gives_the_bytes_of_run_for_any_threads_and_cache(
             for prompt, events in [*zip(prompts, expected, strict=True)] * 2:
                 head, *tokens, _ = ask(client, body(wanted, prompt))
                 assert head["head"]["layout"] == ("contexts" if n_threads == 2 else "batched")
-                assert [as_event(one["event"]) for one in tokens] == events
+                assert [TokenEvent.from_dict(one["event"]) for one in tokens] == events
 
 
 @pytest.mark.slow

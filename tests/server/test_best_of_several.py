@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
-from commandline import PJLOCAL
+from commandline import call
 from openai import OpenAI
 from served import ENGINE, Served, make_request, serving, streamed
 from waiting import when
@@ -34,13 +33,7 @@ ASKED: dict[str, Any] = {
     "max_tokens": 12,
     "extra_body": {"pjlocal": BEST},
 }
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    """With room for two answers of two views: four of three views wait for each other."""
-    with serving(tiny("llama"), server_environment, "--parallel", "2", "--batch", "32") as made:
-        yield made
+OPTIONS = ("--parallel", "2", "--batch", "32")  # four answers of three views wait for each other
 
 
 def test_the_chosen_answer_is_the_content_and_all_scores_are_there(client: OpenAI, alone: Callable[..., str]) -> None:
@@ -75,8 +68,7 @@ def test_what_cannot_be_chosen_is_refused(client: OpenAI, changes: dict[str, Any
 
 
 @pytest.mark.usefixtures("here")
-def test_run_gets_the_answers_and_how_far_they_are(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pjlocal.server.answers._PROGRESS_S", 0.01)
+def test_run_gets_the_answers_and_how_far_they_are(served: Served) -> None:
     server = Server(served.page(), Interrupt())
     request = make_request(["vivid", "concise"], mode="both", best=3, max_tokens=200)
     answer = server.answer(request, messages=ASK)
@@ -146,30 +138,11 @@ def test_a_chat_by_a_server_keeps_the_others_as_drafts(served: Served, model: Pa
 def test_a_chat_on_another_machine_can_switch_to_another_of_its_answers(
     served: Served, server_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    options = (
-        "-p",
-        "vivid",
-        "-p",
-        "concise",
-        "--mode",
-        "both",
-        "--best",
-        "3",
-        "--seed",
-        "1",
-        "-n",
-        "8",
-        "--ignore-end",
-    )
-    made = subprocess.run(
-        [*PJLOCAL, "chat", "--server", served.page(), *options],
-        env=server_environment | {"XDG_RUNTIME_DIR": str(tmp_path)},
-        input="Hello\n/drafts 3\nWhy?\n",
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert made.returncode == 0 and "draft 3 is in force" in made.stderr, made.stderr
+    chat = ["chat", "--server", served.page(), "-p", "vivid", "-p", "concise", "--mode", "both", "--best", "3"]
+    environment = server_environment | {"XDG_RUNTIME_DIR": str(tmp_path)}
+    lines = b"Hello\n/drafts 3\nWhy?\n"
+    status, _, said = call([*chat, "--seed", "1", "-n", "8", "--ignore-end"], environment, tmp_path, lines)
+    assert status == 0 and b"draft 3 is in force" in said, said
     latest = served.http.get("/api/chats").json()["chats"][0]["id"]
     first, second = served.http.get(f"/api/chats/{latest}").json()["turns"]
     assert first["drafts"][2] == {"id": first["id"]} and len(second["drafts"]) == 3

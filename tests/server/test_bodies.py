@@ -5,26 +5,18 @@ from __future__ import annotations
 import json
 import random
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import httpx2
 import pytest
 from jsonschema import validate
-from served import Served, serving
+from sending import ANSWER, CHAT, COMPLETION, GOOD, RESPONSES, refusal, send, texts
+from served import Served
 
 from pjlocal.server.synonyms import SYNONYMS
 
-CHAT, COMPLETION, ANSWER = "/v1/chat/completions", "/v1/completions", "/api/answers"
-RESPONSES = "/v1/responses"
-GOOD: dict[str, dict[str, Any]] = {
-    CHAT: {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1},
-    COMPLETION: {"prompt": "hello", "max_tokens": 1},
-    RESPONSES: {"input": "hello", "max_output_tokens": 1},
-    ANSWER: {"chat": {"question": "hello", "keep": False}, "settings": {"max_tokens": 1}},
-}
 OTHER_NAMES = [name for name in SYNONYMS if "." not in name and name != "max_completion_tokens"]
 SHARED = [
     "model", "max_tokens", "temperature", "top_p", "frequency_penalty", "presence_penalty", "logit_bias", "seed",
@@ -56,34 +48,7 @@ ODD = [
 TERMINAL = re.compile(
     r"(?<!with a larger)(?:^| )(?:--[a-z]|-[a-z] )|pjlocal (run|chat|serve|sessions|prefs|config)|@FILE|None|True|False"
 )
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str], database: Path) -> Iterator[Served]:
-    environment = server_environment | {"PJLOCAL_DATABASE": str(database)}
-    with serving(tiny("llama"), environment, "--ctx", "512", "--parallel", "2") as made:
-        yield made
-        status, said = made.end()
-        assert status == 0 and "Traceback" not in said and "bug" not in said, said
-
-
-def send(served: Served, path: str, **changes: Any) -> httpx2.Response:
-    return served.http.post(path, json=GOOD[path] | changes)
-
-
-def text(served: Served, path: str = CHAT, **changes: Any) -> list[str]:
-    reply = send(served, path, **changes)
-    assert reply.status_code == 200, reply.text
-    return [choice["message"]["content"] if path == CHAT else choice["text"] for choice in reply.json()["choices"]]
-
-
-def refusal(served: Served, path: str = CHAT, **changes: Any) -> str:
-    reply = send(served, path, **changes)
-    assert reply.status_code == 400, reply.text
-    error = reply.json()["error"]
-    assert error["type"] == "invalid_request_error" and "\n" not in error["message"]
-    message: str = error["message"]
-    return message
+OPTIONS = ("--ctx", "512", "--parallel", "2")
 
 
 def is_right(reply: httpx2.Response, *, in_flags: bool = False) -> bool:
@@ -223,7 +188,7 @@ def test_a_null_in_a_schema_is_part_of_it(served: Served) -> None:
     inner = {"a": {"const": None}}
     schema = {"type": "object", "properties": inner, "required": ["a"], "additionalProperties": False}
     form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
-    (answer,) = text(served, response_format=form, max_tokens=80, seed=1)
+    (answer,) = texts(served, response_format=form, max_tokens=80, seed=1)
     assert json.loads(answer) == {"a": None}
 
 
@@ -232,9 +197,9 @@ def test_a_whole_number_may_be_written_with_a_point(served: Served) -> None:
     own = {"ignore_end": True, "lam": 2, "top_k": 9, "prefer": ["vivid", "formal"]}
     pointed = {name: float(value) if type(value) is int else value for name, value in whole.items()}
     pointed_own = {name: float(value) if type(value) is int else value for name, value in own.items()}
-    expected = text(served, **whole, pjlocal=own)
-    assert text(served, **pointed, pjlocal=pointed_own) == expected
-    assert len(text(served, COMPLETION, logprobs=2.0, max_tokens=3.0)) == 1
+    expected = texts(served, **whole, pjlocal=own)
+    assert texts(served, **pointed, pjlocal=pointed_own) == expected
+    assert len(texts(served, COMPLETION, logprobs=2.0, max_tokens=3.0)) == 1
     for name, value in (("max_tokens", 64.5), ("max_tokens", True), ("n", True), ("seed", "3"), ("temperature", True)):
         assert refusal(served, **{name: value}).startswith(f"{name} must be a")
     for name, value in (("lam", 1.5), ("lam", True), ("top_k", "9"), ("floor", False), ("strength", True)):
@@ -244,20 +209,20 @@ def test_a_whole_number_may_be_written_with_a_point(served: Served) -> None:
 
 def test_a_strength_may_be_a_number(served: Served) -> None:
     own = {"prefer": ["vivid", "formal"], "ignore_end": True}
-    texts = {
-        str(strength): text(served, seed=1, max_tokens=9, pjlocal=own | {"strength": strength})
+    found = {
+        str(strength): texts(served, seed=1, max_tokens=9, pjlocal=own | {"strength": strength})
         for strength in ("2", 2, 2.0, 1.5, "1.5", -1)
     }
-    assert texts["2"] == texts["2.0"] and len(texts) == 4
+    assert found["2"] == found["2.0"] and len(found) == 4
     assert "from -10 to 10" in refusal(served, pjlocal=own | {"strength": 11})
 
 
 def test_the_seed_minus_one_is_random_and_no_other_is_below_zero(served: Served) -> None:
     long: dict[str, Any] = {"max_tokens": 20, "pjlocal": {"ignore_end": True}}
-    assert text(served, seed=-1, **long) != text(served, seed=-1, **long)
+    assert texts(served, seed=-1, **long) != texts(served, seed=-1, **long)
     own = {"ignore_end": True, "seed": -1}
-    assert text(served, max_tokens=20, pjlocal=own) != text(served, max_tokens=20, pjlocal=own)
-    assert len(set(text(served, seed=-1.0, n=2, **long))) == 2
+    assert texts(served, max_tokens=20, pjlocal=own) != texts(served, max_tokens=20, pjlocal=own)
+    assert len(set(texts(served, seed=-1.0, n=2, **long))) == 2
     assert refusal(served, seed=-2) == "seed must be at least -1 (not -2)"
     assert refusal(served, seed=2**63).startswith("seed must be at most")
     assert '"result"' in send(served, ANSWER, settings={"seed": -1, "max_tokens": 1}).text
@@ -265,13 +230,13 @@ def test_the_seed_minus_one_is_random_and_no_other_is_below_zero(served: Served)
 
 def test_several_answers_count_their_seeds_on_past_the_largest(served: Served) -> None:
     long: dict[str, Any] = {"max_tokens": 12, "pjlocal": {"ignore_end": True}}
-    together = text(served, seed=2**63 - 1, n=2, **long)
-    assert together == [*text(served, seed=2**63 - 1, **long), *text(served, seed=0, **long)]
+    together = texts(served, seed=2**63 - 1, n=2, **long)
+    assert together == [*texts(served, seed=2**63 - 1, **long), *texts(served, seed=0, **long)]
 
 
 def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
     schema = {"type": "object", "properties": {"n": {"enum": [3, 4]}}, "required": ["n"], "additionalProperties": False}
-    (answer,) = text(served, response_format={"type": "json_object", "schema": schema}, max_tokens=80, seed=1)
+    (answer,) = texts(served, response_format={"type": "json_object", "schema": schema}, max_tokens=80, seed=1)
     validate(json.loads(answer), schema)
     for form in (
         {"type": "json_schema", "schema": schema, "json_schema": {"schema": schema}},
@@ -340,9 +305,9 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
     }  # fmt: skip
     for path in (CHAT, COMPLETION):
         seeded: dict[str, Any] = {"seed": 1, "max_tokens": 5, "pjlocal": {"ignore_end": True}}
-        assert text(served, path, **seeded, **nothing) == text(served, path, **seeded)
+        assert texts(served, path, **seeded, **nothing) == texts(served, path, **seeded)
     said = [{"role": "user", "content": "x", "name": "me", "tool_calls": [], "cache_control": {"type": "ephemeral"}}]
-    assert text(served, messages=said)
+    assert texts(served, messages=said)
 
 
 @pytest.mark.parametrize(
@@ -409,17 +374,10 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
 )
 def test_a_setting_without_effect_in_the_mode_is_refused(served: Served, own: dict[str, Any], says: str) -> None:
     assert says in refusal(served, pjlocal={"prefer": ["vivid", "creative"]} | own)
-    assert text(served, pjlocal={"prefer": ["vivid", "creative"], "mode": own["mode"], "panel": False, "lam": 4})
+    assert texts(served, pjlocal={"prefer": ["vivid", "creative"], "mode": own["mode"], "panel": False, "lam": 4})
 
 
 def test_a_missing_chat_is_reported_without_advice_for_a_terminal(served: Served) -> None:
     for reply in (send(served, ANSWER, chat={"question": "x", "id": 12345}), served.http.get("/api/chats/12345")):
         assert reply.status_code == 404 and "no saved chat" in reply.text
         assert not TERMINAL.search(reply.json()["error"]["message"])
-
-
-def test_a_name_of_megabytes_is_refused_at_once(served: Served) -> None:
-    long = "x" * 1_000_000
-    for changes in ({long: 1}, {"pjlocal": {long: 1}}, {"pjlocal": {"prefer": [long]}}, {"pjlocal": {"mode": long}}):
-        reply = send(served, CHAT, **changes)
-        assert reply.status_code in (200, 400) and reply.elapsed.total_seconds() < 2

@@ -29,11 +29,7 @@ from pjlocal.sessions.session import Session
 
 pytestmark = pytest.mark.usefixtures("here")
 
-
-@pytest.fixture(scope="module")
-def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(model, server_environment) as made:
-        yield made
+OPTIONS = ()
 
 
 @contextmanager

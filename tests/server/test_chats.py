@@ -13,14 +13,14 @@ from typing import Any
 import httpx2
 import pytest
 from saved_chats import a_turn, saved
-from served import Served, serving, streamed
+from served import VIEWS, Served, serving, streamed
 from waiting import when
 
 from pjlocal.events import TokenEvent
 from pjlocal.request import Request, place
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "12", "--cors", "*")
+OPTIONS = (*VIEWS, "--max-tokens", "12", "--cors", "*")
 ANSWERS = "/api/answers"
 ENDLESS = {"generation": {"max_tokens": 30_000, "ignore_end": True}}
 
@@ -53,7 +53,7 @@ def test_a_turn_is_saved_as_the_terminal_saves_it(served: Served, store: Store) 
     (turn,) = session.turns
     assert (session.title, turn.question, turn.answer) == ("Why do cats purr?", "Why do cats purr?", result["text"])
     assert turn.id == head["turn"] and turn.finish_reason == result["finish_reason"]
-    assert [TokenEvent.from_dict({k: e[k] for k in e if k != "writer"}) for e in tokens] == turn.events
+    assert [*map(TokenEvent.from_dict, tokens)] == turn.events
     assert turn.settings["mode"] == "judge" and turn.settings["seed"] == 3 and turn.settings["model"] == "llama.gguf"
     assert turn.settings["preferences"] == {"a": ["vivid"], "b": ["concise"]} == session.settings["preferences"]
     assert session.settings["model"].endswith("/llama.gguf") and session.settings["generation"]["max_tokens"] == 12
@@ -276,8 +276,8 @@ def test_the_text_of_a_stopped_answer_is_saved(served: Served, store: Store, sto
             assert served.http.post(stop).status_code == 204
             *_, end = events
             assert end["result"]["finish_reason"] == "interrupted"
-    while (one := store.load(session.id).turns[0]).finish_reason is None:
-        pass
+    when(lambda: store.load(session.id).turns[0].finish_reason)
+    (one,) = store.load(session.id).turns
     assert one.finish_reason == "interrupted" and len(one.events) >= 20
     assert 0 <= one.statistics["acceptance_rate"] <= 1
     when(lambda: served.http.post(stop).status_code == 404)
@@ -368,18 +368,17 @@ def test_a_chat_is_deleted_with_its_caches_as_the_terminal_deletes_it(
 def test_every_request_for_a_removed_chat_is_refused_in_one_line(served: Served, store: Store) -> None:
     session = saved(store, "gone", a_turn())
     store.remove(session.id)
-    for path in (f"/api/chats/{session.id}", "/api/chats/999", "/api/chats/99999999999999999999999"):
-        for reply in (served.http.patch(path, json={"title": "x"}), served.http.delete(path), served.http.get(path)):
-            assert "no saved chat" in reply.json()["error"]["message"] and reply.status_code == 404
-    path = f"/api/chats/{session.id}"
-    for reply in (
-        served.http.get(path),
-        served.http.patch(path, json={"title": "x"}),
-        served.http.delete(path),
-        served.http.post(ANSWERS, json=body("x", session.id)),
-    ):
-        error = reply.json()["error"]
-        assert (reply.status_code, error["code"]) == (404, "chat_not_found") and "\n" not in error["message"]
+    for number in (session.id, 999, 99999999999999999999999):
+        path = f"/api/chats/{number}"
+        for reply in (
+            served.http.get(path),
+            served.http.patch(path, json={"title": "x"}),
+            served.http.delete(path),
+            served.http.post(ANSWERS, json=body("x", number)),
+        ):
+            error = reply.json()["error"]
+            assert (reply.status_code, error["code"]) == (404, "chat_not_found")
+            assert "no saved chat" in error["message"] and "\n" not in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -415,8 +414,7 @@ def test_a_chat_that_is_deleted_while_it_is_answered_takes_the_answer_with_it(se
         assert served.http.delete(f"/api/chats/{session.id}").status_code == 204
         *_, error = events
     assert error["code"] == "chat_not_found" and "the chat was removed" in error["error"]
-    while served.metric("pjlocal_answers_now"):
-        pass
+    when(lambda: not served.metric("pjlocal_answers_now"))
     assert session.id not in [summary.id for summary in store.summaries()]
 
 

@@ -6,27 +6,19 @@ import re
 from typing import Any
 
 import pytest
-from served import Served
+from served import VIEWS, Served
 from test_chats import ANSWERS, ask, refused
 
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "12", "--batch", "32")
-LONG = {"pjlocal": {"ignore_end": True}, "seed": 3, "max_tokens": 9}
+OPTIONS = (*VIEWS, "--max-tokens", "12", "--batch", "32")
+LONG: dict[str, Any] = {"pjlocal": {"ignore_end": True}, "seed": 3, "max_tokens": 9}
 Q: Any = {"role": "user", "content": "Tell me of cats."}
 BEGUN: Any = {"role": "assistant", "content": "the cat"}
 
 
-def completion(served: Served, messages: list[Any], **fields: Any) -> dict[str, Any]:
-    reply = served.http.post("/v1/chat/completions", json={"messages": messages, **LONG, **fields})
-    assert reply.status_code == 200, reply.text
-    made: dict[str, Any] = reply.json()
-    return made
-
-
 def text(served: Served, messages: list[Any], **fields: Any) -> str:
-    content: str = completion(served, messages, **fields)["choices"][0]["message"]["content"]
-    return content
+    return served.text(messages, **LONG | fields)
 
 
 def test_every_clients_way_to_continue_gives_the_new_text(served: Served) -> None:
@@ -45,15 +37,15 @@ def test_every_clients_way_to_continue_gives_the_new_text(served: Served) -> Non
 
 
 def test_the_beginning_counts_with_the_prompt(served: Served) -> None:
-    alone, begun = (completion(served, messages)["usage"] for messages in ([Q], [Q, BEGUN]))
+    alone, begun = (served.complete(messages, **LONG)["usage"] for messages in ([Q], [Q, BEGUN]))
     assert begun["completion_tokens"] == alone["completion_tokens"] == 9
     assert begun["prompt_tokens"] > alone["prompt_tokens"]
 
 
 def test_log_probabilities_are_those_of_the_new_tokens(served: Served) -> None:
     for messages, own in (([Q, BEGUN], {}), ([Q], {"begin": "the cat"})):
-        pjlocal = {"ignore_end": True, "events": True, **own}
-        choice = completion(served, messages, logprobs=True, pjlocal=pjlocal)["choices"][0]
+        how = LONG | {"logprobs": True, "pjlocal": {"ignore_end": True, "events": True, **own}}
+        choice = served.complete(messages, **how)["choices"][0]
         new = [event["text"] for event in choice["pjlocal"]["events"] if event["kind"] != "given"]
         assert [one["token"] for one in choice["logprobs"]["content"]] == new
 

@@ -85,13 +85,13 @@ def test_a_short_answer_ends_as_it_would_after_a_signal(
 ) -> None:
     with serving(tiny("llama"), environment) as served:
         replies: list[httpx2.Response] = []
-        asked = ENDLESS | {"max_tokens": 50, "stream": False}
+        asked = ENDLESS | {"max_tokens": 5, "stream": False}  # milliseconds of the half second that there is
         thread = threading.Thread(target=lambda: replies.append(httpx2.post(served.url + CHAT, json=asked, timeout=60)))
         thread.start()
         when(lambda: served.metric("pjlocal_answers_now") or replies)
         assert served.end()[0] == 0
         thread.join()
-        assert replies[0].status_code == 200 and replies[0].json()["usage"]["completion_tokens"] == 50
+        assert replies[0].status_code == 200 and replies[0].json()["usage"]["completion_tokens"] == 5
 
 
 @pytest.mark.slow

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from served import Served, serving, streamed
+from served import Served, streamed
 from waiting import when
 
 from pjlocal import Engine, Generation, PersonaJudge
@@ -26,12 +26,6 @@ ENGINE = Engine(n_threads=1, n_ctx=32768, n_batch=512)
 OPTIONS = ("--ctx", "32768", "--parallel", "2", "--batch", "512")
 LONG = "word " * 800  # 4,000 tokens: eight whole batches
 N_TOKENS, PIECE = 4000, 32
-
-
-@pytest.fixture(scope="module")
-def served(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(model, server_environment, *OPTIONS) as made:
-        yield made
 
 
 class Stream:
@@ -73,19 +67,14 @@ def streaming(served: Served) -> Iterator[Stream]:
         when(lambda: served.metric("pjlocal_answers_now") == 0)
 
 
-def post(served: Served, prompt: str) -> str:
-    body = {"messages": [{"role": "user", "content": prompt}], "max_tokens": 5, "seed": 1}
-    reply = served.http.post("/v1/chat/completions", json=body | {"pjlocal": {"ignore_end": True}})
-    assert reply.status_code == 200, reply.text
-    text: str = reply.json()["choices"][0]["message"]["content"]
-    return text
+SHORT: dict[str, Any] = {"max_tokens": 5, "seed": 1, "pjlocal": {"ignore_end": True}}
 
 
 @pytest.mark.slow
 def test_a_stream_continues_during_a_long_prompt_over_http(served: Served) -> None:
     with streaming(served) as stream:
         fed, decodes = served.metrics("pjlocal_tokens_fed_total", "pjlocal_decodes_total")
-        text = post(served, LONG)
+        text = served.text(LONG, **SHORT)
         n_fed, n_decodes = served.metrics("pjlocal_tokens_fed_total", "pjlocal_decodes_total")
         assert n_fed - fed > N_TOKENS and n_decodes - decodes > 2 * N_TOKENS / PIECE
         assert stream.n > N_TOKENS / PIECE
@@ -95,7 +84,7 @@ def test_a_stream_continues_during_a_long_prompt_over_http(served: Served) -> No
 @pytest.mark.slow
 def test_alone_it_is_read_in_whole_batches(served: Served) -> None:
     decodes = served.metric("pjlocal_decodes_total")
-    post(served, "other " + LONG)
+    served.text("other " + LONG, **SHORT)
     assert served.metric("pjlocal_decodes_total") - decodes < N_TOKENS / 512 + 2 + 5
 
 
@@ -131,15 +120,15 @@ def test_a_stream_continues_during_a_long_prompt_from_the_command_line(
 def test_other_answers_start_while_a_prompt_from_the_command_line_is_read(served: Served, model: Path) -> None:
     """And who gave up is not waited for."""
     texts: list[str] = []
-    thread = threading.Thread(target=lambda: texts.append(run(model, "more " + LONG)))
+    thread = threading.Thread(target=lambda: texts.append(run(model, "more " + LONG * 4)))
     thread.start()
     try:
         when(lambda: served.metric("pjlocal_answers_now") == 1)
         n = 0
         while not texts:
-            assert post(served, f"hello {n}")
+            assert served.text(f"hello {n}", **SHORT)
             n += 1
-        assert n > 1, "while a prompt of eight whole batches was read"
+        assert n > 1, "while a prompt of 32 whole batches was read"
     finally:
         thread.join()
 

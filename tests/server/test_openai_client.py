@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import openai
 import pytest
 from openai import OpenAI
-from served import Served, serving
 
 from pjlocal import Engine, PersonaJudge, Sampling
 
 ASK: Any = [{"role": "user", "content": "Tell me about cats."}]
 LONG = {"pjlocal": {"ignore_end": True}}  # a tiny model likes to end at once
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment, "--batch", "32") as made:
-        yield made
+OPTIONS = ("--batch", "32")
 
 
 def test_every_persona_is_listed_as_a_model(client: OpenAI) -> None:
@@ -193,20 +187,14 @@ def test_a_completion_continues_its_prompt_without_a_template(client: OpenAI) ->
         ({"extra_body": {"functions": [{"name": "f", "parameters": {}}]}}, "functions is not supported: use tools"),
         ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "text"),
         ({"temperature": -1}, "temperature must be at least 0"),
-        ({"n": 1000}, "n must be at most 16"),
         ({"top_logprobs": 2}, "top_logprobs needs logprobs"),
         ({"extra_body": {"topk": 3}}, "did you mean top_k"),
         ({"extra_body": {"pjlocal": {"topk": 3}}}, "did you mean top_k"),
-        ({"extra_body": {"pjlocal": {"lam": 0}}}, "lam must be at least 1"),
         ({"extra_body": {"pjlocal": {"prefer": ["@/etc/passwd"]}}}, "cannot name the server's files"),
-        ({"extra_body": {"pjlocal": {"lora": ["/etc/passwd"]}}}, "cannot name the server's files"),
         ({"extra_body": {"pjlocal": {"control_vector_b": ["a.gguf:0.5"]}}}, "cannot name the server's files"),
-        ({"extra_body": {"pjlocal": {"prefer": ["vivd"]}}}, "did you mean vivid"),
         ({"extra_body": {"pjlocal": {"mode": "judge"}}}, "needs a preference"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}, "not"),
-        ({"messages": [{"role": "user", "content": "x" * 100_000}]}, "far too long"),
         ({"messages": [{"role": "user", "content": "x " * 2000}]}, "too long"),
-        ({"messages": [{"role": "user", "content": " "}]}, "is empty"),
     ],
 )  # fmt: skip
 def test_unsupported_fields_are_refused_with_the_reason(client: OpenAI, asked: dict[str, Any], says: str) -> None:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from evaluated import make_answer
+from real_clients import CLIENTS, FEATURES
 from served import Served, serving
 
 from pjlocal import PersonaJudge
@@ -26,12 +26,7 @@ MODELS = """
   api_base: {url}/v1
   completion: true
 """
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment, "--batch", "32") as made:
-        yield made
+OPTIONS = ("--batch", "32")
 
 
 @pytest.mark.slow
@@ -71,3 +66,15 @@ def test_the_real_model_says_what_it_says_without_a_server_and_judges_for_an_eva
         ((_, said),) = judge.ask([[Question(first, second, "p", "Talk like a pirate.", 0)]], set())
         assert said.p_first + said.p_second + said.p_tie == pytest.approx(1)
         assert 0 < said.p_first < 1  # by the probabilities, not by the one token of the reply
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("feature", FEATURES)
+@pytest.mark.parametrize("name", CLIENTS)
+def test_a_client_has_what_it_offers(served: Served, name: str, feature: str) -> None:
+    """Only `openai` and `llm` come with the extra `dev`; the others are tried where they are installed."""
+    pytest.importorskip(name)
+    client = CLIENTS[name]()
+    if feature not in client:
+        pytest.skip(f"{name} does not offer it")
+    client[feature](f"{served.url}/v1")

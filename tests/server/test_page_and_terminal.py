@@ -10,13 +10,13 @@ from browser import Chromium
 from commandline import PJLOCAL
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
-from served import Served
+from served import VIEWS, Served
 from terminal import Terminal
 from waiting import when
 
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--parallel", "2")
+OPTIONS = (*VIEWS, "--parallel", "2")
 SHORT = SETTINGS | {"generation": {"max_tokens": 6, "ignore_end": True}}
 TROUBLE = "document.getElementById('trouble').textContent"
 QUESTIONS = "[...document.querySelectorAll('.question')].map((one) => one.textContent)"
@@ -49,7 +49,7 @@ def terminal(
 
     yield chat
     for one in started:
-        one.child.close(force=True)
+        one.close()
 
 
 def asked(store: Store, number: int) -> list[str]:

@@ -9,12 +9,12 @@ import pytest
 from browser import Chromium
 from on_the_page import SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
-from served import Served
+from served import VIEWS, Served
 
 from pjlocal.attachments import Attachment, with_attachments
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "12", "--seed", "3", "--parallel", "2")
+OPTIONS = (*VIEWS, "--max-tokens", "12", "--seed", "3", "--parallel", "2")
 ANSWER = "document.querySelector('article:last-child .answer').textContent"
 COUNT = "document.querySelector('article:last-child .count')?.textContent"
 TROUBLE = "document.getElementById('trouble').textContent"
@@ -291,7 +291,10 @@ def test_files_of_a_question_that_was_not_answered_are_there_again(page, store: 
 CUTTING = """
 var fetched = fetch, cut, online = true;
 fetch = async (path, options) => {
-  if (!online) throw new TypeError('network error');
+  if (!online) {
+    while (!online) await new Promise((resolve) => setTimeout(resolve, 50)); // the test takes its time
+    throw new TypeError('network error');
+  }
   const reply = await fetched(path, options);
   if (!/answer/.test(path) || reply.status === 204) return reply;
   let stream;

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,12 +11,12 @@ from browser import Chromium
 from exported_chats import accepted, bonus
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click, says
 from saved_chats import a_turn, saved
-from served import serving
+from served import VIEWS, serving
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "40", "--seed", "3")
+OPTIONS = (*VIEWS, "--max-tokens", "40", "--seed", "3")
 COUNT_NODES = """
 var created = 0;
 const count = (node) => { created++; node.childNodes.forEach(count); };
@@ -28,11 +27,9 @@ new MutationObserver((changes) => changes.forEach(({ addedNodes }) => addedNodes
 
 @pytest.mark.slow
 @pytest.mark.parametrize("formatted", [True, False])
-def test_a_token_makes_a_few_nodes_however_long_its_answer_is(
-    page: Callable[..., Chromium], store: Store, formatted: bool
-) -> None:
+def test_a_token_makes_a_few_nodes_however_long_its_answer_is(opened, formatted: bool) -> None:
     text = "- A list\n\nOne *paragraph* of " + " ".join(f"**word{n}**" for n in range(40))
-    chromium = page(f"#{saved(store, 'Long', settings=says(text)).id}")
+    chromium, _ = opened("Long", settings=says(text))
     if not formatted:
         chromium.eval("document.getElementById('formatted').click()")
     chromium.eval(COUNT_NODES)
@@ -185,11 +182,10 @@ def test_the_form_says_what_automatic_chooses_and_what_its_settings_do(page) -> 
     )
 
 
-def test_a_bonus_is_marked_otherwise_than_bold_markdown_and_the_legend_names_all_writers(page, store: Store) -> None:
+def test_a_bonus_is_marked_otherwise_than_bold_markdown_and_the_legend_names_all_writers(opened) -> None:
     agreed = replace(accepted(" both", 2), judge=None, kind="resampled")
     turn = Turn("Why?", [bonus("**Bold** and"), accepted(" so", 1), agreed], {"preferences": {"a": ["vivid"]}}, "stop")
-    chromium = page(f"#{saved(store, 'marks', turn).id}")
-    chromium.wait_for(WRITTEN)
+    chromium, _ = opened("marks", turn)
     style = "(({fontWeight, textDecorationStyle}) => [fontWeight, textDecorationStyle])(getComputedStyle(%s))"
     plain, bold = "document.querySelector('.answer p > .bonus')", "document.querySelector('.answer strong .bonus')"
     assert chromium.eval(style % plain) == ["400", "dotted"] and chromium.eval(style % bold) == ["700", "dotted"]
@@ -197,10 +193,9 @@ def test_a_bonus_is_marked_otherwise_than_bold_markdown_and_the_legend_names_all
     assert legend == ["a vivid", "all what they agree on"]
 
 
-def test_an_answer_and_its_code_are_copied(page, store: Store) -> None:
+def test_an_answer_and_its_code_are_copied(opened) -> None:
     answer = "So:\n\n```py\nprint(1)\n```\n\n- [x] *done*"
-    chromium = page(f"#{saved(store, 'code', Turn('Why?', [accepted(answer)], SETTINGS, 'stop')).id}")
-    chromium.wait_for(WRITTEN)
+    chromium, _ = opened("code", Turn("Why?", [accepted(answer)], SETTINGS, "stop"))
     chromium.eval("var copied; navigator.clipboard.writeText = async (text) => (copied = text)")
     click(chromium, "Copy")
     assert chromium.eval("copied") == answer, "as Markdown"
@@ -213,9 +208,8 @@ def test_an_answer_and_its_code_are_copied(page, store: Store) -> None:
     chromium.wait_for("byHand === 1")
 
 
-def test_a_key_of_an_input_method_sends_nothing(page, store: Store) -> None:
-    chromium = page(f"#{saved(store, 'Cats', a_turn(), settings=SETTINGS).id}")
-    chromium.wait_for(WRITTEN)
+def test_a_key_of_an_input_method_sends_nothing(opened) -> None:
+    chromium, _ = opened("Cats", a_turn())
     click(chromium, "Rename")
     press = (
         "document.getElementById('{}').dispatchEvent(new KeyboardEvent('keydown',"
@@ -230,16 +224,20 @@ def test_a_key_of_an_input_method_sends_nothing(page, store: Store) -> None:
 
 
 def test_a_search_opens_a_chat_at_the_turn_that_it_found_and_marks_the_words(page, store: Store) -> None:
-    turns = [a_turn(f"Question {n}", f"Answer {n}. " + "Long. " * 200) for n in range(8)]
-    turns[2] = a_turn("Where is the keeper?", "He is *asleep upstairs*. " + "Long. " * 200)
+    tall = "\n\nLong." * 20  # and read in seconds, however slow the machine
+    turns = [a_turn(f"Question {n}", f"Answer {n}.{tall}") for n in range(8)]
+    turns[2] = a_turn("Where is the keeper?", f"He is *asleep upstairs*.{tall}")
     session = saved(store, "Lighthouse keeping", *turns, settings=SETTINGS)
+    saved(store, "Another", a_turn("Who?", "Nobody."), settings=SETTINGS)
     chromium = page()
     chromium.eval("document.getElementById('words').focus()")
     chromium.type("upstairs")
-    chromium.wait_for("document.querySelector('#list a[href*=\"-\"]')")
+    chromium.wait_for("document.querySelectorAll('#list a').length === 1")
     chromium.eval("document.querySelector('#list a').click()")
     chromium.wait_for("document.querySelector('.hit')")
     assert chromium.eval("document.querySelector('.hit h3').textContent") == "Where is the keeper?"
+    assert chromium.eval("document.getElementById('title').textContent") == "Lighthouse keeping"
+    assert chromium.eval("location.hash") == f"#{session.id}"
     assert chromium.eval("[...CSS.highlights.get('hit')].map(String)") == ["upstairs"]
     top = chromium.eval("[...CSS.highlights.get('hit')][0].getBoundingClientRect().top")
     assert 0 < top < 800
@@ -250,11 +248,9 @@ def test_a_search_opens_a_chat_at_the_turn_that_it_found_and_marks_the_words(pag
     chromium.wait_for("!document.querySelector('.hit') && !CSS.highlights.has('hit')")
 
 
-def test_the_question_has_the_focus_and_a_new_chat_is_in_reach_in_long_chats_and_on_a_phone(page, store: Store) -> None:
+def test_the_question_has_the_focus_and_a_new_chat_is_in_reach_in_long_chats_and_on_a_phone(opened) -> None:
     turns = [a_turn(f"Question {n}", "Long. " * 200) for n in range(8)]
-    session = saved(store, "Long", *turns, settings=SETTINGS)
-    chromium = page(f"#{session.id}")
-    chromium.wait_for(WRITTEN)
+    chromium, _ = opened("Long", *turns)
     chromium.wait_for("document.activeElement.id === 'question'")
     for width in (1200, 360):
         chromium.size(width, 700)
@@ -279,9 +275,9 @@ def test_a_touch_device_shows_a_hint_to_tap(page, chromium: Chromium) -> None:
 
 
 @pytest.mark.slow
-def test_waiting_columns_say_so(page, store: Store) -> None:
+def test_waiting_columns_say_so(opened) -> None:
     settings = ENDLESS | {"generation": {"max_tokens": 2000, "ignore_end": True}}
-    chromium = page(f"#{saved(store, 'compare', a_turn('Which?', 'That one'), settings=settings).id}")
+    chromium, _ = opened("compare", a_turn("Which?", "That one"), settings=settings)
     click(chromium, "Compare modes")
     click(chromium, "Compare")
     facts = "[...document.querySelectorAll('#columns .facts')].map((line) => line.textContent)"

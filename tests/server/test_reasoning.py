@@ -108,3 +108,24 @@ def test_the_thinking_of_earlier_answers_is_in_the_prompt_if_the_template_reads_
         assert (n_prompt(ANSWER, **{field: THOUGHT}) > plain) == stays
         if stays:
             assert n_prompt(ANSWER, **{field: THOUGHT}) == n_prompt(f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}")
+
+
+@pytest.mark.slow
+def test_an_answer_that_is_sent_back_is_taken_however_it_is_worded(
+    tmp_path: Path, server_environment: dict[str, str]
+) -> None:
+    model = tiny_models.write_llama(tmp_path / "oss.gguf", chat_template=tiny_models.HARMONY, n_ctx_train=2048)
+    thought = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>"
+    with serving(model, server_environment) as served:
+
+        def n_prompt(*answers: str) -> int:
+            messages = [{"role": "user", "content": "Why?"}]
+            for answer in answers:
+                messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": "And?"}]
+            reply = served.openai().chat.completions.create(model="oss", messages=messages, max_tokens=1)
+            return reply.usage.prompt_tokens
+
+        plain = n_prompt("Yes", "No")
+        assert n_prompt(f"{thought}Yes", f"{thought}No") == plain, "thoughts leave the prompt"
+        assert n_prompt(f"Yes: {thought}", "No") > plain
+        assert n_prompt("<|channel|>analysis<|message|>Hm") == n_prompt("")

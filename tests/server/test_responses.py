@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import openai
 import pytest
 from openai import OpenAI
 from pydantic import BaseModel
-from served import Served, serving
+
+OPTIONS = ("--batch", "32")
 
 
 class Trip(BaseModel):
@@ -22,12 +20,6 @@ class Trip(BaseModel):
 WEATHER: Any = {"type": "function", "name": "weather", "parameters": Trip.model_json_schema(), "strict": True}
 NAMED: Any = {"type": "function", "name": "weather"}
 LONG: Any = {"pjlocal": {"ignore_end": True}}
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment, "--batch", "32") as made:
-        yield made
 
 
 def test_a_text_gets_the_answer_of_a_chat_completion(client: OpenAI) -> None:
@@ -163,19 +155,3 @@ def test_fields_without_effect_are_accepted(client: OpenAI) -> None:
     }
     answer = client.responses.create(model="llama", input="hello", max_output_tokens=1, **harmless, **nothing)
     assert answer.metadata == {"a": "b"} and answer.store is False
-
-
-@pytest.mark.parametrize(
-    ("method", "path", "says"),
-    [
-        ("GET", "/v1/responses/resp_1", "responses are not kept: send all messages"),
-        ("POST", "/v1/embeddings", "embeddings are not served"),
-        ("POST", "/v1/images/generations", "images are not served"),
-        ("POST", "/v1/assistants", "assistants are not served"),
-        ("GET", "/v1/files", "files are not kept"),
-    ],
-)
-def test_other_paths_say_what_is_not_served(served: Served, method: str, path: str, says: str) -> None:
-    reply = served.http.request(method, path, json={} if method == "POST" else None)
-    error = json.loads(reply.text)["error"]["message"]
-    assert reply.status_code == 404 and says in error and "POST /v1/responses" in error

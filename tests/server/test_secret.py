@@ -8,11 +8,11 @@ from pathlib import Path
 import httpx2
 import pytest
 from saved_chats import a_turn, saved
-from served import Served, serving
+from served import VIEWS, Served, serving
 
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "3")
+OPTIONS = (*VIEWS, "--max-tokens", "3")
 CHAT = "/v1/chat/completions"
 HELLO = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 1}
 

@@ -16,9 +16,10 @@ from waiting import PATIENCE_S, when
 from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError
+from pjlocal.events import Result
 from pjlocal.prompting.prompt import Message
 from pjlocal.request import Request, place
-from pjlocal.service import Done, Job, LoadedModel, News, Raw, Service, Stopping
+from pjlocal.service import Job, LoadedModel, News, Raw, Service, Stopping
 from pjlocal.settings import Generation
 
 
@@ -90,7 +91,7 @@ def test_llama_cpps_samplers_are_freed_with_their_answer_and_not_by_pythons_garb
                 when(lambda: any(not isinstance(one, Exception) for one in news))
                 service.cancel([job])
             else:
-                when(lambda: any(isinstance(one, Done | Exception) for one in news))
+                when(lambda: any(isinstance(one, Result | Exception) for one in news))
             assert not any(isinstance(one, Exception) for one in news), news
             news.clear()
     when(lambda: not chains)

@@ -21,22 +21,13 @@ OPTIONS = ("--ctx", "32768", "--parallel", "2", "--queue", "1", "--batch", "32")
 ENDLESS = 30_000  # tokens: seconds even of a tiny model, however fast the machine
 
 
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment, *OPTIONS) as made:
-        yield made
-
-
-def body(prompt: str = "hello", **changes: Any) -> dict[str, Any]:
+def fields(**changes: Any) -> dict[str, Any]:
     own = {"ignore_end": True} | changes.pop("pjlocal", {})
-    return {"messages": [{"role": "user", "content": prompt}], "seed": 1, "max_tokens": 20, "pjlocal": own} | changes
+    return {"seed": 1, "max_tokens": 20, "pjlocal": own} | changes
 
 
-def ask(served: Served, **changes: Any) -> str:
-    reply = served.http.post("/v1/chat/completions", json=body(**changes))
-    assert reply.status_code == 200, reply.text
-    text: str = reply.json()["choices"][0]["message"]["content"]
-    return text
+def body(**changes: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": "hello"}], **fields(**changes)}
 
 
 def busy(served: Served, n: int) -> Callable[[], bool]:
@@ -46,11 +37,8 @@ def busy(served: Served, n: int) -> Callable[[], bool]:
 def test_answers_side_by_side_are_what_they_are_alone(served: Served, alone: Callable[..., str]) -> None:
     wanted = [("cats", ()), ("dogs", ("vivid", "creative")), ("rain", ("vivid", "concise"))]
     with ThreadPoolExecutor(3) as clients:
-        texts = list(
-            clients.map(
-                lambda one: ask(served, prompt=one[0], seed=2, max_tokens=60, pjlocal={"prefer": list(one[1])}), wanted
-            )
-        )
+        own = [fields(seed=2, max_tokens=60, pjlocal={"prefer": list(prefer)}) for _, prefer in wanted]
+        texts = [*clients.map(lambda one, how: served.text(one[0], **how), wanted, own)]
     assert texts == [alone(p, prefer, seed=2, max_tokens=60, ignore_end=True) for p, prefer in wanted]
 
 
@@ -87,7 +75,7 @@ def test_a_client_that_hangs_up_frees_its_place(served: Served) -> None:
         when(busy(served, 1))
     when(busy(served, 0))
     decodes = served.metric("pjlocal_decodes_total")
-    assert ask(served, max_tokens=3) and served.metric("pjlocal_decodes_total") <= decodes + 4
+    assert served.text(**fields(max_tokens=3)) and served.metric("pjlocal_decodes_total") <= decodes + 4
     assert served.metric('pjlocal_answers_total{finish_reason="cancelled"}') >= 2
 
 
@@ -110,7 +98,7 @@ def test_a_request_beyond_the_queue_is_asked_to_retry(served: Served) -> None:
             served.openai().chat.completions.create(model="llama", messages=[{"role": "user", "content": "hello"}])
         assert served.http.get("/health").status_code == 200
     when(busy(served, 0))
-    assert ask(served)
+    assert served.text(**fields())
 
 
 def test_a_request_for_more_answers_than_places_is_refused_without_retry(served: Served) -> None:
@@ -124,11 +112,11 @@ def test_a_request_for_more_answers_than_places_is_refused_without_retry(served:
 def test_a_continued_conversation_is_not_read_again(served: Served) -> None:
     said: list[dict[str, str]] = [{"role": "user", "content": "Tell me all about the sun and the rain."}]
     fed = served.metric("pjlocal_tokens_fed_total")
-    first = ask(served, messages=said)
+    first = served.text(said, **fields())
     n_first = served.metric("pjlocal_tokens_fed_total") - fed
     said += [{"role": "assistant", "content": first}, {"role": "user", "content": "More."}]
     held = served.metric("pjlocal_prompt_tokens_held_total")
-    ask(served, messages=said)
+    served.text(said, **fields())
     assert served.metric("pjlocal_prompt_tokens_held_total") - held > n_first - 20 - 5  # its prompt, at the least
 
 
@@ -137,6 +125,34 @@ def test_a_request_cannot_enlarge_what_the_server_has_in_memory(served: Served) 
         status = Path(f"/proc/{served.process.pid}/status").read_text()
         return int(re.findall(r"VmHWM:\s+(\d+) kB", status)[0]) // 1024
 
-    text, before = ask(served), resident_mib()
-    assert ask(served, pjlocal={"lookahead": 31}) == text
+    text, before = served.text(**fields()), resident_mib()
+    assert served.text(**fields(pjlocal={"lookahead": 31})) == text
     assert resident_mib() < before + 16  # a second context takes 70 MiB
+
+
+def test_a_broken_answer_does_not_affect_the_others(
+    tiny: Callable[[str], Path], server_environment: dict[str, str]
+) -> None:
+    with serving(tiny("broken_word"), server_environment, "-p", "vivid", "-p", "concise", "--mode", "both") as served:
+
+        def ask(prompt: str) -> tuple[int, str]:
+            asked = body(messages=[{"role": "user", "content": prompt}], max_tokens=30)
+            reply = served.http.post("/v1/chat/completions", json=asked)
+            if reply.status_code == 200:
+                return 200, reply.json()["choices"][0]["message"]["content"]
+            return reply.status_code, reply.json()["error"]["message"]
+
+        assert ask("hello")[0] == 200
+        prompts = ["hello", "Q", "Q and more of it " * 9, "hello"]
+        with ThreadPoolExecutor(4) as clients:
+            replies = list(clients.map(ask, prompts))
+        for reply in replies[1:3]:
+            assert reply[0] == 500 and reply[1].startswith("the model computes invalid logits")
+        for status, text in (
+            replies[0],
+            replies[3],
+            ask("hello"),
+        ):  # the KV cache of one beside others is kept for the next
+            assert status == 200 and text, "invalid logits of others would be a 500; the text may round differently"
+        status, said = served.end()
+        assert status == 0 and "Traceback" not in said

@@ -9,13 +9,12 @@ import pytest
 from browser import Chromium, Page
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
-from served import Served
+from served import VIEWS, Served
 from waiting import when
 
-from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "40", "--parallel", "2")
+OPTIONS = (*VIEWS, "--max-tokens", "40", "--parallel", "2")
 QUESTIONS = "[...document.querySelectorAll('.question')].map((one) => one.textContent)"
 ANSWERS = "[...document.querySelectorAll('.answer')].map((one) => one.textContent)"
 WHOLE = "![...document.querySelectorAll('.facts')].some((one) => one.textContent.includes('unfinished'))"
@@ -218,10 +217,8 @@ def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
     assert [question for question, _ in texts(store, session)] == ["Hello", "one", "two"]
 
 
-def test_turns_added_elsewhere_are_shown_before_the_question_is_asked(page, store: Store) -> None:
-    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
-    chromium = page(f"#{session.id}")
-    chromium.wait_for(WRITTEN)
+def test_turns_added_elsewhere_are_shown_before_the_question_is_asked(opened, store: Store) -> None:
+    chromium, session = opened("shared", a_turn("Hello", "Hi you"))
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
     chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit()")
     chromium.wait_for(TROUBLE)
@@ -232,9 +229,8 @@ def test_turns_added_elsewhere_are_shown_before_the_question_is_asked(page, stor
     assert chromium.eval(TROUBLE) == "" and len(store.load(session.id).turns) == 3
 
 
-def test_the_question_that_is_edited_is_the_one_that_was_chosen(page, store: Store) -> None:
-    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
-    chromium = page(f"#{session.id}")
+def test_the_question_that_is_edited_is_the_one_that_was_chosen(opened, store: Store) -> None:
+    chromium, session = opened("shared", a_turn("Hello", "Hi you"))
     click(chromium, "Edit question")
     chromium.type(" there")
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
@@ -244,9 +240,10 @@ def test_the_question_that_is_edited_is_the_one_that_was_chosen(page, store: Sto
     assert texts(store, session) == [("Hello", "Hi you"), ("From the terminal", "Yes")]
 
 
-def test_a_chat_is_renamed_by_keyboard_and_a_title_that_names_nothing_is_refused_in_a_line(page, store: Store) -> None:
-    session = saved(store, "Old", a_turn(), settings=SETTINGS)
-    chromium = page(f"#{session.id}")
+def test_a_chat_is_renamed_by_keyboard_and_a_title_that_names_nothing_is_refused_in_a_line(
+    opened, store: Store
+) -> None:
+    chromium, session = opened("Old", a_turn())
     click(chromium, "Rename")
     assert chromium.eval("document.activeElement.value") == "Old"
     chromium.type("12")
@@ -264,9 +261,8 @@ def test_a_chat_is_renamed_by_keyboard_and_a_title_that_names_nothing_is_refused
     chromium.wait_for(f"{LISTED}[0] === 'A <b>new</b> title'")
 
 
-def test_deleting_a_chat_asks_first(page, store: Store) -> None:
-    session = saved(store, "doomed", a_turn(), settings=SETTINGS)
-    chromium = page(f"#{session.id}")
+def test_deleting_a_chat_asks_first(opened, store: Store) -> None:
+    chromium, session = opened("doomed", a_turn())
     click(chromium, "Delete")
     assert chromium.eval(FOCUS) == "Cancel" and "doomed" in chromium.eval(
         "document.querySelector('dialog[open]').innerText"
@@ -286,10 +282,8 @@ def test_deleting_a_chat_asks_first(page, store: Store) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["ask", "rename", "delete"])
-def test_a_removed_chat_is_reported_and_a_new_one_begins(page, store: Store, wanted: str) -> None:
-    session: Session = saved(store, "gone", a_turn(), settings=SETTINGS)
-    chromium = page(f"#{session.id}")
-    chromium.wait_for(WRITTEN)
+def test_a_removed_chat_is_reported_and_a_new_one_begins(opened, store: Store, wanted: str) -> None:
+    chromium, session = opened("gone", a_turn())
     store.remove(session.id)
     if wanted == "ask":
         chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit()")

@@ -11,12 +11,12 @@ from browser import Chromium
 from exported_chats import HOSTILE, accepted, resampled
 from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click, says
 from saved_chats import a_turn, saved
-from served import Served, serving
+from served import VIEWS, Served, serving
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 
-OPTIONS = ("--max-tokens", "40", "--seed", "3")
+OPTIONS = (*VIEWS, "--max-tokens", "40", "--seed", "3")
 HOSTILE_MARKDOWN = [
     "[x](javascript:document.title='pwned') ![x](https://evil.example/x.png) <https://evil.example/y.js>",
     "# <img src=x onerror=\"document.title='pwned'\">\n\n> - `<script>document.title='pwned'</script>`",
@@ -62,9 +62,9 @@ def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Ch
     assert said == f"Answer: {store.load(store.latest()).turns[1].answer}", "told once, and whole"
 
 
-def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, store: Store) -> None:
+def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(opened) -> None:
     of = [accepted("Cats"), resampled(" purr", instead=" bark", position=1), accepted(" often", 2)]
-    chromium = page(f"#{saved(store, 'numbers', Turn('Why?', of, SETTINGS, 'stop')).id}")
+    chromium, _ = opened("numbers", Turn("Why?", of, SETTINGS, "stop"))
     chromium.wait_for(TOKENS)
     assert chromium.eval("document.getElementById('token').hidden")
     chromium.hover(".t.resampled")
@@ -96,9 +96,8 @@ def test_a_tokens_numbers_show_where_one_points_and_where_the_keyboard_is(page, 
 SHOWN = "[...document.querySelectorAll('article')].map((one) => one.innerText).join('')"
 
 
-def test_thinking_is_folded_counted_and_opened_on_demand(page, store: Store) -> None:
-    session = saved(store, "Thinks", settings=says("<think>\nLet me *see*.\n</think>\n\nIt *purrs*."))
-    chromium = page(f"#{session.id}")
+def test_thinking_is_folded_counted_and_opened_on_demand(opened, store: Store) -> None:
+    chromium, session = opened("Thinks", settings=says("<think>\nLet me *see*.\n</think>\n\nIt *purrs*."))
     ask(chromium, "Why?")
     chromium.wait_for(WRITTEN)
     (turn,) = store.load(session.id).turns
@@ -144,9 +143,8 @@ def test_opened_thinking_stays_open_while_it_is_written(page, store: Store) -> N
 
 
 @pytest.mark.slow
-def test_an_answer_cut_off_while_thinking_says_so(page, store: Store) -> None:
-    session = saved(store, "Cut", settings=says("<think>Let me see") | {"generation": {"max_tokens": 14}})
-    chromium = page(f"#{session.id}")
+def test_an_answer_cut_off_while_thinking_says_so(opened) -> None:
+    chromium, _ = opened("Cut", settings=says("<think>Let me see") | {"generation": {"max_tokens": 14}})
     ask(chromium, "Why?")
     chromium.wait_for(WRITTEN)
     cut = "cut at the length limit while thinking, without an answer"
@@ -155,9 +153,8 @@ def test_an_answer_cut_off_while_thinking_says_so(page, store: Store) -> None:
 
 
 @pytest.mark.slow
-def test_an_answer_can_be_stopped_repeated_and_repeated_with_other_settings(page, store: Store) -> None:
-    session = saved(store, "endless", settings=ENDLESS)
-    chromium = page(f"#{session.id}")
+def test_an_answer_can_be_stopped_repeated_and_repeated_with_other_settings(opened, store: Store) -> None:
+    chromium, session = opened("endless", settings=ENDLESS)
     ask(chromium, "Go on")
     chromium.wait_for(f"{TOKENS} > 30")
     click(chromium, "Stop")
@@ -186,9 +183,8 @@ def test_an_answer_can_be_stopped_repeated_and_repeated_with_other_settings(page
 
 
 @pytest.mark.slow
-def test_a_page_reloaded_during_an_answer_continues_to_show_it(page, store: Store) -> None:
-    session = saved(store, "endless", a_turn("Hello", "Hi you"), settings=ENDLESS)
-    chromium = page(f"#{session.id}")
+def test_a_page_reloaded_during_an_answer_continues_to_show_it(opened, store: Store) -> None:
+    chromium, session = opened("endless", a_turn("Hello", "Hi you"), settings=ENDLESS)
     ask(chromium, "Go on")
     chromium.wait_for(f"{TOKENS} > 30")
     chromium("Page.reload")
@@ -211,11 +207,10 @@ def test_a_page_reloaded_during_an_answer_continues_to_show_it(page, store: Stor
     assert len(store.load(session.id).turns) == 3
 
 
-def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(page, store: Store, served: Served) -> None:
+def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(opened, served: Served) -> None:
     texts = [*HOSTILE, *HOSTILE_MARKDOWN]
     turns = [Turn(text, [accepted(text)], {"mode": text, "preferences": {"a": [text]}}, "stop") for text in texts]
-    session = saved(store, " ".join(HOSTILE[:-1]), *turns, settings={"preferences": {"a": texts[:3], "b": []}})
-    chromium = page(f"#{session.id}")
+    chromium, _ = opened(" ".join(HOSTILE[:-1]), *turns, settings={"preferences": {"a": texts[:3], "b": []}})
     chromium.wait_for(f"document.querySelectorAll('article').length === {len(texts)}")
     for number in range(1, len(texts) + 1):
         chromium.hover(f"article:nth-of-type({number}) .t")
@@ -306,9 +301,8 @@ def rendered(chromium: Chromium, source: str) -> str:
     return chromium.eval("html")
 
 
-def test_modes_are_compared_side_by_side_and_kept_as_drafts(page, store: Store) -> None:
-    session = saved(store, "compare", a_turn("Which?", "That one"), settings=SETTINGS)
-    chromium = page(f"#{session.id}")
+def test_modes_are_compared_side_by_side_and_kept_as_drafts(opened, store: Store) -> None:
+    chromium, session = opened("compare", a_turn("Which?", "That one"))
     click(chromium, "Compare modes")
     chromium.eval("document.querySelector('[name=prompt]').checked = false")
     click(chromium, "Compare")
@@ -329,18 +323,8 @@ def test_modes_are_compared_side_by_side_and_kept_as_drafts(page, store: Store) 
     assert not chromium.eval("document.getElementById('comparison').open")
 
 
-def test_chats_of_the_terminal_are_found_opened_and_exported(page, store: Store) -> None:
-    session = saved(store, "Lighthouse", a_turn("Where is the keeper?", "He is asleep *upstairs*."), settings=SETTINGS)
-    saved(store, "Another", a_turn("Who?", "Nobody."), settings=SETTINGS)
-    chromium = page()
-    chromium.eval("document.getElementById('words').focus()")
-    chromium.type("upstairs")
-    chromium.wait_for("document.querySelectorAll('#list a').length === 1")
-    chromium.eval("document.querySelector('#list a').click()")
-    chromium.wait_for("document.querySelector('article')")
-    assert chromium.eval("document.getElementById('title').textContent") == "Lighthouse"
-    assert chromium.eval("document.querySelector('.answer em').textContent") == "upstairs"
-    assert chromium.eval("location.hash") == f"#{session.id}"
+def test_a_chat_of_the_terminal_is_exported(opened) -> None:
+    chromium, _ = opened("Lighthouse", a_turn("Where is the keeper?", "He is asleep *upstairs*."))
     chromium.eval(
         "var file; const plain = URL.createObjectURL;"
         "URL.createObjectURL = (blob) => { blob.text().then((text) => (file = text)); return plain(blob); }"
@@ -355,10 +339,8 @@ ASKED = "document.getElementById('asking').open"
 LIST = "document.querySelector('#list li')"
 
 
-def test_the_token_is_removed_from_the_address_and_kept_for_reloads_of_the_tab(page, store: Store, served) -> None:
-    session = saved(store, "Lighthouse", a_turn(), settings=SETTINGS)
-    chromium = page(f"#{session.id}")
-    chromium.wait_for(WRITTEN)
+def test_the_token_is_removed_from_the_address_and_kept_for_reloads_of_the_tab(opened, served) -> None:
+    chromium, session = opened("Lighthouse", a_turn())
     address = f"{served.url}/#{session.id}"
     assert chromium.eval(f"[location.href, {SECRET}]") == [address, served.token]
     chromium("Page.reload")

@@ -4,55 +4,31 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx2
 import pytest
 import tiny_models
+from sending import CHAT, COMPLETION, GOOD, refusal, send, texts
 from served import Served, serving
 
 from pjlocal.errors import UsageError
 from pjlocal.server.openai import Chat, Completion, parse
 
-CHAT, COMPLETION = "/v1/chat/completions", "/v1/completions"
-GOOD: dict[str, dict[str, Any]] = {
-    CHAT: {"messages": [{"role": "user", "content": "hello"}]},
-    COMPLETION: {"prompt": "hello"},
+ASKED: dict[str, dict[str, Any]] = {
+    name: {key: GOOD[name][key]} for name, key in ((CHAT, "messages"), (COMPLETION, "prompt"))
 }
 N_CTX = 512
 ANY = json.dumps({"type": "object", "additionalProperties": True})
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [3, 4]}}, "required": ["n"], "additionalProperties": False}
 NUMBER = r'\{\s*"n"\s*:\s*[34]\s*\}'
 GBNF, LARK = 'root ::= "yes"', 'start: "yes"'
-
-
-@pytest.fixture(scope="module")
-def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
-    with serving(tiny("llama"), server_environment, "--ctx", str(N_CTX), "--parallel", "2") as made:
-        yield made
-
-
-def send(served: Served, path: str, **fields: Any) -> httpx2.Response:
-    return served.http.post(path, json=GOOD[path] | fields)
-
-
-def texts(served: Served, path: str = CHAT, **fields: Any) -> list[str]:
-    reply = send(served, path, **fields)
-    assert reply.status_code == 200, reply.text
-    return [choice["message"]["content"] if path == CHAT else choice["text"] for choice in reply.json()["choices"]]
-
-
-def refusal(served: Served, path: str = CHAT, **fields: Any) -> str:
-    reply = send(served, path, **fields)
-    assert reply.status_code == 400, reply.text
-    return str(reply.json()["error"]["message"])
+OPTIONS = ("--ctx", str(N_CTX), "--parallel", "2")
 
 
 def settings(path: str = CHAT, **fields: Any) -> dict[str, Any]:
     """The settings that a body sets."""
-    body = parse(Chat if path == CHAT else Completion, json.dumps(GOOD[path] | fields).encode())
+    body = parse(Chat if path == CHAT else Completion, json.dumps(ASKED[path] | fields).encode())
     flat = body.overrides(N_CTX).flat()
     return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
 
@@ -179,9 +155,9 @@ def test_two_fields_that_contradict_each_other_are_refused(fields: dict[str, Any
 
 def test_a_setting_works_the_same_at_the_top_and_under_the_pjlocal_key(served: Served) -> None:
     own = {"prefer": ["vivid", "concise"], "mode": "both", "top_k": 5, "ignore_end": True, "seed": 3, "max_tokens": 12}
-    assert texts(served, **own) == texts(served, pjlocal=own)
+    assert texts(served, **own) == texts(served, pjlocal=own, max_tokens=None)
     assert refusal(served, top_k="many") == "top_k must be a whole number (not 'many')"
-    assert refusal(served, n_predict=0) == "n_predict must be at least 1 (not 0)"
+    assert refusal(served, n_predict=0, max_tokens=None) == "n_predict must be at least 1 (not 0)"
     assert refusal(served, dry_penalty_last_n="all") == "dry_penalty_last_n must be a whole number (not 'all')"
     for choice in ([1, 2], "a.c", [["a"]], {"a": 1}):
         assert "must be a list of texts" in refusal(served, guided_choice=choice)

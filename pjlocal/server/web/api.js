@@ -31,7 +31,7 @@ export async function ask(path, { body, signal, method = body === undefined ? "G
   return response;
 }
 
-export const json = async (path) => (await ask(path)).json();
+export const json = async (path, options) => (await ask(path, options)).json();
 
 /** Yield the events of an answer, up to its result; throw an error that the stream contains.
  * The first events have `waits`: the part of the prompt that has been read, once reading has begun. */

@@ -1,10 +1,9 @@
 /** The list of saved chats, their search and their export. */
 
 import { ask, json } from "./api.js";
-import { element } from "./nodes.js";
+import { by, element } from "./nodes.js";
 import { visible } from "./token.js";
 
-const by = (id) => document.getElementById(id);
 let due = 0;
 let listed = 0; // only the latest request for a list is shown
 

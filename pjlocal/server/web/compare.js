@@ -1,12 +1,11 @@
 /** The answers to a question in several modes, side by side.  They are saved as drafts of the turn. */
 
 import { ask, events, json } from "./api.js";
-import { button, element } from "./nodes.js";
+import { button, by, element } from "./nodes.js";
 import { showIn, visible } from "./token.js";
 import { Written } from "./turn.js";
 import { asSaved, chosen, modes } from "./views.js";
 
-const by = (id) => document.getElementById(id);
 const FIRST = ["judge", "both", "prompt", "plain"];
 let asked = null; // the chat, the turn and the question to answer
 let onTake = () => {}; // called with the draft that the user takes

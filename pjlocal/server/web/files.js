@@ -1,10 +1,9 @@
 /** Text files to send with the next question.  The server reads them and counts their tokens. */
 
-import { ask } from "./api.js";
-import { button, element } from "./nodes.js";
+import { json } from "./api.js";
+import { button, by, element } from "./nodes.js";
 import { say, visible } from "./token.js";
 
-const by = (id) => document.getElementById(id);
 let files = []; // each with its name, its size in words, and what it puts before the question
 
 /** mostBytes: the size limit of a file; onTrouble: shows an error message. */
@@ -35,8 +34,7 @@ export function begin(mostBytes, onTrouble) {
 
 async function attach(file, mostBytes) {
   const body = file.slice(0, mostBytes + 1); // a larger one is refused by its first bytes
-  const read = await ask(`api/files?name=${encodeURIComponent(file.name)}`, { body, method: "POST" });
-  const attached = await read.json();
+  const attached = await json(`api/files?name=${encodeURIComponent(file.name)}`, { body, method: "POST" });
   put([...files, attached]);
   say(attached.size);
 }

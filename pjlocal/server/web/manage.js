@@ -1,9 +1,9 @@
 /** The dialogs that rename and delete the open chat. */
 
+import { by } from "./nodes.js";
 import { say, showIn } from "./token.js";
 
 const main = document.querySelector("main");
-const by = (id) => document.getElementById(id);
 
 /** title: returns the chat's title; shown: returns the title as the page shows it.
  * rename, remove: do the work and return a message; an error is shown in the dialog, which stays open. */

@@ -4,6 +4,8 @@
  * A node is a text, a result of `node`, or another object with a `key` (nodes with the same key look the same) and a
  * function `draw`. */
 
+export const by = (id) => document.getElementById(id);
+
 export function element(name, className = "", ...children) {
   const made = document.createElement(name);
   if (className) made.className = className;

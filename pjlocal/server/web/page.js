@@ -6,12 +6,11 @@ import { compare } from "./compare.js";
 import * as files from "./files.js";
 import { lasting } from "./lasting.js";
 import { manage } from "./manage.js";
-import { button, element } from "./nodes.js";
+import { button, by, element } from "./nodes.js";
 import { pin, say, unpin, visible } from "./token.js";
 import { Turn } from "./turn.js";
 import * as views from "./views.js";
 
-const by = (id) => document.getElementById(id);
 const question = by("question");
 const others = new BroadcastChannel("pjlocal"); // other tabs of this page; each sends the number of a chat that it has changed
 let chat = null; // its number, once it is saved
@@ -181,14 +180,12 @@ function tellOthers({ target, detail }) {
 async function switchTo(draft) {
   const which = chat;
   const last = turns[turns.length - 1];
-  const response = await ask(`api/chats/${which}/draft`, { body: { turn: last.id, draft } });
-  replaceLast(which, await response.json());
+  replaceLast(which, await json(`api/chats/${which}/draft`, { body: { turn: last.id, draft } }));
 }
 
 async function saveAnswer(turn, answer) {
   const which = chat;
-  const response = await ask(`api/chats/${which}/edit`, { body: { turn: turn.id, answer } });
-  replaceLast(which, await response.json());
+  replaceLast(which, await json(`api/chats/${which}/edit`, { body: { turn: turn.id, answer } }));
   turns[turns.length - 1]?.written.answer.element.focus({ preventScroll: true });
 }
 
@@ -198,7 +195,7 @@ function replaceLast(which, saved) {
 }
 
 async function fork(turn) {
-  const { id } = await (await ask(`api/chats/${chat}/fork`, { body: { turn: turn.id } })).json();
+  const { id } = await json(`api/chats/${chat}/fork`, { body: { turn: turn.id } });
   others.postMessage(id);
   location.hash = id;
   say("A new chat from here");
@@ -448,8 +445,7 @@ const unlessGone = (act) => (...given) =>
 
 async function rename(text) {
   const which = chat;
-  const response = await ask(`api/chats/${which}`, { method: "PATCH", body: { title: text } });
-  const { title } = await response.json();
+  const { title } = await json(`api/chats/${which}`, { method: "PATCH", body: { title: text } });
   if (chat === which) entitle(title);
   changed(which);
   return "Renamed";

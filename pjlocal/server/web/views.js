@@ -1,10 +1,9 @@
 /** The settings of the next question: the fields of the form. */
 
-import { ask } from "./api.js";
-import { button, element } from "./nodes.js";
+import { json } from "./api.js";
+import { button, by, element } from "./nodes.js";
 import { say } from "./token.js";
 
-const by = (id) => document.getElementById(id);
 const MEANINGS = {
   judge: "One view drafts a few tokens and the other judges them; then they change roles.",
   base: "The first view always drafts and the second always judges: the second view's preference decides the text.",
@@ -68,7 +67,7 @@ export function chosen() {
   const settings = { draft_prefer: wishes("a"), judge_prefer: wishes("b"), placement: by("placement").value };
   settings.system = by("system").value.trim();
   if (by("mode").value) settings.mode = by("mode").value;
-  if (strength()) settings.strength = strength();
+  if (text("strength")) settings.strength = text("strength");
   for (const name of NUMBERS) if (text(name)) settings[name] = Number.isNaN(Number(text(name))) ? text(name) : Number(text(name));
   return { settings, unset: NUMBERS.filter((name) => !text(name)) };
 }
@@ -80,7 +79,6 @@ const all = () => [...document.querySelectorAll("[data-view]")];
 const fields = (view) => [...view.querySelectorAll("textarea")];
 const wishes = (name) => fields(document.querySelector(`[data-view=${name}]`)).map(({ value }) => value.trim()).filter(Boolean);
 const text = (id) => by(id).value.trim().replace(",", ".");
-const strength = () => text("strength");
 const modeInForce = () => by("mode").value || (wishes("a").length + wishes("b").length ? "judge" : "plain");
 
 function explain() {
@@ -89,7 +87,7 @@ function explain() {
   by("meaning").textContent = automatic + MEANINGS[mode];
   const idle = ["plain", "rewrite"].includes(mode);
   const automaticStrength = strengths[mode] === "auto" ? AUTO : `is ${strengths[mode]}`;
-  const here = idle ? "It changes nothing in this mode." : strength() ? "" : `Automatic ${automaticStrength} here.`;
+  const here = idle ? "It changes nothing in this mode." : text("strength") ? "" : `Automatic ${automaticStrength} here.`;
   by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 is its ordinary effect, more exaggerates it, below 0 reverses it. ${here}`;
   by("meaning-placement").textContent = `Placement: the preferences are put ${PLACES[by("placement").value] ?? ""}.`;
 }
@@ -153,7 +151,7 @@ async function adjusted(view, field, more) {
   const asked = { preference: before, more, settings: { mode, strength } };
   let said;
   try {
-    const { preference } = await (await ask("api/dials", { body: asked })).json();
+    const { preference } = await json("api/dials", { body: asked });
     field.value = preference;
     said = `${bare(before)}: ${preference ? `strength ${preference.slice(bare(preference).length + 1)}` : "removed"}`;
   } catch (error) {
