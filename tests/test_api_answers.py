@@ -17,7 +17,7 @@ from pjlocal.errors import ModelError, UsageError
 from pjlocal.events import TokenEvent
 
 PROMPTS = [f"Tell me about {what}." for what in ("cats", "the rain", "a very long walk home", "tea", "the sea")]
-HOW: dict[str, Any] = {"seed": 1, "max_tokens": 12, "ignore_end": True}
+HOW: dict[str, Any] = {"seed": 2, "max_tokens": 12, "ignore_end": True}
 #: In which nothing is rounded otherwise in batches of other widths.
 FLOAT32 = Engine(n_threads=1, flash_attn="off", cache_type_k="f32", cache_type_v="f32")
 

@@ -68,9 +68,10 @@ def test_keys_are_the_same_as_in_earlier_versions(tmp_path: Path) -> None:
     """An evaluation goes on under a newer pjlocal, and takes no answer for another."""
     model = tiny_models.write_llama(tmp_path / "any.gguf")
     placed = [System(name, {"mode": "judge", "placement": name}) for name in ("system", "question")]
-    suite = replace(SUITE, systems=(*placed, System("unplaced", {"mode": "judge"})), objectives=SUITE.objectives[:1])
+    own = Objectives("own", ("Answer in rhyme", "Use short words"))
+    suite = replace(SUITE, systems=(*placed, System("unplaced", {"mode": "judge"})), objectives=(own,))
     keys = {task.contestant.system.name: task.key for task in tasks(model, suite, PROMPTS[:1])}
-    assert keys["system"] == "1fa03123800060d2120d" and keys["question"] == "19581e1b15c4aa603871"
+    assert keys["system"] == "53cd1f064c9865e31fbf" and keys["question"] == "e67706b4f0f45a9a64c0"
     assert len({*keys.values()}) == 3
 
 
