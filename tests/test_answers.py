@@ -200,7 +200,7 @@ def test_a_conversation_is_answered(vivid_and_creative: PersonaJudge) -> None:
     answer = vivid_and_creative.stream(conversation, seed=1, max_tokens=5)
     assert list(answer)
     prompt = vivid_and_creative.model.text(answer.plan.prompts[0])
-    assert prompt.index("Hello Ada!<|im_end|>") < prompt.index("What is my name?\n\nUse lively images")
+    assert prompt.index("Hello Ada!<|im_end|>") < prompt.index("What is my name?\n\nDescribe colors")
     assert prompt.count("<|im_start|>") == 5
 
 

@@ -23,7 +23,7 @@ PRESETS: dict[str, str] = {
     "professional": "Write precisely and courteously, like an expert.",
     "creative": "Offer original, unexpected ideas.",
     "touching": "Write with feeling, so that it moves the reader.",
-    "vivid": "Use lively images and sensory detail.",
+    "vivid": "Describe colors, sounds and smells.",
     "concise": "Answer in as few words as possible.",
     "simple": "Write in plain words and short sentences.",
     "formal": "Write in a formal, polite tone.",
@@ -38,7 +38,7 @@ PRESETS: dict[str, str] = {
     "step-by-step": "Answer in numbered steps.",
     "lists": "Answer in bullet points.",
     "no-lists": "Write one flowing paragraph instead of a list.",
-    "emoji": "Add fitting emoji to your words.",
+    "emoji": "Write in sentences, each with an emoji.",
 }
 
 #: Words of a similar meaning.  By spelling alone, "harmless" would be suggested for "loving".
