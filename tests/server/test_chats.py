@@ -48,7 +48,7 @@ def refused(served: Served, asked: Any) -> tuple[int, str | None, str]:
 
 
 def test_a_turn_is_saved_as_the_terminal_saves_it(served: Served, store: Store) -> None:
-    head, tokens, result = ask(served, "Why do cats purr?", settings={"mode": "judge", "seed": 3})
+    head, tokens, result = ask(served, "Why do cats purr?", settings={"mode": "judge", "seed": 3, "ignore_end": True})
     session = store.load(head["chat"])
     (turn,) = session.turns
     assert (session.title, turn.question, turn.answer) == ("Why do cats purr?", "Why do cats purr?", result["text"])

@@ -81,7 +81,7 @@ def test_a_completion_refuses_begin(served: Served) -> None:
 
 
 def test_a_saved_answer_is_continued_in_its_place(served: Served, store: Store) -> None:
-    settings = {"ignore_end": True, "seed": 3}
+    settings = {"ignore_end": True, "seed": 5}
     head, tokens, result = ask(served, "Why do cats purr?", settings=settings)
     before = {"replacing": head["turn"], "after": head["turn"], "continues": True}
     again, more, added = ask(served, "Why do cats purr?", head["chat"], settings, **before)
