@@ -62,7 +62,7 @@ def test_bash_completes_models_presets_personas_commands_and_options(shell: dict
     assert completed(shell, "pjlocal", "models", "pull", "llama-3.2-1") == ["llama-3.2-1b"]
     assert completed(shell, "pjlocal", "chat", "-p", "pi") == ["pirate"]
     assert completed(shell, "pjlocal", "run", "-P", "") == ["captain"]
-    assert completed(shell, "pjlocal", "prefs", "show", "ca") == ["captain"]
+    assert completed(shell, "pjlocal", "prefs", "show", "cap") == ["captain"]
     assert {"models", "doctor", "chat"} <= {*completed(shell, "pjlocal", "")}
     assert completed(shell, "pjlocal", "run", "--temp") == ["--temperature"]
     assert completed(shell, "pjlocal", "run", "--mode", "ba") == ["base"]
