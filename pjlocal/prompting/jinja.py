@@ -40,7 +40,7 @@ class TemplateProcess:
 
     def __init__(self, seconds: float = MOST_SECONDS) -> None:
         self._seconds = seconds
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # Ctrl-C as it is released leaves it locked by this thread, which must not wait
         self._broken = ""
         self._template: Mapping[str, Any] = {}  # the first request of a new process; empty before `compile`
         self._launch(_forked if _may_fork() else _started)
