@@ -55,7 +55,7 @@ def said(conversation: Conversation, question: str) -> list[TokenEvent]:
 def test_each_turn_is_that_of_a_model_loaded_here(served: Served, model: Path) -> None:
     turns = []
     for server in (True, False):
-        with chatting(model, server) as chat:
+        with chatting(model, server, seed=2) as chat:
             answers = [said(chat, LONG), said(chat, "And then?")]
             progress = chat.progress()
             answers.append(list(chat.regenerate()))

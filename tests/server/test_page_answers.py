@@ -321,7 +321,7 @@ def cut_off(asked):
     ask(chromium, "Go on")
     chromium.wait_for(f"{TOKENS} > 10")
     chromium.eval("cut()")
-    chromium.wait_for(f"{FACTS}.includes('connection is lost')")
+    chromium.wait_for(f"{FACTS}.includes('connection was lost')")
     return chromium, number
 
 
