@@ -175,7 +175,7 @@ def test_strengths_without_effect_are_reported(tiny, caplog) -> None:
 def test_the_trace_and_the_statistics_tell_the_first_answer(pjlocal, tiny, tmp_path) -> None:
     import json
 
-    args = ("run", "-m", tiny("llama"), "-p", "vivid", "--mode", "rewrite", "-n", "6", "--ignore-end", "--seed", "1")
+    args = ("run", "-m", tiny("llama"), "-p", "vivid", "--mode", "rewrite", "-n", "6", "--ignore-end", "--seed", "2")
     result = pjlocal(*args, "--stats", "--json", "--trace", tmp_path / "t", "hi")
     report = json.loads(result.stdout)
     lines = [json.loads(line) for line in (tmp_path / "t").read_text().splitlines()]
