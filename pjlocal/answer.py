@@ -471,11 +471,12 @@ class SingleAnswer(Answer):
         if roles.neutral is not None and not generation.push_thoughts:
             self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
-        echo = None
+        echo = meter = None
         if roles.neutral is not None:
             echo = Echo(model, {one.view: roles.prefixes[one.view] for one in weights if one.strength > 0})
             for token in beginning:
                 echo.accept(token)
+            meter = PushMeter(weights, roles.neutral, echo)
 
         def alone(view: int) -> SingleView:
             return SingleView(view, chain(view, view))
@@ -490,7 +491,6 @@ class SingleAnswer(Answer):
                 return alone(view)
             return combined(pushing, view, view)
 
-        meter = PushMeter(weights, roles.neutral, echo) if roles.neutral is not None and echo else None
         speakers = range(roles.n_speakers)
         if roles.mode == "both":
             judge = combined(weights, 0, roles.n_speakers)

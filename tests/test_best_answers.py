@@ -131,7 +131,7 @@ def test_an_interrupt_leaves_the_best_of_what_there_is(tiny) -> None:
         assert answer.finish_reason == answer.result.finish_reason == "interrupted"
         assert answer.result.text == "".join(event.text for event in events)
         assert 0 < len(events) <= 6
-        assert len(judge("Hello", best=3, **BOTH).candidates) == 3, "the next one is written as ever"
+        assert len(judge("Hello", best=3, **BOTH).candidates) == 3, "the next answer is written as usual"
 
 
 def test_answers_that_ctrl_c_left_in_the_queue_are_forgotten(judge: PersonaJudge) -> None:

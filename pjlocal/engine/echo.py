@@ -1,6 +1,6 @@
 """Tokens that copy a preference into the answer instead of following it.
 
-A view repeats what stands in its prompt.  Pushed away from the neutral view, which does not see the preference, it
+A view repeats what its prompt contains.  Pushed away from the neutral view, which does not see the preference, it
 repeats most of all the preference itself: "Talk like a cowboy." in place of an answer.
 """
 

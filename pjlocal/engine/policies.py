@@ -238,11 +238,11 @@ class PushMeter:
         n: float = rows(self.neutral).log_prob(token)
         at = strengths(self.weights, self.neutral, rows)
 
-        def push(weight: Weight, strength: float) -> float:
+        def of(weight: Weight, strength: float) -> float:
             v: float = rows(weight.view).log_prob(token)
             return strength * ((min(v, n) if token in self.echo.copies(weight.view) else v) - n)
 
-        return tuple(map(push, self.weights, at)), n
+        return tuple(map(of, self.weights, at)), n
 
     def accept(self, token: int) -> None:
         self.echo.accept(token)

@@ -1,4 +1,4 @@
-"""What the tests of evaluations share."""
+"""Fixtures of the tests of evaluations."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ Scenario = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[byte
 
 
 def talk(scenario: Scenario) -> tuple[bytes, list[bool]]:
-    """What a client hears of a server with such connections, and whether a time limit was running in each answer."""
+    """The replies of a server with such connections, and for each whether a time limit was running."""
     limits: list[bool] = []
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -90,7 +90,7 @@ async function write(one, begin) {
     if (!continues && (isOwn || one.isStopped)) putBack(turn.asked);
     if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
   } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
-    show(before); // the server has not saved it
+    show(before); // nothing was added, so the server kept the previous answer
     trouble("The model added nothing: the answer is unchanged.");
   } else {
     show(turns);
