@@ -471,19 +471,17 @@ class SingleAnswer(Answer):
         if roles.neutral is not None and not generation.push_thoughts:
             self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
-        echo = meter = None
-        if roles.neutral is not None:
-            echo = Echo(model, {one.view: roles.prefixes[one.view] for one in weights if one.strength > 0})
-            for token in beginning:
-                echo.accept(token)
-            meter = PushMeter(weights, roles.neutral, echo)
-
         def alone(view: int) -> SingleView:
             return SingleView(view, chain(view, view))
 
         def combined(weights: Sequence[Weight], view: int, number: int) -> Steered:
             floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
-            return Steered(weights, roles.neutral, floor, chain(view, number), echo and echo.clone())
+            echo = None
+            if roles.neutral is not None:
+                echo = Echo(model, {one.view: roles.prefixes[one.view] for one in weights if one.strength > 0})
+                for token in beginning:
+                    echo.accept(token)
+            return Steered(weights, roles.neutral, floor, chain(view, number), echo)
 
         def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -492,11 +490,18 @@ class SingleAnswer(Answer):
             return combined(pushing, view, view)
 
         speakers = range(roles.n_speakers)
+        drafts: list[SingleView | Steered]
+        judges: list[SingleView | Steered]
         if roles.mode == "both":
-            judge = combined(weights, 0, roles.n_speakers)
-            return Policies([alone(view) for view in speakers], [judge for _ in speakers], meter)
-        policies = [own(view) for view in speakers]
-        return Policies(policies, policies, meter)
+            drafts = [alone(view) for view in speakers]
+            judges = [combined(weights, 0, roles.n_speakers)] * roles.n_speakers
+        else:
+            drafts = judges = [own(view) for view in speakers]
+        meter = None
+        if roles.neutral is not None:
+            pushing = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
+            meter = PushMeter(weights, roles.neutral, pushing)
+        return Policies(drafts, judges, meter)
 
     def _guesser(self, slot: Slot) -> Lookahead | None:
         most = min(self._current.request.generation.lookahead, slot.most_rows - 1)

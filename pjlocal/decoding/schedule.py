@@ -71,13 +71,8 @@ class Policy(Protocol):
         """A copy, to try tokens on."""
 
 
-class Meter(Protocol):
-    """The push of each preference on a token, and the token's log-probability in the neutral view."""
-
-    def __call__(self, rows: Rows, token: int, /) -> tuple[tuple[float, ...], float]: ...
-
-    def accept(self, token: int) -> None:
-        """Update the state with an emitted token."""
+#: The push of each preference on a token, and the token's log-probability in the neutral view.
+Meter = Callable[[Rows, int], tuple[tuple[float, ...], float]]
 
 
 @dataclass(frozen=True)
@@ -113,8 +108,6 @@ class Policies:
     def accept(self, token: int) -> None:
         for policy in {id(policy): policy for policy in (*self.drafts, *self.judges)}.values():
             policy.accept(token)
-        if self.meter:
-            self.meter.accept(token)
 
 
 class Guesser(Protocol):

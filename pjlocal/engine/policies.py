@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,14 +38,11 @@ class Row:
     chosen: NDArray[np.intp] | None
     alone: filters.Row | None
 
-    def log_probs(self, ids: NDArray[np.intp] | None) -> NDArray[np.float32]:
-        """Log-probabilities float32 [m] of some tokens, or [n_vocab] of all."""
-        logits: Logits = self.logits if ids is None else self.logits[ids]
-        log_probs: Logits = np.maximum(logits - np.float32(self.log_z), np.float32(_LEAST))
+    def log_probs(self, ids: NDArray[np.intp] | None, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
+        """Log-probabilities [m] of some tokens, or [n_vocab] of all."""
+        logits = (self.logits if ids is None else self.logits[ids]).astype(dtype, copy=False)
+        log_probs: NDArray[Any] = np.maximum(logits - dtype(self.log_z), dtype(_LEAST))
         return log_probs
-
-    def log_prob(self, token: int) -> float:
-        return max(float(self.logits[token]) - self.log_z, _LEAST)
 
 
 @dataclass
@@ -180,11 +177,8 @@ class Steered:
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
         log_probs = [rows(weight.view).log_probs(ids) for weight in self.weights]
         n = log_probs[0] if self.neutral is None else rows(self.neutral).log_probs(ids)
-        if self.echo:
-            for weight, v in zip(self.weights, log_probs, strict=True):
-                if copies := self.echo.copies(weight.view):
-                    at = copies if ids is None else np.flatnonzero(np.isin(ids, copies))
-                    v[at] = np.minimum(v[at], n[at])
+        for weight, v in zip(self.weights, log_probs, strict=True):
+            limit_copies(v, n, ids, weight.view, self.echo)
         return push(n, log_probs, strengths(self.weights, self.neutral, rows))
 
     def _filtered(self, ids: NDArray[np.intp] | None, logits: NDArray[Any]) -> Distribution:
@@ -201,6 +195,17 @@ class Steered:
         twin.chain = self.chain.clone()
         twin.echo = self.echo and self.echo.clone()
         return twin
+
+
+def limit_copies(v: NDArray[Any], n: NDArray[Any], ids: NDArray[np.intp] | None, view: int, echo: Echo | None) -> None:
+    """Remove the positive push on tokens that copy a preference of the view.
+
+    Args:
+        v, n: log-probabilities [m] of the tokens ``ids``, or of all, in the view and in the neutral view.
+    """
+    if echo and (copies := echo.copies(view)):
+        at = copies if ids is None else np.isin(ids, copies)
+        v[at] = np.minimum(v[at], n[at])
 
 
 def plausibility_views(weights: Sequence[Weight], neutral: int | None) -> Sequence[int]:
@@ -228,24 +233,25 @@ def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> lis
 
 @dataclass(frozen=True)
 class PushMeter:
-    """The push of each preference on a token, s_i (v_i - n), and n, in nats of log-probability."""
+    """The push of each preference on a token, s_i (v_i - n), and n, in nats of log-probability.
+
+    echoes: the echo of the policy that pushes, by view; without one, a view has its own distribution.
+    """
 
     weights: Sequence[Weight]
     neutral: int
-    echo: Echo
+    echoes: Mapping[int, Echo | None]
 
     def __call__(self, rows: Rows, token: int) -> tuple[tuple[float, ...], float]:
-        n: float = rows(self.neutral).log_prob(token)
-        at = strengths(self.weights, self.neutral, rows)
+        ids = np.array([token])
+        n = rows(self.neutral).log_probs(ids, np.float64)
 
         def of(weight: Weight, strength: float) -> float:
-            v: float = rows(weight.view).log_prob(token)
-            return strength * ((min(v, n) if token in self.echo.copies(weight.view) else v) - n)
+            v = rows(weight.view).log_probs(ids, np.float64)
+            limit_copies(v, n, ids, weight.view, self.echoes.get(weight.view))
+            return strength * float(v[0] - n[0])
 
-        return tuple(map(of, self.weights, at)), n
-
-    def accept(self, token: int) -> None:
-        self.echo.accept(token)
+        return tuple(map(of, self.weights, strengths(self.weights, self.neutral, rows))), float(n[0])
 
 
 class RowReducer:

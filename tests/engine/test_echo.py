@@ -97,3 +97,16 @@ def test_no_preference_pushes_its_own_copy(smollm2, schedule: str) -> None:
                         assert push <= 0, event
                 echo.accept(event.id)
     assert found
+
+
+def test_the_push_of_a_view_alone_is_the_one_it_has(smollm2) -> None:
+    """At strength 1 a view writes its own distribution, in which it may copy its preference."""
+    with PersonaJudge(smollm2, prefer=[COWBOY, "Use at most ten words.:2"]) as judge:
+        (copy,) = judge.model.tokenize(" a", special=False, continues=True)
+        pushes = [
+            event.pushes["a"]
+            for seed in range(3)
+            for event in judge.stream("Say hello.", mode="judge", begin="Talk like", seed=seed, max_tokens=1)
+            if event.id == copy
+        ]
+    assert pushes and min(pushes) > 0
