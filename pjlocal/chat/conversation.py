@@ -53,10 +53,10 @@ class Conversation:
         self, judge: Judge, session: Session, recorder: Recorder, model: str | None, say: Callable[[str], None]
     ) -> None:
         self.judge = judge
-        self.session = session
         self.recorder = recorder
         self.model = model
         self._say = say
+        self._take_up(session)
         self._answer: Answer | RemoteAnswer | None = None  # the last one that is kept, or is being written
         self._alternatives: tuple[Turn, int, list[Alternative]] | None = None  # of a turn and a position, the last ones
 
@@ -303,10 +303,13 @@ class Conversation:
         """Continue another session with its settings."""
         self.recorder.catch_up()
         self.restore(session.settings)
+        self._take_up(session)
+        self._answer = None
+
+    def _take_up(self, session: Session) -> None:
+        self.recorder.session = self.session = session
         if session.notice:
             self._say(session.notice)
-        self.recorder.session = self.session = session
-        self._answer = None
 
     def restore(self, settings: Mapping[str, Any]) -> None:
         """Apply the settings of a session, without loading its model.  Raises the errors of `put_in_force`."""

@@ -93,8 +93,6 @@ def chat(
     store = _store(screen, must=go_on or session is not None) if save and not there else None
     opened = _opened(chats or store, go_on, session)
     stored = opened.settings
-    if opened.notice:
-        screen.say(opened.notice)
     if there:
         model = None
     elif "model" not in given and stored.get("model"):

@@ -103,13 +103,17 @@ def test_a_session_of_another_version_loads(chat: Talk, store: Store, settings: 
 
 
 @pytest.mark.parametrize("gone", [{"mode": "args"}, {"mode": "both", "rule": "mod"}], ids=str)
-def test_a_session_with_a_removed_setting_loads_and_says_so(chat: Talk, store: Store, gone: dict[str, str]) -> None:
+def test_a_session_with_a_removed_setting_loads_and_says_so(
+    chat: Talk, store: Store, tiny, gone: dict[str, str]
+) -> None:
     generation = chat.judge.request.generation.as_dict() | gone
     turn = Turn("Why?", [plain_event("Because.")], {"generation": generation, "mode": gone["mode"]}, "stop")
     store.add_whole(Session("old", [turn], chat.conversation.settings() | {"generation": generation}))
     name = f"the rule {gone['rule']}" if "rule" in gone else "mode args"
     says = f"this chat was saved with {name}, which was removed: its next answers take the default, unless you choose "
     assert chat.say("/load old") == [f"{says}another mode"]
+    with talk(tiny("llama"), session=store.load(store.find("old"))) as continued:
+        assert continued.screen.said == [f"{says}another mode"]
     assert chat.say("/why 0")[-1:] == [f"{name} was removed: ask again without it"], "nothing can compute it again"
     chat.say("How?")
     session = store.load(store.find("old"))
