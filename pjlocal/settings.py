@@ -48,6 +48,8 @@ SplitMode = Literal["layer", "row", "none"]
 FlashAttention = Literal["auto", "on", "off"]
 SamplingDefaults = Literal["own", "model"]
 View = Literal["text", "blame", "push", "markdown"]
+#: The end of the help about views of an answer.
+VIEW_HELP = "blame colours each token by the view that wrote it, push by the preference that made it more probable"
 Thoughts = Literal["show", "hide", "stderr"]
 
 

@@ -15,9 +15,9 @@ import typer
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import ModelError, UsageError
 from ..request import Request
-from ..settings import Engine, Generation, View, split_scale
+from ..settings import Engine, Generation, split_scale
 from . import completion
-from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, server_at, takes_settings
+from .options import OFF, ModelOption, ServerOption, ThoughtsOption, ViewOption, server_at, takes_settings
 
 if TYPE_CHECKING:
     from ..chat.screen import Screen
@@ -31,14 +31,7 @@ _SAVING = "Saved chats"
 @takes_settings()
 def chat(
     model: ModelOption = None,
-    view: Annotated[
-        View,
-        typer.Option(
-            help="How answers are shown; blame colours each token by the view that wrote it, push by the preference "
-            "that made it more probable.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = "markdown",
+    view: ViewOption = "markdown",
     thoughts: ThoughtsOption = "hide",
     go_on: Annotated[
         bool, typer.Option("--continue", "-c", help="Continue the chat used last.", rich_help_panel=_SAVING)

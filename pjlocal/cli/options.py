@@ -18,7 +18,7 @@ from ..engine.interrupt import Interrupt
 from ..errors import UsageError
 from ..prompting.preferences import use_own
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, place
-from ..settings import Engine, Generation, Prompting, Sampling, Settings, Thoughts, flag
+from ..settings import VIEW_HELP, Engine, Generation, Prompting, Sampling, Settings, Thoughts, View, flag
 from ..textfile import read_text
 from . import completion
 
@@ -218,6 +218,9 @@ ModelOption = Annotated[
     ),
 ]
 OUTPUT = "Output"
+ViewOption = Annotated[
+    View, typer.Option("--view", help=f"How a terminal shows answers; {VIEW_HELP}.", rich_help_panel=OUTPUT)
+]
 ThoughtsOption = Annotated[
     Thoughts,
     typer.Option(

@@ -26,9 +26,9 @@ from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner
 from ..screen.display import Silent, cut_off, in_columns, statistics_line, when_ready
-from ..settings import Engine, Generation, View
+from ..settings import Engine, Generation
 from ..textfile import owner_only, user_path
-from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, server_at, takes_settings
+from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, ViewOption, server_at, takes_settings
 
 if TYPE_CHECKING:
     from ..answer import Answer
@@ -61,14 +61,7 @@ def run(
             help="A text file before the prompt, with its name (repeatable).",
         ),
     ] = [],
-    view: Annotated[
-        View,
-        typer.Option(
-            help="How a terminal shows the answer; blame colours each token by the view that wrote it, push by the "
-            "preference that made it more probable.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = "text",
+    view: ViewOption = "text",
     thoughts: ThoughtsOption = "hide",
     stats: Annotated[
         bool, typer.Option("--stats", help="Print counts and speeds to standard error.", rich_help_panel=OUTPUT)

@@ -6,7 +6,7 @@ from typing import get_args
 
 from ...errors import UsageError
 from ...gguf.locate import available_models
-from ...settings import View
+from ...settings import VIEW_HELP, View
 from ..chat import Chat
 from .command import Commands, one_of
 
@@ -32,8 +32,7 @@ def model(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/view [text|blame|push|markdown]",
-    "How answers are shown; blame colours each token by the view that wrote it, push by the preference that made it "
-    "more probable.",
+    f"How answers are shown; {VIEW_HELP}.",
     lambda chat: get_args(View),
 )
 def view(chat: Chat, words: str) -> None:
