@@ -34,7 +34,7 @@ from .events import N_ALTERNATIVES, Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
-from .gguf.sampling import model_defaults_in_words, recommended, with_model_defaults, without_model_defaults
+from .gguf.sampling import model_defaults_in_words, recommended, with_model_defaults
 from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
@@ -509,10 +509,6 @@ class PersonaJudge:
     def with_model_defaults(self, request: Request) -> Request:
         """With ``--sampling model``, replace the default sampling settings by those of the model's file."""
         return request.with_group(with_model_defaults(request.sampling, self.recommended, request.explicit))
-
-    def apply_model_defaults(self, sampling: settings.Sampling) -> settings.Sampling:
-        """The sampling settings after a change of ``defaults`` or of the model."""
-        return with_model_defaults(without_model_defaults(sampling, self.recommended), self.recommended)
 
     @property
     def followed_sampling(self) -> str:

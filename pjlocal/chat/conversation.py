@@ -15,7 +15,7 @@ from ..events import Alternative, TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
-from ..gguf.sampling import with_model_defaults, without_model_defaults
+from ..gguf.sampling import exchange_model_defaults
 from ..prompting.plan import in_mode, make_roles
 from ..request import Overrides, Request, deal, in_turn
 from ..sessions.asking import turn_settings
@@ -268,7 +268,8 @@ class Conversation:
         """
         request = self.judge.request.override(persona)
         if "defaults" in persona.sampling:
-            request = request.with_group(self.judge.apply_model_defaults(request.sampling))
+            values = self.judge.recommended
+            request = request.with_group(exchange_model_defaults(request.sampling, values, values))
         self.judge.check(request.sampling)
         self.put_in_force(request)
 
@@ -293,9 +294,7 @@ class Conversation:
             for turn in self.session.turns:
                 turn.first = 0  # its context may have room for all of them
         finally:
-            sampling = with_model_defaults(
-                without_model_defaults(old.request.sampling, old.recommended), self.judge.recommended
-            )
+            sampling = exchange_model_defaults(old.request.sampling, old.recommended, self.judge.recommended)
             self.judge.request = old.request.with_group(sampling)
             self._answer = None
 

@@ -17,7 +17,7 @@ from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model
 from ..gguf.ollama import shown_name
-from ..gguf.sampling import with_model_defaults, without_model_defaults
+from ..gguf.sampling import with_model_defaults
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
 from ..prompting.prompt import NO_THINK_SWITCH
@@ -257,9 +257,6 @@ class RemoteJudge:
     def roles(self, request: Request) -> Roles:
         self.check_adapters(request.generation)
         return make_roles(request)
-
-    def apply_model_defaults(self, sampling: Sampling) -> Sampling:
-        return with_model_defaults(without_model_defaults(sampling, self.recommended), self.recommended)
 
     @property
     def layouts(self) -> Mapping[int, FixedLayout]:

@@ -72,11 +72,11 @@ def with_model_defaults(sampling: Sampling, values: Mapping[str, Any], own: Coll
     return sampling.replace(**{name: value for name, value in values.items() if name not in own})  # type: ignore[no-any-return]
 
 
-def without_model_defaults(sampling: Sampling, values: Mapping[str, Any]) -> Sampling:
-    """Replace a model's values by pjlocal's defaults."""
+def exchange_model_defaults(sampling: Sampling, old: Mapping[str, Any], new: Mapping[str, Any]) -> Sampling:
+    """The settings after a change of ``defaults`` or of the model: its old values are replaced by the new ones."""
     defaults = {f.name: f.default for f in dataclasses.fields(sampling)}
-    same = {name: defaults[name] for name, value in values.items() if getattr(sampling, name) == value}
-    return sampling.replace(**same)  # type: ignore[no-any-return]
+    same = {name: defaults[name] for name, value in old.items() if getattr(sampling, name) == value}
+    return with_model_defaults(sampling.replace(**same), new)
 
 
 def model_defaults_in_words(sampling: Sampling, values: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ import tiny_models
 from commandline import PREFER, QUESTION, configure
 
 from pjlocal import PersonaJudge
-from pjlocal.gguf.sampling import recommended
+from pjlocal.gguf.sampling import exchange_model_defaults, recommended
 from pjlocal.settings import Sampling
 
 SAYS = {"temp": 0.6, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "penalty_repeat": 1.1, "mirostat": 1}
@@ -29,8 +29,9 @@ def test_the_files_values_take_the_place_of_defaults_alone(says: Path) -> None:
             defaults="model", temperature=0.6, top_k=40, top_p=0.5, min_p=0.05, repeat_penalty=1.1
         )
         assert judge.followed_sampling == "temperature 0.6, top-k 40, min-p 0.05, repeat-penalty 1.1"
-        assert judge.apply_model_defaults(judge.request.sampling) == judge.request.sampling
-        assert judge.apply_model_defaults(judge.request.sampling.replace(defaults="own")) == Sampling(top_p=0.5)
+        sampling, values = judge.request.sampling, judge.recommended
+        assert exchange_model_defaults(sampling, values, values) == sampling
+        assert exchange_model_defaults(sampling.replace(defaults="own"), values, values) == Sampling(top_p=0.5)
     with PersonaJudge(says) as judge:
         assert judge.request.sampling == Sampling() and judge.followed_sampling == ""
 

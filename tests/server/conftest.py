@@ -13,7 +13,7 @@ from commandline import environment_in
 from on_the_page import SETTINGS, WRITTEN
 from openai import OpenAI
 from saved_chats import saved
-from served import Served, serving
+from served import BIG, Served, serving
 from waiting import PATIENCE_S
 
 from pjlocal import Engine, PersonaJudge
@@ -40,6 +40,13 @@ def server_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, st
 @pytest.fixture(scope="module")
 def model(tiny: Callable[[str], Path]) -> Path:
     return tiny("llama")
+
+
+@pytest.fixture(scope="module")
+def big(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
+    """A server with room for answers that do not end."""
+    with serving(model, server_environment, *BIG) as made:
+        yield made
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import Any
 
 import httpx2
 import pytest
-from served import BIG, ENGINE, LONG, REQUESTS, Served, make_request, no_times, serving, streamed
+from served import ENGINE, LONG, REQUESTS, Served, make_request, no_times, serving, streamed
 from waiting import when
 
 from pjlocal import PersonaJudge, Sampling, TokenEvent
@@ -21,13 +21,6 @@ from pjlocal.runtime_socket import socket_path
 pytestmark = pytest.mark.usefixtures("here")
 
 OPTIONS = ()
-
-
-@pytest.fixture(scope="module")
-def big(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
-    """A server with room for answers that do not end."""
-    with serving(model, server_environment, *BIG) as made:
-        yield made
 
 
 @pytest.fixture

@@ -192,13 +192,6 @@ def test_requests_that_need_more_than_the_model_do_not_go_to_a_server(
 ENDLESS = (*BIG, "-n", "30000", "--ignore-end")
 
 
-@pytest.fixture(scope="module")
-def big(model: Path, server_environment: dict[str, str]) -> Iterator[Served]:
-    """A server with room for answers that do not end."""
-    with serving(model, server_environment, *BIG) as made:
-        yield made
-
-
 @contextmanager
 def endless(model: Path, environment: dict[str, str], *options: str) -> Iterator[subprocess.Popen[str]]:
     """A `run` in the middle of an answer."""

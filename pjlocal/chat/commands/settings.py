@@ -7,6 +7,7 @@ import re
 from typing import Any, get_args
 
 from ...errors import UsageError
+from ...gguf.sampling import exchange_model_defaults
 from ...prompting.plan import make_roles, resolve_mode, strength_in_force
 from ...request import GROUPS
 from ...screen import tables
@@ -42,7 +43,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
             changed = group.parse(f.name, value)
             if isinstance(changed, Sampling):
                 if f.name == "defaults":
-                    changed = judge.apply_model_defaults(changed)
+                    changed = exchange_model_defaults(changed, judge.recommended, judge.recommended)
                 judge.check(changed)
             # `replace` marks it as set by the user, so that the model's file does not override it.
             request = judge.request.with_group(changed).replace(**{f.name: getattr(changed, f.name)})
