@@ -499,8 +499,8 @@ class SingleAnswer(Answer):
             drafts = judges = [own(view) for view in speakers]
         meter = None
         if roles.neutral is not None:
-            pushing = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
-            meter = PushMeter(weights, roles.neutral, pushing)
+            echoes = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
+            meter = PushMeter(weights, roles.neutral, echoes)
         return Policies(drafts, judges, meter)
 
     def _guesser(self, slot: Slot) -> Lookahead | None:
