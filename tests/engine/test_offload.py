@@ -19,6 +19,7 @@ from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.machine import Limit
 from pjlocal.engine.model import Model
 from pjlocal.engine.offload import choose_offload, placement, with_devices
+from pjlocal.engine.threads import ThreadCount
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.gguf.offload import Offload
 
@@ -173,19 +174,32 @@ def test_models_info_names_the_device_and_the_memory_that_the_layers_take_there(
     assert line.endswith("MB there for 2 views")
 
 
-def test_with_layers_on_a_card_the_auto_layout_is_batched(there, tiny) -> None:
+@pytest.mark.parametrize(("layers", "n", "layout"), [("0", 0, "contexts"), ("1", 1, "batched"), ("auto", 3, "batched")])
+def test_with_a_layer_on_a_card_the_auto_layout_is_batched(there, tiny, layers, n, layout) -> None:
     there(CPU, CARD)
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_threads=2)) as judge:
+    engine = Engine(n_gpu_layers=layers, n_threads=2)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
         result = judge("Hello", max_tokens=4)
-        assert result.layout == "batched"
+        assert result.layout == layout
     assert result.as_dict()["offload"] == {
         "layers": 3,
-        "layers_offloaded": 3,
-        "devices": ["CUDA0"],
+        "layers_offloaded": n,
+        "devices": ["CUDA0"] if n else [],
         "layers_with_experts_on_cpu": 0,
         "shrunk_n_ctx": None,
         "caches_on_cpu": False,
     }
+
+
+@pytest.mark.parametrize(("layers", "adapts"), [("0", True), ("1", False), ("auto", False)])
+def test_the_number_of_threads_adapts_only_without_layers_on_a_card(there, tiny, monkeypatch, layers, adapts) -> None:
+    measured = []
+    monkeypatch.setattr(ThreadCount, "learn", lambda self, *given: measured.append(given))
+    there(CPU, CARD)
+    engine = Engine(n_gpu_layers=layers, n_threads=2, layout="batched")
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=engine) as judge:
+        judge("Hello", max_tokens=4, ignore_end=True)
+    assert bool(measured) == adapts
 
 
 def test_a_reduced_context_is_the_limit_and_gives_a_warning(tiny, monkeypatch, caplog) -> None:
@@ -293,6 +307,7 @@ def test_llama_cpps_log_is_shown_on_request(tiny, caplog: pytest.LogCaptureFixtu
     [
         ("0", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),
         ("1", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),  # the output alone, which has no cache
+        ("2", GIB, r"not enough memory: the KV cache of 2 x \d+ tokens"),  # the last layer, and the output
         ("all", 0, r"not enough memory of CUDA0: .* 0.0 MiB is free. .*or fewer n_gpu_layers"),
         ("all", 1 << 60, None),
     ],
@@ -304,6 +319,23 @@ def test_caches_must_fit_into_the_memory_that_holds_them(there, tiny, monkeypatc
     judge = PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_gpu_layers=layers))
     with judge, pytest.raises(ModelError, match=says) if says else nullcontext():
         judge("Hello", max_tokens=4)
+
+
+def test_caches_that_neither_a_device_nor_the_host_has_memory_for_are_refused(there, tiny, monkeypatch) -> None:
+    there(CPU, CARD)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
+        there(CPU, replace(CARD, free=0))
+        monkeypatch.setattr("pjlocal.engine.context.memory", lambda: Limit(100_000))
+        with pytest.raises(ModelError, match=r"not enough memory: the KV cache of 2 x \d+ tokens"):
+            judge("Hello", max_tokens=4)
+
+
+@pytest.mark.parametrize(("layers", "fits"), [("0", False), ("1", False), ("all", True)])
+def test_weights_on_a_device_need_no_memory_of_the_host(there, tiny, monkeypatch, layers, fits) -> None:
+    there(CPU, CARD)
+    monkeypatch.setattr(model, "memory", lambda: Limit(200_000))
+    with nullcontext() if fits else pytest.raises(ModelError, match="not enough memory: the weights of"):
+        Model(tiny("llama"), Engine(n_gpu_layers=layers, mmap=False), Interrupt()).close()
 
 
 @pytest.mark.parametrize("layout", ["batched", "contexts"])
