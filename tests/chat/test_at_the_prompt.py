@@ -137,15 +137,14 @@ def test_several_lines_arrive_as_one_question(start, toy, sessions) -> None:
     chat = start(*toy, "-n", "2")
     chat.type("one\x1b\rtwo\nthree")  # Alt-Enter, Ctrl-J
     chat.until("three")
-    chat.type("\r")
-    chat.at_prompt()
-    chat.type('"""four\r\rfive"""\r')
-    chat.at_prompt()
+    chat.send()
+    chat.type('"""four\r\rfive"""')
+    chat.until('five"""')
+    chat.send()
     pasted = "\n".join(f"line {i}: /swap" for i in range(200))
     chat.type(f"\x1b[200~{pasted}\n\x1b[201~")
     chat.until("line 199")
-    chat.type("\r")
-    chat.at_prompt()
+    chat.send()
     chat.leave()
     questions = [turn.question for turn in sessions()[0].turns]
     assert questions == ["one\ntwo\nthree", "four\n\nfive", pasted + "\n"]

@@ -35,7 +35,7 @@ from pjlocal.gguf.locate import embedded_model
 
 TESTS = Path(__file__).parents[1]
 FOLDER = TESTS.parent / ".github" / "pictures"
-WISHES = ("Talk like a pirate", "vivid")
+WISHES = ("Talk like a pirate", "simple")
 QUESTION = "How does a refrigerator keep food cold?"
 OPTIONS = ("-p", WISHES[0], "-p", WISHES[1], "--mode", "both", "--seed", "2")
 COLUMNS = 96
@@ -54,12 +54,9 @@ def colours(folder: Path) -> None:
 
 def chat(folder: Path) -> None:
     """A chat: an answer, another preference, the same question again."""
-    seen = folder / "data" / "pjlocal" / "small-model-notice"
-    seen.parent.mkdir(parents=True)
-    seen.touch()  # of a user who has seen the notice about the small model
     terminal = Terminal(_environment(folder), folder, (*PJLOCAL, "chat", *OPTIONS), COLUMNS, 22)
     terminal.at_prompt()
-    for line in (QUESTION, "/prefer b concise", "/view push", "/regen"):
+    for line in (QUESTION, "/prefer b humorous", "/view push", "/regen"):
         terminal.say(line)
     lines = _shown(terminal)
     terminal.leave()
@@ -91,6 +88,9 @@ def page(folder: Path) -> None:
 
 
 def _environment(folder: Path) -> dict[str, str]:
+    seen = folder / "data" / "pjlocal" / "small-model-notice"
+    seen.parent.mkdir(parents=True, exist_ok=True)
+    seen.touch()  # of a user who has seen the notice about the small model
     return environment_in(folder) | {"TERM": "xterm-256color", "PYTHONPATH": str(TESTS.parent)}
 
 
