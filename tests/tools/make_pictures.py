@@ -1,9 +1,9 @@
-"""Make the pictures of README.md from real runs of the embedded model:
+"""Make the pictures of README.md from real runs of the embedded model, and the chart of results.md from its table:
 
-    python tests/tools/make_pictures.py [colours] [chat] [page]
+    python tests/tools/make_pictures.py [colours] [chat] [page] [best]
 
 The terminal's are SVG files that Rich exports from what the command writes on a pseudo-terminal; the page's is a
-screenshot by headless Chromium, with the packages of the extra 'serve'.
+screenshot by headless Chromium, with the packages of the extra 'serve'; the chart needs those of the extra 'eval'.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "server"))
 
 from browser import Chromium
 from commandline import PJLOCAL, environment_in
+from matplotlib import rc_context
+from matplotlib.figure import Figure
 from on_the_page import WRITTEN, ask
 from rich.console import Console
 from rich.style import Style
@@ -87,6 +89,29 @@ def page(folder: Path) -> None:
     (FOLDER / "page.png").write_bytes(base64.b64decode(shot["data"]))
 
 
+def best(folder: Path) -> None:
+    """Answers that meet both preferences against the tokens written, for --best 1, 2, 4 and 8."""
+    table = (TESTS.parent / "pjlocal" / "docs" / "results.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (?:one answer|`--best \d`) \| (.*) \|$", table, re.MULTILINE)
+    cells = [[re.findall(r"\d+", cell) for cell in row.split("|")] for row in rows]
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    axes = figure.subplots()
+    for first, (model, marker) in enumerate((("SmolLM2-135M", "o"), ("Qwen2.5-Coder-1.5B", "s"))):
+        points = [row[3 * first : 3 * first + 3] for row in cells if row[3 * first]]
+        met, low, high = ([int(point[0][i]) for point in points] for i in range(3))
+        tokens = [int(point[2][0]) for point in points]
+        errors = [[m - n for m, n in zip(met, low, strict=True)], [n - m for m, n in zip(met, high, strict=True)]]
+        bars = axes.errorbar(tokens, met, errors, marker=marker, capsize=3, label=model)
+        limit = [int(point[1][0]) for point in points]
+        axes.plot(tokens, limit, "--", marker=marker, mfc="none", color=bars[0].get_color(), label=f"{model}, limit")
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(ticks := [25, 50, 100, 200, 300], ticks)
+    axes.set(xlabel="tokens written a prompt", ylabel="both preferences met, %", ylim=(0, None))
+    axes.legend(loc="lower right")
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "pjlocal", "font.family": "sans-serif"}):
+        figure.savefig(FOLDER / "best.svg", metadata={"Date": None})
+
+
 def _environment(folder: Path) -> dict[str, str]:
     seen = folder / "data" / "pjlocal" / "small-model-notice"
     seen.parent.mkdir(parents=True, exist_ok=True)
@@ -132,7 +157,7 @@ def _write(name: str, title: str, lines: list[Text]) -> None:
     (FOLDER / name).write_text(svg.replace("Fira Code, monospace", "monospace"), encoding="utf-8")
 
 
-PICTURES: dict[str, Callable[[Path], None]] = {"colours": colours, "chat": chat, "page": page}
+PICTURES: dict[str, Callable[[Path], None]] = {"colours": colours, "chat": chat, "page": page, "best": best}
 
 if __name__ == "__main__":
     FOLDER.mkdir(exist_ok=True)
