@@ -63,7 +63,8 @@ def _print_passages(text: str, topics: list[str]) -> None:
     for topic, number, passage in sorted(found, key=lambda hit: " ".join(words) not in hit[2].casefold()):
         typer.echo(in_columns(f"{topic}:{number}: ", passage, sys.stdout))
     if not found:
-        typer.echo("pjlocal: nothing found", err=True)
+        advice = ": use fewer words" if len(words) > 1 else ""
+        typer.echo(f"pjlocal: nothing found{advice}", err=True)
 
 
 def _show(topic: str) -> None:

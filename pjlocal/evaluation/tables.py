@@ -9,6 +9,9 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from ..prompting.preferences import split_strength
+from ..visible import shown_line
+from .checks import checks_of
 from .compare import Comparison, Difference, FolderComparison, Metric, WinRow, direction, place
 from .statistics import UNFIT, Estimate
 from .suite import Suite
@@ -69,7 +72,7 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
             for by in dict.fromkeys(row.by for row in comparison.wins)
             for at_equal_length in (False, True)
         ),
-        _metric_table(comparison, "Checks that need no model", _CHECKS, ""),
+        _metric_table(comparison, "Checks that need no model", _CHECKS, "", *_unchecked_note(suite)),
         *(
             _metric_table(comparison, f"Scores by {by}, nats per token" if by else "Scores", _SCORES, by)
             for by in dict.fromkeys(metric.by for metric in metrics)
@@ -79,6 +82,19 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
     ]
     tables = [times, *tables] if suite.shape == "time" else [*tables, times]
     return [table for table in tables if any(cell.text for column in table.columns for cell in column.cells)]
+
+
+def _unchecked_note(suite: Suite) -> list[str]:
+    """A sentence about the preferences that ``all met`` leaves out, because only others have a check."""
+    left_out: dict[str, None] = {}
+    for objectives in suite.objectives:
+        if checks := checks_of(objectives):
+            checked = {(check.of or check.name).lower() for check in checks}
+            wishes = [split_strength(spec)[0].strip() for spec in objectives.prefer]
+            left_out.update(dict.fromkeys(wish for wish in wishes if wish.lower() not in checked))
+    if not left_out:
+        return []
+    return [f'"all met" leaves out preferences without a check: {", ".join(map(shown_line, left_out))}.']
 
 
 def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes: Iterable[str] = ()) -> Table:

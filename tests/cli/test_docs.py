@@ -62,6 +62,7 @@ def test_a_search_prints_the_passages_that_contain_the_words(pjlocal) -> None:
     assert any(first in line and second in line for line in lines), "a passage may be wrapped between the words"
     none = pjlocal("docs", "--search", "xyzzy")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "pjlocal: nothing found\n")
+    assert pjlocal("docs", "--search", "how to xyzzy").stderr == "pjlocal: nothing found: use fewer words\n"
 
 
 @pytest.mark.slow

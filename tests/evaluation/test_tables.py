@@ -95,6 +95,17 @@ def test_checks_texts_and_speed_have_tables_of_their_own(compared: Comparison) -
     assert cells(tables, "Speed", "both")[1].text == "17.00"
 
 
+def test_a_preference_that_all_met_leaves_out_is_named(compared: Comparison) -> None:
+    def notes(*prefer: str) -> list[str]:
+        tables = report_tables(replace(SUITE, objectives=(Objectives("bright", prefer),)), compared)
+        return [note for table in tables if table.title.startswith("Checks") for note in table.notes]
+
+    assert notes("Talk like a pirate:2", "Concise")[0] == (
+        '"all met" leaves out preferences without a check: Talk like a pirate.'
+    )
+    assert not any("leaves out" in note for wishes in (("concise",), ("vivid", "creative")) for note in notes(*wishes))
+
+
 def test_all_objectives_together_come_first_each_counting_alike() -> None:
     of_one = results()
     sea = [replace(a, key=f"sea {a.key}", objectives="sea") for a in of_one.answers if a.prompt_id != "p1"]
