@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import signal
 import socket
@@ -40,7 +41,9 @@ def listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
-        raise PjlocalError(f"cannot listen on {host} port {port}: {error.strerror or error}") from None
+        reason = f"{error.strerror or error}".partition(" (while")[0]  # create_server adds the address
+        hint = ": --port chooses another" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+        raise PjlocalError(f"cannot listen on {host} port {port}: {reason}{hint}") from None
     # Accepted connections inherit this.  asyncio sets it only on sockets with an explicit protocol.  Without it, every
     # reply on a kept-alive connection waits 40 ms for the acknowledgement of its head.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
