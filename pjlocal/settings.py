@@ -48,7 +48,7 @@ SplitMode = Literal["layer", "row", "none"]
 FlashAttention = Literal["auto", "on", "off"]
 SamplingDefaults = Literal["own", "model"]
 View = Literal["text", "blame", "push", "markdown"]
-#: The end of the help about views of an answer.
+#: The second half of the help of --view and /view.
 VIEW_HELP = "blame colours each token by the view that wrote it, push by the preference that made it more probable"
 Thoughts = Literal["show", "hide", "stderr"]
 

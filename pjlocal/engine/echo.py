@@ -1,7 +1,7 @@
 """Tokens that copy a preference into the answer instead of following it.
 
-A view repeats what its prompt contains.  Pushed away from the neutral view, which does not see the preference, it
-repeats most of all the preference itself: "Talk like a cowboy." in place of an answer.
+A view repeats text of its prompt.  The neutral view does not contain the preference.  So a push away from the neutral
+view repeats the preference most of all: "Talk like a cowboy." in place of an answer.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ class Row:
     alone: filters.Row | None
 
     def log_probs(self, ids: NDArray[np.intp] | None, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
-        """Log-probabilities [m] of some tokens, or [n_vocab] of all."""
+        """Log-probabilities [m] of some tokens, or [n_vocab] of all, in ``dtype``."""
         logits = (self.logits if ids is None else self.logits[ids]).astype(dtype, copy=False)
         log_probs: NDArray[Any] = np.maximum(logits - dtype(self.log_z), dtype(_LEAST))
         return log_probs

@@ -49,7 +49,7 @@ def in_thread(
         with starting:
             thread.start()
         ended.wait()  # not `join`, which after Ctrl-C takes a running thread for ended (Python 3.11)
-    except BaseException:  # a thread that has not begun yet will return immediately
+    except BaseException:  # a thread that starts after this returns immediately
         with interrupt.stopping():
             with guard:
                 given_up = True

@@ -42,9 +42,20 @@ PROMISES = {
 def checks_of(objectives: Objectives) -> tuple[Check, ...]:
     """The checks of the objectives, and those of their presets (`PROMISES`)."""
     written = {name for check in objectives.checks for name in (check.name, check.of)}
-    names = (split_strength(spec)[0].strip().lower() for spec in objectives.prefer)
+    names = map(str.lower, _texts(objectives))
     promised = dict.fromkeys(name for name in names if name in PROMISES and name not in written)
     return (*objectives.checks, *(PROMISES[name] for name in promised if resolve(name) == PRESETS[name]))
+
+
+def unchecked(objectives: Objectives) -> list[str]:
+    """The preferences that ``check:all`` leaves out, because only others have a check."""
+    checked = {(check.of or check.name).lower() for check in checks_of(objectives)}
+    return [text for text in _texts(objectives) if text.lower() not in checked] if checked else []
+
+
+def _texts(objectives: Objectives) -> list[str]:
+    """The preferences without their strengths."""
+    return [split_strength(spec)[0].strip() for spec in objectives.prefer]
 
 
 def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | None = None) -> list[Score]:

@@ -9,9 +9,8 @@ import math
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from ..prompting.preferences import split_strength
 from ..visible import shown_line
-from .checks import checks_of
+from .checks import unchecked
 from .compare import Comparison, Difference, FolderComparison, Metric, WinRow, direction, place
 from .statistics import UNFIT, Estimate
 from .suite import Suite
@@ -85,16 +84,9 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
 
 
 def _unchecked_note(suite: Suite) -> list[str]:
-    """A sentence about the preferences that ``all met`` leaves out, because only others have a check."""
-    left_out: dict[str, None] = {}
-    for objectives in suite.objectives:
-        if checks := checks_of(objectives):
-            checked = {(check.of or check.name).lower() for check in checks}
-            wishes = [split_strength(spec)[0].strip() for spec in objectives.prefer]
-            left_out.update(dict.fromkeys(wish for wish in wishes if wish.lower() not in checked))
-    if not left_out:
-        return []
-    return [f'"all met" leaves out preferences without a check: {", ".join(map(shown_line, left_out))}.']
+    left_out = dict.fromkeys(text for objectives in suite.objectives for text in unchecked(objectives))
+    names = ", ".join(map(shown_line, left_out))
+    return [f'"all met" leaves out preferences without a check: {names}.'] if left_out else []
 
 
 def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes: Iterable[str] = ()) -> Table:
