@@ -68,7 +68,7 @@ def handle(chat: Chat, line: str) -> bool:
             run(chat, line)
         else:
             chat.ask(line[1:] if line.startswith("//") else line)
-    except Interrupted:  # a started answer handles it itself
+    except (Interrupted, KeyboardInterrupt):  # a started answer handles it itself
         message = "(stopped)" if is_command(line) else "(stopped before the first word: the question was not saved)"
         chat.screen.say(message)
     except Exception as error:

@@ -123,24 +123,32 @@ class Interrupt:
     def at_once(self) -> Iterator[None]:
         """Let Ctrl-C raise an error in the body, for code that runs long without checking the flag.
 
+        In the body it raises KeyboardInterrupt, not an Exception: handlers there, as those of `threading.Thread.start`,
+        would take that for a failure of what they called.
+
         Raises:
             Interrupted: Ctrl-C was pressed in the body or before, and `on_sigint` is active.
             KeyboardInterrupt: Ctrl-C was pressed, and `on_sigint` is not active.
         """
-        self.raises_at_once = True
         try:
+            try:
+                self.raises_at_once = True
+                if self.is_set():
+                    raise Interrupted
+                yield
+            finally:
+                self.raises_at_once = False
+        except KeyboardInterrupt:
             if self.is_set():
-                raise Interrupted
-            yield
-        finally:
-            self.raises_at_once = False
+                raise Interrupted from None
+            raise
 
 
 @contextmanager
 def on_sigint(
     interrupt: Interrupt, patience: float = 0.0, ending: tuple[signal.Signals, ...] = ENDING
 ) -> Iterator[None]:
-    """Let Ctrl-C set the flag, so that work ends at a clean point; in `Interrupt.at_once` it raises Interrupted.
+    """Let Ctrl-C set the flag, so that work ends at a clean point; `Interrupt.at_once` ends at once.
 
     Args:
         patience: seconds after the first Ctrl-C from which another one raises KeyboardInterrupt.
@@ -170,7 +178,7 @@ def on_sigint(
         interrupt.set()
         if interrupt.raises_at_once:
             interrupt.raises_at_once = False  # so that another Ctrl-C does not stop the clean-up
-            raise Interrupted
+            raise KeyboardInterrupt
         if not was_requested:
             first = now
         elif signum == signal.SIGINT and now - first >= patience:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from pjlocal.engine.interrupt import Interrupt, on_sigint
+from pjlocal.engine.interrupt import Interrupt, Interrupted, on_sigint
 
 
 def ended(interrupt: Interrupt) -> bool:
@@ -46,6 +46,20 @@ def test_clearing_does_not_undo_stopping() -> None:
         interrupt.clear()
         assert ended(interrupt)
     assert not ended(interrupt)
+
+
+def test_code_that_handles_exceptions_does_not_take_ctrl_c_for_one() -> None:
+    """As `threading.Thread.start` does, which then broke the thread that it had started."""
+    interrupt = Interrupt()
+
+    def press() -> None:
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except Exception:
+            pytest.fail("Ctrl-C was taken for a failure")
+
+    with on_sigint(interrupt), pytest.raises(Interrupted), interrupt.at_once():
+        press()
 
 
 def lines_of(function: Callable[..., Any], act: Callable[[], None], at: int) -> Callable[..., Any]:
