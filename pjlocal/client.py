@@ -426,7 +426,12 @@ def _secured(plain: socket.socket, host: str) -> Any:
 
     context = ssl.create_default_context()
     context.sslsocket_class = Secured
-    return context.wrap_socket(plain, server_hostname=host)
+    try:
+        return context.wrap_socket(plain, server_hostname=host)
+    except ssl.SSLError as error:
+        if error.reason == "WRONG_VERSION_NUMBER":
+            error.strerror = "it answers without encryption, so give http:// instead of https://"
+        raise
 
 
 # An answer.

@@ -42,7 +42,7 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
     if narrow:
         table = plain_table("#", "token", "by", "p", "q", "accept", right=(0, 3, 4, 5))
     else:
-        headers = "#", "token", "kind", "drafted by", "p", "q", "accept", *pushes, "in place of"
+        headers = "#", "token", "kind", "written by", "p", "q", "accept", *pushes, "in place of"
         table = plain_table(*headers, right=(0, *range(4, 7 + len(pushes))))
     for event in turn.events:
         token = Text(_in_cell(event.text) or f"<{event.id}>", tint.style(event))
@@ -54,13 +54,13 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
                 token.append(f"\nfor {_in_cell(rejected.text)}", _UNMARKED)
             if event.pushes:
                 token.append(f"\n{pushes_text(event.pushes)}", _UNMARKED)
-            table.add_row(str(event.position), token, event.draft or "-", *numbers)
+            table.add_row(str(event.position), token, event.writer or "-", *numbers)
         else:
             table.add_row(
                 str(event.position),
                 token,
                 event.kind,
-                event.draft or "-",
+                event.writer or "-",
                 *numbers,
                 *(_form(event.pushes.get(name), "{:+.2f}") for name in pushing),
                 Text(instead),

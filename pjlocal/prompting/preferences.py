@@ -107,12 +107,12 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
         name, colon, strength = spec.partition(":")
         if colon and name.lower() in known:
             _check_strength(spec, strength)
-        hint = _hint(name.lower(), known)
+        hint = preset_hint(name.lower(), known)
         raise UsageError(f"unknown preset {spec!r}: {hint} ({_HOW_FREE_TEXT})")
     return spec
 
 
-def _hint(word: str, known: Mapping[str, str]) -> str:
+def preset_hint(word: str, known: Mapping[str, str]) -> str:
     """A suggestion of a preset with a similar meaning or spelling; else the names of all presets."""
     like = _LIKE.get(word)
     if like in known:

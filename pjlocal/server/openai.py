@@ -19,7 +19,7 @@ from starlette.responses import JSONResponse, Response
 from ..engine.log_probs import LogProbs
 from ..errors import UsageError, did_you_mean
 from ..events import Result
-from ..prompting.preferences import presets
+from ..prompting.preferences import preset_hint, presets
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
@@ -94,7 +94,7 @@ class Names:
         parts = name.rpartition(":")[2].lower().split("+")
         unknown = [part for part in parts if part not in presets()]
         if 0 < len(unknown) < len(parts):
-            return f"no model {name!r}: there is no preset {unknown[0]!r}"
+            return f"no model {name!r}: there is no preset {unknown[0]!r} ({preset_hint(unknown[0], presets())})"
         similar = did_you_mean(name, [*self._names, *presets(), *self.all()], 1)
         hint = similar or f"known are {', '.join(self.all())}, and presets joined by +"
         return f"no model {name!r}: {hint}"

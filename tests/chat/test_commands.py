@@ -22,7 +22,7 @@ DRIVEN = (
     ("/help UNDO", r"^command +what it does\n/undo +Take the last question and its answer back\.$"),
     ("/udno", r"^unknown command /udno: did you mean /undo\?$"),
     ("/drafst", r"^unknown command /drafst: did you mean /drafts\?$"),
-    ("/why", r"a: vivid.*# +token +kind +drafted by +p +q +accept +in place of\n0 .*\n *5 "),
+    ("/why", r"a: vivid.*# +token +kind +written by +p +q +accept +in place of\n0 .*\n *5 "),
     ("/compare", r"─ judge ─.*─ base ─.*─ both ─.*─ prompt ─.*─ plain ─.*6 tokens.*/drafts MODE puts one"),
     ("/drafts", r"draft +mode +preferences +tokens +answer\n\* +1 +judge +vivid, creative +6 .*\n +\d +plain "),
     ("/drafts plain", r"^draft plain is in force\n> What is rain"),

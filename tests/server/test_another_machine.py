@@ -100,6 +100,7 @@ def test_presets_and_the_url_come_from_this_machines_configuration(
     [
         (("--server", "nowhere"), "--server must be a URL, as in http://localhost:8473"),
         (("--server", "http://localhost:1"), "cannot reach the server at http://localhost:1"),
+        (("--server", "TLS"), "it answers without encryption, so give http:// instead of https://"),
         (("--server", "URL", "-m", "toy"), "has its own model: leave --model out"),
         (("--server", "URL", "-p", "@wish.md"), "does not read files"),
         (("--server", "URL", "--lora", "some.gguf"), "cannot use adapters"),
@@ -110,7 +111,10 @@ def test_presets_and_the_url_come_from_this_machines_configuration(
     ],
 )
 def test_errors_are_one_clear_line(pjlocal: Run, served: Served, options: tuple[str, ...], told: str) -> None:
-    made = pjlocal("run", "hello", *(option.replace("URL", served.url) for option in options))
+    urls = {"URL": served.url, "TLS": served.url.replace("http:", "https:")}
+    for name, url in urls.items():
+        options = tuple(option.replace(name, url) for option in options)
+    made = pjlocal("run", "hello", *options)
     assert made.returncode in (1, 2) and made.stdout == ""
     assert told in one_line(made.stderr)
 
