@@ -282,9 +282,9 @@ def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str
 def test_ctrl_c_keeps_finished_answers_and_says_how_to_continue(
     tiny: Callable[[str], Path], environment: dict[str, str], suite: str, tmp_path: Path
 ) -> None:
-    options = ["--out", "out", "-m", str(tiny("llama")), "--max-tokens", "200", "--parallel", "1", "--no-reward"]
+    options = ["--max-tokens", "200", "--parallel", "1", "--threads", "1", "--no-reward"]
     process = subprocess.Popen(
-        [*PJLOCAL, "eval", "run", suite, *options],
+        [*PJLOCAL, "eval", "run", suite, "--out", "out", "-m", str(tiny("llama")), *options],
         env=environment,
         cwd=tmp_path,
         stdout=subprocess.PIPE,
