@@ -137,6 +137,17 @@ def test_an_answer_of_a_comparison_is_taken(asked, store: Store) -> None:
             chromium.wait_for(f"{COUNT}?.endsWith('of {n_drafts}') && {ANSWER} === {json.dumps(turn.answer)}")
 
 
+@pytest.mark.slow
+def test_a_comparison_that_is_opened_again_at_once_is_not_stopped(asked) -> None:
+    """The browser says later that the dialog was closed, by which time the next answers may be on their way."""
+    chromium, _ = asked()
+    click(chromium, "Compare modes")
+    press = "[...document.querySelectorAll('button')].find((one) => one.textContent === '{}').click()"
+    again = f"{press.format('Compare modes')}; {press.format('Compare')}"
+    chromium.eval(f"document.getElementById('comparison').close(); {again}")
+    chromium.wait_for("document.querySelectorAll('#columns .actions button').length === 4")
+
+
 def test_a_new_chat_begins_from_a_turn(asked, store: Store) -> None:
     chromium, number = asked()
     click(chromium, "New chat from here")  # the first of them

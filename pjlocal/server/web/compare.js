@@ -17,6 +17,7 @@ for (const mode of modes) {
 }
 by("close").addEventListener("click", () => by("comparison").close());
 by("comparison").addEventListener("close", () => {
+  if (by("comparison").open) return; // opened again before the event of closing came
   stopping.abort();
   showIn(document.querySelector("main"));
 });
@@ -27,6 +28,7 @@ by("modes").addEventListener("submit", (event) => {
 
 /** take: called with the number of the draft that is put in force. */
 export function compare(chat, turn, take) {
+  stopping.abort();
   onTake = take;
   asked = { id: chat, replacing: turn.id, question: turn.asked.question };
   by("compared").textContent = visible(turn.asked.words);
