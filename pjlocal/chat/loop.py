@@ -68,7 +68,8 @@ def handle(chat: Chat, line: str) -> bool:
             run(chat, line)
         else:
             chat.ask(line[1:] if line.startswith("//") else line)
-    except (Interrupted, KeyboardInterrupt):  # a started answer handles it itself
+    # A started answer handles Ctrl-C itself.  It may raise KeyboardInterrupt just outside a body of `at_once`.
+    except (Interrupted, KeyboardInterrupt):
         message = "(stopped)" if is_command(line) else "(stopped before the first word: the question was not saved)"
         chat.screen.say(message)
     except Exception as error:

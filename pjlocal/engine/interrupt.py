@@ -130,7 +130,7 @@ class Interrupt:
             Interrupted: Ctrl-C was pressed in the body or before, and `on_sigint` is active.
             KeyboardInterrupt: Ctrl-C was pressed, and `on_sigint` is not active.
         """
-        try:
+        try:  # around `finally` too, where Ctrl-C may still raise
             try:
                 self.raises_at_once = True
                 if self.is_set():
@@ -148,7 +148,7 @@ class Interrupt:
 def on_sigint(
     interrupt: Interrupt, patience: float = 0.0, ending: tuple[signal.Signals, ...] = ENDING
 ) -> Iterator[None]:
-    """Let Ctrl-C set the flag, so that work ends at a clean point; `Interrupt.at_once` ends at once.
+    """Let Ctrl-C set the flag, so that work ends at a clean point; code in `Interrupt.at_once` ends immediately.
 
     Args:
         patience: seconds after the first Ctrl-C from which another one raises KeyboardInterrupt.

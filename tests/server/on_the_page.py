@@ -25,7 +25,12 @@ def ask(page: Page, question: str) -> None:
     page.wait_for(f"document.querySelector('#turns article:last-child h3').textContent === {json.dumps(question)}")
 
 
+def button_of(text: str) -> str:
+    """The expression for the button with this text."""
+    return f"[...document.querySelectorAll('button')].find((button) => button.textContent === {json.dumps(text)})"
+
+
 def click(page: Page, text: str) -> None:
-    found = f"[...document.querySelectorAll('button')].find((button) => button.textContent === {json.dumps(text)})"
+    found = button_of(text)
     page.wait_for(found)
     page.eval(f"var button = {found}; button.focus(); button.click()")

@@ -111,10 +111,8 @@ def test_presets_and_the_url_come_from_this_machines_configuration(
     ],
 )
 def test_errors_are_one_clear_line(pjlocal: Run, served: Served, options: tuple[str, ...], told: str) -> None:
-    urls = {"URL": served.url, "TLS": served.url.replace("http:", "https:")}
-    for name, url in urls.items():
-        options = tuple(option.replace(name, url) for option in options)
-    made = pjlocal("run", "hello", *options)
+    tls = served.url.replace("http:", "https:")
+    made = pjlocal("run", "hello", *(option.replace("URL", served.url).replace("TLS", tls) for option in options))
     assert made.returncode in (1, 2) and made.stdout == ""
     assert told in one_line(made.stderr)
 

@@ -173,9 +173,10 @@ def test_a_port_in_use_is_reported_in_one_line(
     pjlocal: Callable[..., subprocess.CompletedProcess[str]], tiny: Callable[[str], Path]
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        result = pjlocal("serve", "-m", tiny("llama"), "--port", taken.getsockname()[1])
-    assert result.returncode == 1
-    assert one_line(result.stderr).endswith("Address already in use: --port chooses another")
+        port = taken.getsockname()[1]
+        result = pjlocal("serve", "-m", tiny("llama"), "--port", port)
+    says = f"cannot listen on 127.0.0.1 port {port}: Address already in use: --port chooses another"
+    assert result.returncode == 1 and one_line(result.stderr).endswith(says)
 
 
 def test_a_missing_package_is_reported_with_the_command_that_installs_it(

@@ -233,7 +233,8 @@ def test_an_unknown_model_is_refused_with_the_nearest_name(client: OpenAI) -> No
         client.chat.completions.create(model="vivd", messages=ASK)
     with pytest.raises(openai.NotFoundError, match="no model 'other:bold'"):
         client.models.retrieve("other:bold")
-    with pytest.raises(openai.NotFoundError, match=r"'vivid[+]friendl': there is no preset 'friendl' .did you"):
+    hint = r"there is no preset 'friendl' [(]did you mean friendly[?][)]"
+    with pytest.raises(openai.NotFoundError, match=rf"no model 'vivid[+]friendl': {hint}"):
         client.chat.completions.create(model="vivid+friendl", messages=ASK)
     with pytest.raises(openai.NotFoundError, match="no model 'zzzz': known are llama, "):
         client.chat.completions.create(model="zzzz", messages=ASK)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from browser import Chromium
-from on_the_page import SETTINGS, TOKENS, WRITTEN, ask, click
+from on_the_page import SETTINGS, TOKENS, WRITTEN, ask, button_of, click
 from saved_chats import a_turn, saved, texts
 from served import VIEWS, Served
 
@@ -142,8 +142,7 @@ def test_a_comparison_that_is_opened_again_at_once_is_not_stopped(asked) -> None
     """The browser says later that the dialog was closed, by which time the next answers may be on their way."""
     chromium, _ = asked()
     click(chromium, "Compare modes")
-    press = "[...document.querySelectorAll('button')].find((one) => one.textContent === '{}').click()"
-    again = f"{press.format('Compare modes')}; {press.format('Compare')}"
+    again = f"{button_of('Compare modes')}.click(); {button_of('Compare')}.click()"
     chromium.eval(f"document.getElementById('comparison').close(); {again}")
     chromium.wait_for("document.querySelectorAll('#columns .actions button').length === 4")
 

@@ -40,5 +40,5 @@ function onButton(id, begin, act) {
     }
   });
   dialog.querySelector("button[type=button]").addEventListener("click", () => dialog.close());
-  dialog.addEventListener("close", () => showIn(main));
+  dialog.addEventListener("close", () => dialog.open || showIn(main)); // open: again, before this event came
 }
