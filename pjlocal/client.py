@@ -29,7 +29,7 @@ from .prompting.preferences import PRESETS, presets, split_strength
 from .prompting.thinking import split
 from .request import Request
 from .runtime_socket import is_private, socket_path
-from .settings import Engine, Mode
+from .settings import DEFAULT_MODE, Engine, Mode
 
 log = logging.getLogger("pjlocal")
 
@@ -458,7 +458,7 @@ class RemoteAnswer:
         #: Called with a text about the work before the first event.
         self.on_progress: Callable[[str], object] = lambda text: None
         #: The mode until the answer has started.
-        self.expected: Mode = "judge"
+        self.expected: Mode = DEFAULT_MODE
         self.statistics = Statistics()
         self.finish_reason: FinishReason | None = None
         #: Alternatives to the answer's only token, if the request has them.

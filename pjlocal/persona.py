@@ -37,7 +37,7 @@ from .gguf.locate import find_model
 from .gguf.sampling import model_defaults_in_words, recommended, with_model_defaults
 from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
-from .prompting.plan import Plan, Roles, in_mode, make_plan, make_roles, resolve_mode, write_prompts
+from .prompting.plan import Plan, Roles, expected_views, in_mode, make_plan, make_roles, resolve_mode, write_prompts
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
 from .prompting.tools import Tools
@@ -104,7 +104,7 @@ class PersonaJudge:
         self._aligner_file: tuple[str, Path] | None = None  # the last lookup: name and path
         self._file: Path | None = None  # of the model, once known
         self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters checked last
-        roles = self.roles(request)  # refuse an impossible request before loading the model
+        self.roles(request)  # refuse an impossible request before loading the model
         check_constraint(request.sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the judge on it
         started = time.perf_counter()
@@ -123,7 +123,7 @@ class PersonaJudge:
                 self.model = path
                 undo.callback(path.lifetime.hold(self))
             else:
-                self.model = Model(path, engine, self.interrupt, n_views=max(2, len(roles.prefixes)))
+                self.model = Model(path, engine, self.interrupt, n_views=expected_views(request))
                 undo.callback(self.model.close)
             self.request = self.with_model_defaults(request)
             if template:

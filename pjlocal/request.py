@@ -299,6 +299,17 @@ def refuse_removed(saved: Mapping[str, Any]) -> None:
         raise UsageError(f"{setting} was removed: ask again without it")
 
 
+def name_judge(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Name mode judge in the settings of a chat or a turn that name no mode and have preferences: it was the default of
+    earlier versions."""
+    generation, preferences = saved.get("generation"), saved.get("preferences", {})
+    if not isinstance(generation, Mapping) or generation.get("mode") or not isinstance(preferences, Mapping):
+        return dict(saved)
+    adapters = (generation.get(name) for view in VIEW_NAMES for name in ADAPTERS[view])
+    is_judged = saved.get("mode", "judge") == "judge" and any((*preferences.values(), *adapters))
+    return {**saved, "generation": {**generation, "mode": "judge"}} if is_judged else dict(saved)
+
+
 def changed(settings: Settings) -> frozenset[str]:
     """The names of the settings that differ from their defaults."""
     fields = dataclasses.fields(settings)  # type: ignore[arg-type]

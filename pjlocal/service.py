@@ -32,12 +32,10 @@ from .sessions.faults import RemovedError, StoreError
 from .sessions.recorder import Recorder, Recording
 from .sessions.session import Session, Turn
 from .sessions.store import Store
+from .settings import DEFAULT_VIEWS, Generation
 from .settings import Engine as EngineSettings
-from .settings import Generation
 
 log = logging.getLogger("pjlocal")
-
-_VIEWS = 2  # of most answers
 
 _MOST_PER_TOKEN = 32  # characters; a prompt with more for each token of the context is refused without tokenizing
 
@@ -207,7 +205,7 @@ class LoadedModel:
     Args:
         interrupt: stops loading, and preparing requests.
         stop: stops the engine.
-        parallel: the number of answers of two views written at once.
+        parallel: the number of answers of ``n_views`` views written at once.
         lookahead: the most tokens that an answer may guess ahead; higher requests are lowered to it.
 
     Raises:
@@ -223,9 +221,10 @@ class LoadedModel:
         interrupt: Interrupt,
         stop: Interrupt,
         lookahead: int = 0,
+        n_views: int = DEFAULT_VIEWS,
     ) -> None:
         with ExitStack() as undo:
-            self.model = Model(path, settings, interrupt)
+            self.model = Model(path, settings, interrupt, n_views=n_views)
             undo.callback(self.model.close)
             self._template = ChatTemplate(self.model)
             undo.callback(self._template.close)
@@ -234,7 +233,7 @@ class LoadedModel:
             undo.callback(self.judge.close)
             self.n_ctx = self.judge.context_limit
             try:
-                capacity = Capacity(parallel, _VIEWS, self.n_ctx, 1 + lookahead)
+                capacity = Capacity(parallel, n_views, self.n_ctx, 1 + lookahead)
                 self.engine = Engine(self.model, settings, stop, capacity)
             except ModelError as error:
                 raise ModelError(f"{error} (or a smaller --parallel)") from None

@@ -35,6 +35,9 @@ Mode = Literal["judge", "base", "both", "prompt", "rewrite", "plain"]
 #: Modes in which one preference drafts and another judges, and modes without a view for each preference.
 JUDGED: tuple[Mode, ...] = ("judge", "base", "both")
 OF_ONE_VIEW: tuple[Mode, ...] = ("prompt", "rewrite", "plain")
+#: The mode of a request with preferences that names none, and the number of its views: a, b and the neutral one.
+DEFAULT_MODE: Mode = "both"
+DEFAULT_VIEWS = 3
 Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
 Placement = Literal["system", "user-turn", "question"]
@@ -385,9 +388,10 @@ class Generation(Settings):
     mode: Mode | None = setting(
         None,
         "--mode",
-        help="judge: the views swap roles every round; base: fixed roles; both: the judge weighs all preferences at "
-        "once; prompt: all preferences in one prompt; rewrite: a plain answer, then its correction by the "
-        "preferences (as Aligner does); plain: no preferences (default: judge with preferences, plain without).",
+        help="both: all preferences weigh each token together; judge: the paper's rule, in which the views swap "
+        "roles every round; base: fixed roles; prompt: all preferences in one prompt; rewrite: a plain answer, then "
+        "its correction by the preferences (as Aligner does); plain: no preferences (default: both with "
+        "preferences, plain without).",
     )
     strength: str | None = setting(
         None,
@@ -459,8 +463,8 @@ class Generation(Settings):
         1,
         "--best",
         help="Write this number of answers at once, score each by the preference that it meets least, and keep the "
-        "best. With --seed, the answers have consecutive seeds. It needs a neutral view: mode both, or a strength "
-        "other than 1.",
+        "best. With --seed, the answers have consecutive seeds. It needs a neutral view: mode both (the default), "
+        "or a strength other than 1.",
         least=1,
         most=16,
     )

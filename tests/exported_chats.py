@@ -12,7 +12,7 @@ SETTINGS = {
     "mode": "judge",
     "preferences": {"a": ["vivid"], "b": ["creative", "Answer *in rhyme*"]},
     "seed": 7,
-    "generation": {"lam": 4, "max_tokens": 128},
+    "generation": {"mode": "judge", "lam": 4, "max_tokens": 128},
 }
 STATISTICS = {"acceptance_rate": 0.75, "rounds": 2, "timings": {"tokens_per_second": 12.34}}
 WHEN = 1_700_000_000.5  # 2023-11-14 22:13:20 UTC

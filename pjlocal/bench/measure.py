@@ -63,7 +63,7 @@ def measure(
         model = Model(path, work.engine, interrupt)
         stack.callback(model.close)
         report = Report(_measured_on(model, work))
-        generation = Generation(max_tokens=work.n_tokens, ignore_end=True)
+        generation = Generation(mode="judge", max_tokens=work.n_tokens, ignore_end=True)
         judges = {
             layout: stack.enter_context(
                 PersonaJudge(
@@ -105,7 +105,7 @@ def measure(
 
 def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
     """The microseconds of calls that are made for every token or view, on real logits (median of 200)."""
-    prompts = judge.plan(prompt, judge.request.replace(mode="judge")).prompts
+    prompts = judge.plan(prompt, judge.request).prompts
     with judge.decoder.direct(needs(2, max(map(len, prompts)) + 1)) as slot:
         slot.start(prompts)
         a, b = slot.logits(0).copy(), slot.logits(1).copy()

@@ -12,7 +12,7 @@ from rich.text import Text
 from ..events import pushes_text
 from ..prompting.plan import strength_in_force
 from ..request import in_turn
-from ..settings import ADAPTERS, JUDGED, Generation
+from ..settings import ADAPTERS, DEFAULT_MODE, JUDGED, Generation
 from ..visible import one_line
 from .conversation import Conversation, Progress
 
@@ -91,7 +91,7 @@ def _head(
         longest: the most cells of a preference's text.
     """
     some = any(views.values())
-    mode = generation.mode or ("judge" if some else "plain")
+    mode = generation.mode or (DEFAULT_MODE if some else "plain")
     if mode == "plain" or not some:
         return [mode]
 
@@ -110,7 +110,7 @@ def _head(
 
 def _force(generation: Generation) -> str:
     """λ and the strength, if the mode uses them and they differ from the defaults."""
-    mode = generation.mode or "judge"
+    mode = generation.mode or DEFAULT_MODE
     strength = strength_in_force(generation, mode)
     force = "" if strength == "1" or mode == "rewrite" else f" ×{strength}"
     return f" λ{generation.lam}{force}" if mode in JUDGED else force

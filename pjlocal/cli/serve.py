@@ -41,7 +41,8 @@ def serve(
         typer.Option(
             min=1,
             max=64,
-            help="Answers written at once, with two views each. Each view takes memory for --ctx tokens.",
+            help="Answers written at once, with three views each (two in mode judge). Each view takes memory for --ctx "
+            "tokens.",
             rich_help_panel=_SERVER,
         ),
     ] = 2,
@@ -98,7 +99,7 @@ def serve(
         ) from None
     from ..gguf.locate import EMBEDDED, find_model, lasting_name
     from ..gguf.ollama import shown_name
-    from ..prompting.plan import make_roles  # loads llama.cpp, which other commands do not need
+    from ..prompting.plan import expected_views  # loads llama.cpp, which other commands do not need
     from ..service import LoadedModel, ModelName, Service, check_servable
 
     if api_key is not None:
@@ -109,8 +110,7 @@ def serve(
             f"other machines reach {host}: set a key with --api-key or PJLOCAL_API_KEY, or leave --host out"
         )
     check_servable(request.generation)
-    if any(request.views):
-        make_roles(request)
+    n_views = expected_views(request)
     path = find_model(model)
     shown = shown_name(path)
     short = model if model and Path(model).name == model else shown if model else EMBEDDED
@@ -121,7 +121,7 @@ def serve(
     metrics.count_errors(logging.getLogger("pjlocal"))
     lookaheads = (persona.generation.get("lookahead", 0) for persona in personas.values())
     lookahead = max(request.generation.lookahead, *lookaheads, 0)
-    load = partial(LoadedModel, path, engine, parallel, interrupt, lookahead=lookahead)
+    load = partial(LoadedModel, path, engine, parallel, interrupt, lookahead=lookahead, n_views=n_views)
     service = Service(load, parallel + queue, unload_after, interrupt, metrics)
     with listen(host, port) as listening:
         with on_sigint(interrupt, ending=()), Spinner() as spinner:

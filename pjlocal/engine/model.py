@@ -21,7 +21,7 @@ from ..gguf.kind import no_model, writes_no_text
 from ..gguf.offload import Offload, weights_on_host, with_fewer_layers
 from ..gguf.ollama import manifest_at, model_file, shown_name
 from ..gguf.split import beside_its_parts
-from ..settings import Engine
+from ..settings import DEFAULT_VIEWS, Engine
 from .backend import device_ran_out_of_memory, last_error, ran_out_of_memory
 from .backend import forget_errors as forget_errors
 from .backend import init_backend as init_backend
@@ -61,7 +61,7 @@ class Model:
         interrupt: Interrupt,
         *,
         trusted: bool = False,
-        n_views: int = 2,
+        n_views: int = DEFAULT_VIEWS,
     ) -> None:
         self.header = read_header(path)
         if not trusted:

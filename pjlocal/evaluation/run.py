@@ -20,7 +20,7 @@ from ..gguf.ollama import shown_name
 from ..gguf.sampling import recommended, with_model_defaults
 from ..prompting.preferences import prefix
 from ..request import GROUPS, Request
-from ..settings import ADAPTERS, Engine, Generation, Sampling, Settings, split_scale
+from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
 from .records import AnswerRecord, Folder, computed_with, digest_of, key_of
 from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request
@@ -130,7 +130,7 @@ def make_contestant(
     from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do not need
 
     request = system_request(suite, system, request, given)
-    mode = request.generation.mode or "judge"
+    mode = request.generation.mode or DEFAULT_MODE
     strength = strength_in_force(request.generation, mode)
     request = request.with_group(in_mode(request.generation, mode)).with_group(_filters(request, model))
     engine = system_engine(suite, system, engine, given)

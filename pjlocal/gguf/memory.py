@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..settings import DEFAULT_N_CTX, Engine
+from ..settings import DEFAULT_N_CTX, DEFAULT_VIEWS, Engine
 from .header import TENSOR_TYPES, Header, TensorInfo
 
 #: Types whose rows llama.cpp repacks for a CPU's wide registers.  If the file is mapped into memory, these weights are
@@ -53,10 +53,11 @@ class Memory:
         return {**asdict(self), "total": self.total}
 
 
-def estimate(header: Header, engine: Engine, n_views: int = 2) -> Memory:
+def estimate(header: Header, engine: Engine, n_views: int = DEFAULT_VIEWS) -> Memory:
     """The memory of the process on a CPU with all contexts full."""
     n_ctx = engine.n_ctx or min(header.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
-    n_contexts = 1 if engine.layout == "batched" else n_views
+    in_contexts = engine.layout == "contexts" or (engine.layout == "auto" and n_views == 2)
+    n_contexts = n_views if in_contexts else 1
     return Memory(
         n_views,
         n_ctx,

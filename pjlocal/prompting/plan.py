@@ -14,6 +14,8 @@ from ..errors import UsageError
 from ..request import PREFERENCES, Request, in_turn
 from ..settings import (
     ADAPTERS,
+    DEFAULT_MODE,
+    DEFAULT_VIEWS,
     OF_ONE_VIEW,
     PANEL_NAMES,
     VIEW_NAMES,
@@ -98,14 +100,14 @@ class Plan:
 
 
 def resolve_mode(request: Request) -> Mode:
-    """The mode of the request.  The default is judge with preferences, and plain without them.
+    """The mode of the request.  The default is both with preferences, and plain without them.
 
     Raises:
         UsageError: the mode or a setting needs a preference, and there is none.
     """
     generation = request.generation
     some = any(request.views) or generation.adapts_views
-    mode = generation.mode or ("judge" if some else "plain")
+    mode = generation.mode or (DEFAULT_MODE if some else "plain")
     if not some:
         if mode != "plain":
             raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
@@ -119,6 +121,17 @@ def resolve_mode(request: Request) -> Mode:
             if given:
                 raise UsageError(f"{name} needs a preference, as in: -p vivid -p creative")
     return mode
+
+
+def expected_views(request: Request) -> int:
+    """The number of views for which memory is planned.  Preferences may be given later, in the default mode.
+
+    Raises:
+        UsageError: preferences or settings that exclude each other.
+    """
+    least = DEFAULT_VIEWS if request.generation.mode in (None, DEFAULT_MODE) else 2
+    has_preferences = any(request.views) or request.generation.adapts_views
+    return max(least, len(make_roles(request).prefixes) if has_preferences else 1)
 
 
 #: The modes in which a setting has no effect or is impossible.
@@ -198,7 +211,7 @@ def make_roles(request: Request) -> Roles:
         if mode == "base" and len(named) > len(VIEW_NAMES):
             raise UsageError(
                 f"mode base has a view that drafts and one that judges: --panel takes 2 preferences there, not "
-                f"{len(named)}. Leave --panel out, or use --mode judge"
+                f"{len(named)}. Leave --panel out, or use --mode both"
             )
     speakers, names = list(named.values()), list(named)
     if mode == "prompt":
@@ -272,7 +285,9 @@ def strength_in_force(generation: Generation, mode: Mode) -> str:
 def _check_best(generation: Generation, mode: Mode, neutral: int | None) -> None:
     if generation.best > 1 and neutral is None:
         more = "" if mode in ("plain", "rewrite") else " at strength 1"
-        advice = "add --mode both or --strength 1.5" if more else "use --mode both"
+        advice = "use --mode both or add --strength 1.5" if more else "use --mode both"
+        if mode == "both":
+            advice = "add --strength 1.5"
         raise UsageError(
             f"--best chooses by pushes, which need a neutral view, and mode {mode}{more} has none: {advice}, or leave "
             "--best out"
@@ -343,7 +358,7 @@ def make_plan(
         UsageError: the prompts leave no room for an answer in a context of ``limit`` tokens.
     """
     if roles.mode == "rewrite" and conversation[-1].role == "assistant":
-        raise UsageError("mode rewrite corrects a whole answer and cannot continue one: use --mode judge")
+        raise UsageError("mode rewrite corrects a whole answer and cannot continue one: use --mode both")
     n_tokens = max(map(len, prompts))
     if n_tokens >= limit:
         raise UsageError(

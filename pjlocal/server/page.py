@@ -12,7 +12,7 @@ from starlette.routing import Route
 from ..prompting.plan import strength_in_force
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
-from ..settings import Mode, Placement
+from ..settings import DEFAULT_MODE, Mode, Placement
 
 _PACKAGE = files("pjlocal")
 _SCRIPTS = [file.name for file in _PACKAGE.joinpath("server/web").iterdir() if file.name.endswith(".js")]
@@ -52,6 +52,7 @@ def page_routes(model: str, defaults: AnswerRequest, most_file: int) -> list[Rou
                 "model": model,
                 "presets": presets(),
                 "modes": modes,
+                "default_mode": DEFAULT_MODE,
                 "strengths": {mode: strength_in_force(automatic, mode) for mode in modes},
                 "placements": get_args(Placement),
                 "settings": defaults.as_dict(),

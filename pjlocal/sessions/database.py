@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import time
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from ..folders import data_folder
+from ..request import name_judge
 from ..textfile import user_path
 from . import schema, words
 from .faults import StoreError, UnwritableError, fault
@@ -108,6 +110,7 @@ class Database:
         self._db = sqlite3.connect(database, isolation_level=None, **options)
         self._db.row_factory = sqlite3.Row
         self._db.create_function("apart", 1, words.apart, deterministic=True)
+        self._db.create_function("name_judge", 1, lambda saved: json.dumps(name_judge(json.loads(saved))))
         try:
             yield
         except BaseException:

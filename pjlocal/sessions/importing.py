@@ -13,7 +13,7 @@ from ..decoding.judge import Kind
 from ..errors import UsageError
 from ..events import RejectedToken, TokenEvent
 from ..prompting.thinking import find_thoughts
-from ..request import Request
+from ..request import Request, name_judge
 from .export import as_json
 from .session import Session, Turn
 
@@ -58,6 +58,10 @@ def parse_export(text: str, name: str) -> Session:
         _check(whole, _SESSION, "the chat")
         turns = [_turn_with_drafts(turn, f"turn {number}") for number, turn in enumerate(whole["turns"], 1)]
         settings = whole.get("settings", turns[-1].settings if turns else {})
+        for draft in (draft for turn in turns for draft in turn.drafts):
+            named = name_judge(draft.settings)
+            if named != draft.settings:  # an earlier version exported it
+                draft.settings, settings = named, name_judge(settings)
         try:
             Request().restore(settings)
             Path(settings.get("model") or "")

@@ -13,7 +13,8 @@ from .faults import ForeignStoreError
 APPLICATION_ID = 0x706A6C63
 
 #: The statements from each version of the schema (PRAGMA user_version) to the next.  AUTOINCREMENT never reuses an id,
-#: so a chat that was removed while it was open cannot continue inside another.  ``apart`` is `words.apart`.
+#: so a chat that was removed while it was open cannot continue inside another.  ``apart`` is `words.apart`,
+#: and ``name_judge`` is `request.name_judge` of JSON.
 MIGRATIONS: tuple[tuple[str, ...], ...] = (
     (
         f"PRAGMA application_id = {APPLICATION_ID}",
@@ -102,6 +103,11 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         # versions did not record which turn replaced which, so answers that were replaced there stay hidden.
         "ALTER TABLE turns ADD COLUMN draft_of INTEGER REFERENCES turns (id) ON DELETE CASCADE",
         "CREATE INDEX turns_by_draft ON turns (draft_of)",
+    ),
+    (
+        # Mode judge was the default: a chat goes on in the mode in which it was written.
+        "UPDATE sessions SET settings = name_judge(settings)",
+        "UPDATE turns SET settings = name_judge(settings)",
     ),
 )
 

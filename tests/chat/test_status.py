@@ -20,7 +20,7 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
     ("generation", "views", "progress", "by_width"),
     [
         (
-            Generation(),
+            Generation(mode="judge"),
             VIEWS,
             JUDGED,
             {
@@ -32,7 +32,7 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             },
         ),
         (
-            Generation(mode="both"),
+            Generation(),
             VIEWS,
             PUSHED,
             {
@@ -81,10 +81,10 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             Generation(),
             {"a": ["vivid"], "b": []},
             BEFORE,
-            {30: "judge · vivid · context 0/8192", 80: "judge λ4 · a: vivid · b: no preference · context 0/8192"},
+            {30: "both · vivid · context 0/8192", 80: "both λ4 ×auto · a: vivid · b: no preference · context 0/8192"},
         ),
         (
-            Generation(),
+            Generation(mode="judge"),
             TEXTS,
             JUDGED,
             {
@@ -97,7 +97,7 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             },
         ),
         (
-            Generation(panel=True),
+            Generation(mode="judge", panel=True),
             {"a": ["vivid"], "b": ["creative"], "c": ["concise"], "d": ["kind"]},
             JUDGED,
             {
@@ -117,6 +117,6 @@ def test_the_most_important_parts_are_first_and_are_left_out_whole(generation, v
 
 def test_wide_characters_and_marks_in_a_preference_keep_the_line_to_one_row() -> None:
     views = {"a": ["猫は喉をゴロゴロと鳴らす生き物です。猫は喉をゴロゴロと鳴らす生き物です。"], "b": ["x\n\x1b[31my"]}
-    assert status(Generation(), views, BEFORE, 30) == "judge · 猫は喉をゴ… · x ␛[31my"
+    assert status(Generation(mode="judge"), views, BEFORE, 30) == "judge · 猫は喉をゴ… · x ␛[31my"
     assert status(Generation(), views, BEFORE, 120).endswith(" · b: x ␛[31my · context 0/8192")
-    assert [status(Generation(), views, BEFORE, width) for width in (1, 6)] == ["", "judge"]
+    assert [status(Generation(), views, BEFORE, width) for width in (1, 6)] == ["", "both"]

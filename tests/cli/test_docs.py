@@ -256,4 +256,4 @@ def test_the_configuration_of_the_documents_is_one(tmp_path: Path) -> None:
     [text] = [code for language, code in code_and_text(FOLDER / "configuration.md")[0] if language == "toml"]
     file.write_text(text, encoding="utf-8")
     config = load_config(file)
-    assert config.personas["pirate-brief"].flat()["mode"] == "both" and "pirate" in config.presets
+    assert config.personas["pirate-brief"].flat()["temperature"] == 0.5 and "pirate" in config.presets

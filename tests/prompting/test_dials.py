@@ -9,7 +9,7 @@ from pjlocal.prompting.dials import STEP, adjust
 from pjlocal.prompting.plan import make_roles
 from pjlocal.request import Request
 
-START = Request().replace(views=[["vivid"], ["Talk like a pirate"]])
+START = Request().replace(mode="judge", views=[["vivid"], ["Talk like a pirate"]])
 
 
 def turned(request: Request, *steps: tuple[str, float]) -> tuple[object, tuple[str, ...]]:
@@ -33,7 +33,7 @@ def test_an_absent_preference_is_added_or_avoided_and_comes_back() -> None:
 
 
 def test_the_usual_strength_is_that_of_the_mode() -> None:
-    assert turned(START.replace(mode="both"), ("vivid", STEP))[0][0] == ["vivid:2"]  # auto is about 1.5
+    assert turned(START.replace(mode=None), ("vivid", STEP))[0][0] == ["vivid:2"]  # auto is about 1.5
     assert turned(START.replace(strength="3"), ("vivid", STEP))[0][0] == ["vivid:3.5"]
 
 

@@ -12,18 +12,45 @@ from tiny_models import write_lora
 from pjlocal import PersonaJudge
 from pjlocal.engine.policies import Weight
 from pjlocal.errors import UsageError
-from pjlocal.prompting.plan import make_roles
+from pjlocal.prompting.plan import expected_views, make_roles
 from pjlocal.prompting.preferences import PRESETS
 from pjlocal.request import Request, deal, in_turn
-from pjlocal.settings import Generation
+from pjlocal.settings import DEFAULT_VIEWS, Generation
 
 
 def roles_of(*prefer: str, **generation: Any):
     return make_roles(Request(deal(prefer), Generation(**generation)))
 
 
-def test_two_preferences_at_strength_1_need_no_neutral_view() -> None:
+def test_a_request_that_names_no_mode_is_written_in_mode_both_with_preferences_and_plain_without() -> None:
     roles = roles_of("vivid", "formal")
+    assert roles == roles_of("vivid", "formal", mode="both")
+    assert (roles.n_speakers, roles.neutral, len(roles.prefixes)) == (2, 2, DEFAULT_VIEWS)
+    assert roles.prefixes == [PRESETS["vivid"], PRESETS["formal"], ""]
+    assert roles_of().mode == "plain"
+
+
+@pytest.mark.parametrize("views", [[["vivid"], []], [[], ["vivid"]]])
+def test_in_the_default_mode_a_view_without_a_preference_is_the_neutral_one(views) -> None:
+    roles = make_roles(Request(views))
+    [(name, weight)] = roles.weights.items()
+    assert (name, weight.auto) == ("ab"[weight.view], True) and roles.prefixes[weight.view] == PRESETS["vivid"]
+    assert len(roles.prefixes) == 2 and roles.neutral == 1 - weight.view
+
+
+def test_memory_is_planned_for_the_views_of_the_mode_and_without_one_for_those_of_the_default() -> None:
+    def expected(*prefer: str, **generation: Any) -> int:
+        return expected_views(Request(deal(prefer), Generation(**generation)))
+
+    assert [expected(), expected("vivid"), expected("vivid", "formal")] == [3, 3, 3]
+    assert [expected(mode="judge"), expected("vivid", "formal", mode="judge")] == [2, 2]
+    assert expected("vivid", mode="prompt") == expected(mode="plain") == 2
+    assert expected("vivid", "formal", mode="judge", strength="2") == 3
+    assert expected("vivid", "formal", "concise", panel=True) == 4
+
+
+def test_in_mode_judge_two_preferences_at_strength_1_need_no_neutral_view() -> None:
+    roles = roles_of("vivid", "formal", mode="judge")
     assert (roles.mode, roles.n_speakers, roles.neutral) == ("judge", 2, None)
     assert roles.prefixes == [PRESETS["vivid"], PRESETS["formal"]]
     assert roles.weights == {"a": Weight(0, 1.0), "b": Weight(1, 1.0)}

@@ -69,6 +69,17 @@ def test_a_chat_that_is_imported_again_is_not_added(store: Store, tmp_path: Path
     assert call("list")[0].count("Überblick") == 2
 
 
+@pytest.mark.parametrize(("written_in", "next_in"), [("judge", "judge"), ("both", None)])
+def test_an_imported_chat_goes_on_in_the_mode_that_was_the_default_when_it_was_exported(written_in, next_in) -> None:
+    settings = Request((("vivid",), ("formal",))).as_dict()
+    turn = a_turn(settings=settings | {"mode": written_in})
+    a_turn(settings=settings | {"mode": "both", "generation": settings["generation"] | {"mode": "both"}}).join(turn)
+    imported = parse_export(as_json(Session("Old", [turn], settings)), "x.json")
+    draft, compared = imported.turns[0].drafts
+    assert [each["generation"]["mode"] for each in (imported.settings, draft.settings)] == [next_in, next_in]
+    assert compared.settings["generation"]["mode"] == "both"
+
+
 def test_an_error_in_standard_input_is_named_so() -> None:
     with pytest.raises(UsageError, match=r"^standard input is not a chat that pjlocal exported as JSON"):
         call("import", "-", input="x\n")

@@ -14,13 +14,17 @@ from saved_chats import file as file
 from saved_chats import store as store
 
 from pjlocal.events import TokenEvent
+from pjlocal.prompting.plan import resolve_mode
+from pjlocal.request import Request
 from pjlocal.sessions import schema
 from pjlocal.sessions import store as store_module
+from pjlocal.sessions.asking import written_under
 from pjlocal.sessions.faults import StoreError
 from pjlocal.sessions.recorder import Recorder
 from pjlocal.sessions.schema import MIGRATIONS
 from pjlocal.sessions.session import Session, Turn
 from pjlocal.sessions.store import Store
+from pjlocal.settings import Generation
 
 # Versions of the schema.
 
@@ -35,7 +39,7 @@ def saved_by_version(version: int, monkeypatch: pytest.MonkeyPatch, session: Ses
         patch.setattr(store_module, "_ADD_MISSING_TOKEN", sql)
         patch.setattr(store_module, "_token_row", lambda turn_id, event: (turn_id, *_old_values(event, columns)))
         with Store() as store:
-            return saved(store, session.title, *session.turns)
+            return saved(store, session.title, *session.turns, settings=session.settings)
 
 
 def _old_values(event: TokenEvent, columns: str) -> list[object]:
@@ -118,6 +122,40 @@ def test_thinking_in_an_older_database_is_found_when_it_is_read(file, monkeypatc
         (turn,) = store.load(store.latest()).turns
     assert (turn.thinking, turn.answer) == (thinking, answer)
     assert turn.text == "".join(texts), "what a later turn reads is what was written"
+
+
+@pytest.mark.parametrize(
+    ("settings", "written_in", "next_in"),
+    [
+        (Request((("vivid",), ("formal",))), "judge", "judge"),
+        (Request(((), ("formal",))), "judge", "judge"),
+        (Request(generation=Generation(lora_b=("/pirate.gguf",))), "judge", "judge"),
+        (Request((("vivid",), ())).replace(mode="prompt"), "prompt", "prompt"),
+        (Request((("vivid",), ())).replace(mode="both"), "both", "both"),
+        (Request(), "plain", "plain"),
+    ],
+)
+def test_a_chat_that_names_no_mode_goes_on_in_judge_which_was_the_default(
+    file, monkeypatch, settings: Request, written_in: str, next_in: str
+) -> None:
+    turn = a_turn(settings=settings.as_dict() | {"mode": written_in, "seed": 3})
+    session = saved_by_version(6, monkeypatch, Session("Old", [turn], settings.as_dict() | {"model": "m"}))
+    with Store() as store:
+        loaded = store.load(session.id)
+    resumed = Request().restore(loaded.settings)
+    assert resolve_mode(resumed) == next_in and resolve_mode(written_under(Request(), loaded.turns[0])) == written_in
+    assert resumed.replace(mode=settings.generation.mode).generation == settings.generation, "all else is as it was"
+    assert loaded.settings["model"] == "m" and loaded.turns[0].settings["seed"] == 3
+    if next_in == "plain":
+        assert resolve_mode(resumed.replace(views=(("vivid",), ()))) == "both"
+
+
+def test_a_chat_of_this_version_that_names_no_mode_keeps_the_default(file) -> None:
+    settings = Request((("vivid",), ("formal",))).as_dict()
+    with Store() as store:
+        session = saved(store, "New", a_turn(settings=settings | {"mode": "both"}), settings=settings)
+    with Store() as store:
+        assert store.load(session.id).settings == settings
 
 
 @pytest.mark.parametrize("version", [len(MIGRATIONS) + 1, 99])

@@ -168,6 +168,7 @@ def judge(model: str | Path | None = None, **changes: Any) -> Any:
     from pjlocal import Engine, PersonaJudge
 
     of_engine = {name: changes.pop(name) for name in [*changes] if name in Engine.__dataclass_fields__}
+    changes = {"mode": "judge"} | changes
     return PersonaJudge(model or os.environ[MODEL], ["vivid", "creative"], engine=Engine(**of_engine), **changes)
 
 

@@ -60,7 +60,7 @@ def kill_chat(model: Path, environment: dict[str, str], folder: Path, after_s: f
     time.sleep(after_s)
     terminal.child.kill(signal.SIGKILL)
     terminal.end()
-    shown = squeezed(terminal.text.rpartition("> Go")[2].partition("judge λ")[0])
+    shown = squeezed(terminal.text.rpartition("> Go")[2].partition("both λ")[0])
     answer = squeezed(last_turn(environment).answer)
     n_saved = next((n for n in range(len(shown)) if shown[: n + 1] != answer[: n + 1]), len(shown))
     return len(shown), len(shown) - n_saved

@@ -33,7 +33,7 @@ SUBJECTS = ("cats", "the sea", "old maps", "a long walk", "bread", "thunder", "c
 SYSTEMS: list[dict[str, Any]] = [
     {},
     {"prefer": ["vivid", "creative"]},
-    {"prefer": ["concise", "formal"], "mode": "both"},
+    {"prefer": ["concise", "formal"], "mode": "judge"},
     {"prefer": ["humorous"], "mode": "prompt"},
 ]
 HANG_UPS = 0.05  # share of the requests

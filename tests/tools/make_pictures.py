@@ -39,7 +39,7 @@ TESTS = Path(__file__).parents[1]
 FOLDER = TESTS.parent / ".github" / "pictures"
 WISHES = ("Talk like a pirate", "simple")
 QUESTION = "How does a refrigerator keep food cold?"
-OPTIONS = ("-p", WISHES[0], "-p", WISHES[1], "--mode", "both", "--seed", "2")
+OPTIONS = ("-p", WISHES[0], "-p", WISHES[1], "--seed", "2")
 COLUMNS = 96
 
 

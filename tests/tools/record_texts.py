@@ -38,11 +38,11 @@ TINY = ("llama", "sliding_window", "gemma3", "recurrent", "mamba", "jamba", "lfm
 
 #: Settings by name, each with an answer of its own for every question and layout.
 GENERATIONS: dict[str, dict[str, Any]] = {
-    "judge": {},
-    "judge, strength 2": {"strength": "2"},
-    "judge, greedy drafts": {"decoding": "greedy", "lam": 2},
-    "judge, reference": {"schedule": "reference"},
-    "judge, look-ahead": {"lookahead": 5},
+    "judge": {"mode": "judge"},
+    "judge, strength 2": {"mode": "judge", "strength": "2"},
+    "judge, greedy drafts": {"mode": "judge", "decoding": "greedy", "lam": 2},
+    "judge, reference": {"mode": "judge", "schedule": "reference"},
+    "judge, look-ahead": {"mode": "judge", "lookahead": 5},
     "base": {"mode": "base"},
     "both": {"mode": "both"},
     "both, strength 1.5, look-ahead": {"mode": "both", "strength": "1.5", "lookahead": 3},
@@ -89,7 +89,7 @@ def sampled_answers(model: Path, layout: str, n: int) -> Iterator[Recorded]:
 
 def chat(model: Path, layout: str, n: int) -> Iterator[Recorded]:
     """One chat: swapped preferences, other modes, another number of views, and a context that grows."""
-    generation = Generation(max_tokens=n)
+    generation = Generation(mode="judge", max_tokens=n)
     with PersonaJudge(model, prefer=PREFER, engine=Engine(layout=layout, n_ctx=4096), generation=generation) as judge:
         said: list[Message] = []
         views = [["vivid"], ["concise"]]

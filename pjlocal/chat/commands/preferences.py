@@ -129,8 +129,9 @@ def swap(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/mode [judge|base|both|prompt|rewrite|plain]",
-    "judge: the roles swap every round; base: fixed roles; both: the judge weighs all preferences at once; prompt: all "
-    "preferences in one prompt; rewrite: a plain answer, then its correction; plain: no preferences.",
+    "both: all preferences weigh each token together; judge: the paper's rule, in which the roles swap every round; "
+    "base: fixed roles; prompt: all preferences in one prompt; rewrite: a plain answer, then its correction; plain: no "
+    "preferences.",
     lambda chat: get_args(Mode),
 )
 def mode(chat: Chat, words: str) -> None:

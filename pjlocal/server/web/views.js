@@ -22,11 +22,12 @@ const NUMBERS = ["temperature", "max_tokens", "seed", "best"];
 export const modes = Object.keys(MEANINGS);
 let presets = {};
 let strengths = {}; // the automatic strength in each mode
+let preferred = ""; // the automatic mode, if there are preferences
 let adjusting = Promise.resolve();
 let defaults = {};
 
 export function fill(about) {
-  ({ presets, strengths, settings: defaults } = about);
+  ({ presets, strengths, default_mode: preferred, settings: defaults } = about);
   const options = (values) => values.map((value) => Object.assign(element("option", "", value), { value }));
   by("mode").append(...options(about.modes));
   by("placement").append(...options(about.placements));
@@ -79,7 +80,7 @@ const all = () => [...document.querySelectorAll("[data-view]")];
 const fields = (view) => [...view.querySelectorAll("textarea")];
 const wishes = (name) => fields(document.querySelector(`[data-view=${name}]`)).map(({ value }) => value.trim()).filter(Boolean);
 const text = (id) => by(id).value.trim().replace(",", ".");
-const modeInForce = () => by("mode").value || (wishes("a").length + wishes("b").length ? "judge" : "plain");
+const modeInForce = () => by("mode").value || (wishes("a").length + wishes("b").length ? preferred : "plain");
 
 function explain() {
   const mode = modeInForce();
