@@ -39,7 +39,8 @@ def own_cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
 
 @pytest.fixture(scope="session")
 def vivid_and_creative(smollm2: Path) -> Iterator[PersonaJudge]:
-    with PersonaJudge(smollm2, prefer=["vivid", "creative"]) as judge:
+    """In mode judge, the paper's rule."""
+    with PersonaJudge(smollm2, prefer=["vivid", "creative"], mode="judge") as judge:
         yield judge
 
 

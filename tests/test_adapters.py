@@ -89,7 +89,7 @@ def test_adapters_of_every_view_are_the_same_in_every_layout(judge: Make, lora, 
 
 def test_a_single_view_has_its_own_adapter(judge: Make, lora: Path) -> None:
     """With the same prefix in both views, nothing is ever rejected, but for the adapter."""
-    same = judge("vivid", "vivid")
+    same = judge("vivid", "vivid", mode="judge")
     assert same("Hello", seed=1, max_tokens=24, ignore_end=True).statistics.acceptance_rate == 1
     result = same("Hello", seed=1, max_tokens=24, ignore_end=True, lora_b=(str(lora),))
     assert result.statistics.acceptance_rate < 1
@@ -106,7 +106,7 @@ def test_a_single_view_has_its_own_adapter(judge: Make, lora: Path) -> None:
 def test_an_adapter_or_a_vector_of_one_view_is_a_preference_without_words(judge: Make, lora, vector) -> None:
     one = judge(lora_a=(str(lora),), control_vector_b=(str(vector),))
     result = one("Hello", seed=1, max_tokens=12, ignore_end=True)
-    assert result.mode == "judge" and result.statistics.rounds > 0
+    assert result.mode == "both" and result.statistics.rounds > 0
     pushed = one("Hello", seed=1, max_tokens=12, ignore_end=True, mode="both", strength="2")
     assert pushed.strengths == {"a": 2.0, "b": 2.0} and all(pushed.statistics.mean_pushes.values())
     assert len(pushed.statistics.prompt_tokens) == 3, "the view without a preference has no adapter, so it is a third"
@@ -143,8 +143,8 @@ def test_three_views_use_contexts_if_one_has_its_own_adapter(judge: Make, lora: 
 
 def test_tokens_read_with_another_adapter_are_read_again(judge: Make, lora: Path) -> None:
     """And nothing else is: a view whose adapters stay keeps what it has read."""
-    one = judge("vivid", "creative", lora_a=(f"{lora}:0.5",))
-    fresh = ids(judge("vivid", "creative", lora_a=(f"{lora}:0.25",)))
+    one = judge("vivid", "creative", lora_a=(f"{lora}:0.5",), mode="judge")
+    fresh = ids(judge("vivid", "creative", lora_a=(f"{lora}:0.25",), mode="judge"))
     ids(one)
     before = one.decoder.lanes.n_fed
     answer = one.stream("Hello there", seed=1, max_tokens=16, ignore_end=True, lora_a=(f"{lora}:0.25",))
@@ -153,7 +153,7 @@ def test_tokens_read_with_another_adapter_are_read_again(judge: Make, lora: Path
 
 
 def test_views_that_change_places_take_their_caches_along(judge: Make, lora: Path) -> None:
-    one = judge("vivid", "creative", lora_a=(str(lora),))
+    one = judge("vivid", "creative", lora_a=(str(lora),), mode="judge")
     ids(one)
     before = one.decoder.lanes.n_fed
     one.prefer([["creative"], ["vivid"]])
@@ -221,7 +221,7 @@ def test_the_command_accepts_adapters_and_reports_them(tiny, tmp_path: Path, lor
     )
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
-    assert report["mode"] == "judge"
+    assert report["mode"] == "both"
     assert [view["lora"] for view in report["adapters"]] == [{str(lora): 0.5}, {}]
     assert [view["control_vector"] for view in report["adapters"]] == [{str(vector): 1.0}] * 2
 

@@ -49,7 +49,7 @@ def test_the_schedules_agree_with_every_filter_on(smollm2: Path) -> None:
         temperature=0.9, top_k=50, top_p=0.95, min_p=0.02, typical_p=0.95, repeat_penalty=1.2, frequency_penalty=0.1,
         presence_penalty=0.1, dry_multiplier=0.8, xtc_probability=0.5, xtc_threshold=0.1, logit_bias=(" the=-1",),
     )  # fmt: skip
-    with PersonaJudge(smollm2, prefer=["vivid", "concise"], sampling=sampling) as judge:
+    with PersonaJudge(smollm2, prefer=["vivid", "concise"], mode="judge", sampling=sampling) as judge:
         for seed in range(2):
             a, b = (judge(PROMPTS[2], seed=seed, max_tokens=30, schedule=s) for s in ("lockstep", "reference"))
             assert a.text == b.text
@@ -102,7 +102,7 @@ def test_the_trace_of_a_real_run_obeys_the_rules(vivid_and_creative: PersonaJudg
 
 @pytest.mark.slow
 def test_temperature_0_keeps_what_both_views_agree_on_and_else_takes_the_judges_choice(smollm2: Path) -> None:
-    with PersonaJudge(smollm2, prefer=["vivid", "concise"], sampling=Sampling(temperature=0)) as judge:
+    with PersonaJudge(smollm2, prefer=["vivid", "concise"], mode="judge", sampling=Sampling(temperature=0)) as judge:
         a, b = (list(judge.stream(PROMPTS[2], seed=seed, max_tokens=60)) for seed in (1, 2))
         assert [e.id for e in a] == [e.id for e in b], "greedy does not depend on the seed"
         for e in a:

@@ -148,7 +148,7 @@ def test_a_press_while_something_is_closed_changed_or_saved_does_not_end_the_cha
 def test_ctrl_c_held_down_while_the_model_changes_leaves_the_one_before(
     tiny, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with talk(tiny("llama"), store=store) as chat, signals(chat):
+    with talk(tiny("llama"), store=store, mode="judge") as chat, signals(chat):
         chat.conversation.model = str(tiny("llama"))
         chat.say("hello")
         text = chat.screen.answers[-1]

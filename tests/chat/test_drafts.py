@@ -60,7 +60,7 @@ def test_every_answer_of_a_question_is_kept_and_can_be_put_in_force(chat: Talk, 
         assert chat.turns[1] is first.drafts[number - 1]
         assert_saved(chat, store)
     assert chat.say("/drafts 5") == ["this draft is in force already"]
-    assert chat.say("/drafts 6") == ["/drafts takes a number from 1 to 5, or a mode: judge (not '6')"]
+    assert chat.say("/drafts 6") == ["/drafts takes a number from 1 to 5, or a mode: both (not '6')"]
 
 
 def test_a_kill_at_any_moment_leaves_one_turn_with_its_drafts(chat: Talk, store: Store, edited) -> None:
@@ -121,13 +121,13 @@ def test_the_next_question_follows_the_chosen_draft(chat: Talk) -> None:
 
 def test_a_list_names_the_drafts_and_marks_the_one_in_force(chat: Talk) -> None:
     chat.say("Why do cats purr?")
-    chat.say("/mode both")
+    chat.say("/mode judge")
     chat.say("/prefer vivid concise")
     chat.say("/regen")
     chat.say("/drafts")
     _, first, second = chat.screen.shown.splitlines()[-3:]
-    assert first.split()[:6] == ["1", "judge", "Be", "brief,", "Be", "kind"]
-    assert second.split()[:5] == ["*", "2", "both", "vivid,", "concise"]
+    assert first.split()[:6] == ["1", "both", "Be", "brief,", "Be", "kind"]
+    assert second.split()[:5] == ["*", "2", "judge", "vivid,", "concise"]
 
 
 def test_compared_answers_are_drafts_and_one_of_them_can_be_taken(chat: Talk, store: Store) -> None:
@@ -136,15 +136,15 @@ def test_compared_answers_are_drafts_and_one_of_them_can_be_taken(chat: Talk, st
     chat.say("/compare")
     assert chat.turns == [first] and chat.conversation.session.settings == settings
     modes = [draft.settings["mode"] for draft in first.drafts]
-    assert modes == ["judge", "base", "both", "prompt", "rewrite", "plain"], "and judge only once"
+    assert modes == ["both", "judge", "base", "prompt", "rewrite", "plain"], "and both only once"
     assert_saved(chat, store)
     chat.say("/compare")
     assert len(chat.turns[0].drafts) == 6, "the same answers again are no new drafts"
-    assert chat.say("/take both") == ["draft both is in force"]
-    assert chat.turns[0].settings["mode"] == "both"
+    assert chat.say("/take judge") == ["draft judge is in force"]
+    assert chat.turns[0].settings["mode"] == "judge"
     assert_saved(chat, store)
     chat.say("And dogs?")
-    assert chat.turns[1].settings["mode"] == "judge", "the settings of the next answer stay"
+    assert chat.turns[1].settings["mode"] == "both", "the settings of the next answer stay"
 
 
 def test_an_empty_answer_is_not_a_draft(chat: Talk, store: Store) -> None:
@@ -264,6 +264,7 @@ def test_the_title_of_a_fork(title: str, forked: str) -> None:
 
 def test_a_tokens_alternatives_are_those_that_the_views_had(chat: Talk) -> None:
     chat.judge.request = chat.judge.request.with_group(Sampling(temperature=1, top_k=0, top_p=1, min_p=0))
+    chat.say("/mode judge")
     chat.say("Hello")
     chat.say("Why do cats purr?")
     turn = chat.turns[1]
@@ -285,7 +286,7 @@ def test_why_shows_alternatives_and_continues_with_one(chat: Talk, store: Store)
     turn = chat.turns[0]
     chat.say("/why 3")
     head, first, *_ = chat.screen.shown.splitlines()
-    assert head.split() == ["#", "token", "a", "b"] and first.lstrip("* ").startswith("1 ")
+    assert head.split() == ["#", "token", "a", "b", "neutral"] and first.lstrip("* ").startswith("1 ")
     found = chat.conversation.alternatives(3)
     chosen = next(n for n, each in enumerate(found) if each.id != turn.events[3].id and each.text.strip())
     assert chat.say(f"/why 3 {chosen + 1}") == []

@@ -43,7 +43,8 @@ def test_commands_in_a_pipe(pjlocal, toy, says, sessions) -> None:
     assert result.returncode == 0
     notes = ["a: creative", "b: vivid", "view blame", "title: T"]
     assert result.stderr.splitlines() == [f"pjlocal: {note}" for note in notes]
-    assert result.stdout.startswith("Rain.\nRain.\na: creative  b: vivid  resampled  bonus\nRain.\n\n#  token")
+    legend = "a: creative  b: vivid  all: what they agree on  resampled  bonus"
+    assert result.stdout.startswith(f"Rain.\nRain.\n{legend}\nRain.\n\n#  token")
     assert "\x1b" not in result.stdout
     assert len(sessions()[0].turns) == 1
 

@@ -122,7 +122,6 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/strength hard", "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("/strength 11", "a strength is a number from -10 to 10, or auto (not '11')"),
         ("/set floor 1", "--floor must be below 1 (not 1.0)"),
-        ("/set best 2", "--best chooses by pushes, which need a neutral view, and mode judge at strength 1 has none"),
         ("/set rule mod", "no setting 'rule': it was removed, and mode both adds the pushes: leave it out"),
         ("/avoid formal:-1", "--avoid formal:-1: its strength must be a number above 0"),
         ("/avoid frmal", "unknown preset 'frmal': did you mean formal"),
@@ -144,6 +143,17 @@ def test_a_wrong_setting_is_reported_in_one_line_and_changes_nothing(lasting_cha
     assert said.startswith(says)
     assert chat.conversation.settings() == before
     assert chat.chat.status == 2
+
+
+def test_the_best_of_several_needs_a_neutral_view(chat: Talk) -> None:
+    chat.say("/mode judge")
+    before = chat.conversation.settings()
+    (said,) = chat.say("/set best 2")
+    assert said.startswith(
+        "--best chooses by pushes, which need a neutral view, and mode judge at strength 1 has none: use /mode both or "
+    )
+    assert chat.conversation.settings() == before
+    assert chat.say("/mode both") == ["mode both"] and chat.say("/set best 2") == []
 
 
 def test_an_adapter_that_is_not_there_is_refused_at_once(lasting_chat: Talk) -> None:
@@ -200,7 +210,8 @@ def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list
         for view, wishes in enumerate([a, b][: len(cost.prompts)])
         for resolved in [preferences.resolve(wish) for wish in wishes]
     )
-    assert len(cost.prompts) == (2 if a or b else 1), "without any preference the mode is plain"
+    n_views = 1 + bool(a) + bool(b)
+    assert len(cost.prompts) == n_views, "the neutral view too, which is all of mode plain"
 
 
 @pytest.mark.parametrize(
@@ -253,6 +264,7 @@ def test_preferences_may_have_strengths_which_the_status_line_shows(chat: Talk) 
     chat.say("/prefer a vivid:2")
     chat.say("/avoid formal")
     chat.say("/strength 0.5")
+    chat.say("/mode judge")
     line = status_line(chat.conversation, 200).plain
     assert line.startswith("judge λ4 ×0.5 · a: vivid:2 · b: Be kind · avoid: formal · ")
     chat.say("Why?")
@@ -263,7 +275,7 @@ def test_preferences_may_have_strengths_which_the_status_line_shows(chat: Talk) 
     assert re.search(r" · push a [+-]\d\.\d\d b [+-]\d\.\d\d avoid 1 [+-]\d\.\d\d · ", line)
     assert "context" in line and "context" not in status_line(chat.conversation, 100).plain
     assert "push" in status_line(chat.conversation, 100).plain
-    chat.say("/mode both")
+    chat.say("/set mode default")
     chat.say("/strength default")
     assert status_line(chat.conversation, 200).plain.startswith("both λ4 ×auto · a")
 
@@ -271,6 +283,7 @@ def test_preferences_may_have_strengths_which_the_status_line_shows(chat: Talk) 
 def test_a_panel_has_a_view_for_every_preference_and_commands_know_them(chat: Talk) -> None:
     chat.say("/prefer vivid formal 'Be odd'")
     chat.say("/set panel on")
+    chat.say("/mode judge")
     assert chat.say("/prefer") == ["a: vivid", "b: formal", "c: Be odd"]
     cost = chat.ask("Why?")
     assert len(cost.prompts) == 3 and chat.turns[0].settings["preferences"]["c"] == ["Be odd"]

@@ -32,10 +32,10 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> Non
         "acceptance_rate", "rounds", "timings", "pushes", "strengths", "draft", "adapters", "offload", "layout",
         "candidates",
     }  # fmt: skip
-    assert report["mode"] == "judge" and report["seed"] == 1 and report["lambda"] == 4
+    assert report["mode"] == "both" and report["seed"] == 1 and report["lambda"] == 4
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}
     assert report["finish_reason"] == "length" and report["usage"]["completion_tokens"] == 20
-    assert len(report["usage"]["prompt_tokens"]) == 2
+    assert len(report["usage"]["prompt_tokens"]) == 3
     assert set(report["timings"]) == {"load_s", "prefill_s", "decode_s", "tokens_per_second"}
 
 
@@ -68,13 +68,16 @@ def test_a_trace_file_is_left_alone_when_nothing_is_generated(pjlocal, tmp_path:
 
 
 def test_statistics_go_to_standard_error(pjlocal, small) -> None:
-    result = pjlocal("run", *small, "--stats", "--threads", "2", QUESTION)
+    result = pjlocal("run", *small, "--mode", "judge", "--stats", "--threads", "2", QUESTION)
     assert re.fullmatch(
         r"20 tokens \| [\d.]+ tokens/s \| load [\d.]+ s \| prefill [\d.]+ s \(\d+ \+ \d+ tokens\) "
         r"\| acceptance rate \d+% \| \d+ rounds \| mean accepted run [\d.]+ \| all layers on the CPU "
         r"\| views in contexts side by side\n",
         result.stderr.partition("\n")[2],
     )
+    default = pjlocal("run", *small, "--stats", "--threads", "2", QUESTION).stderr
+    assert re.search(r"tokens\) \| acceptance rate .* \| push a [-+\d.]+ b [-+\d.]+ nats/token \| all layers", default)
+    assert default.endswith("| views in one batch\n")
 
 
 def test_standard_input_joins_the_prompt(pjlocal, tiny) -> None:

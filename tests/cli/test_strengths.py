@@ -39,7 +39,8 @@ def test_a_preference_that_speaks_as_it_is_pushes_too(pjlocal, small, args) -> N
 
 def test_a_panel_names_its_views_and_each_judges_the_one_before(pjlocal, small, tmp_path) -> None:
     wishes = [part for wish in ("vivid", "creative", "formal") for part in ("-p", wish)]
-    report = json.loads(pjlocal("run", *small, *wishes, "--panel", "--json", "--trace", tmp_path / "t", "hi").stdout)
+    more = ("--mode", "judge", "--json", "--trace", tmp_path / "t")
+    report = json.loads(pjlocal("run", *small, *wishes, "--panel", *more, "hi").stdout)
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"], "c": ["formal"]}
     for line in (tmp_path / "t").read_text().splitlines():
         event = json.loads(line)

@@ -40,7 +40,7 @@ def engine(layout: str) -> Engine:
 def judge(request, tiny) -> Iterator[PersonaJudge]:
     architecture, layout = request.param
     with PersonaJudge(
-        tiny(architecture), WISHES, engine=engine(layout), prompting=PROMPTING, sampling=SAMPLING
+        tiny(architecture), WISHES, engine=engine(layout), prompting=PROMPTING, sampling=SAMPLING, mode="judge"
     ) as made:
         yield made
 
@@ -60,7 +60,7 @@ def another(judge: PersonaJudge, **changes) -> PersonaJudge:
     """A judge with empty caches."""
     other = judge.engine.replace(**changes)
     return PersonaJudge(
-        judge.model, WISHES, engine=other, prompting=PROMPTING, sampling=SAMPLING, template=judge.template
+        judge.model, WISHES, engine=other, prompting=PROMPTING, sampling=SAMPLING, template=judge.template, mode="judge"
     )
 
 

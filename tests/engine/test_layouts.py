@@ -31,7 +31,7 @@ def tokens(judge: PersonaJudge, prompts: list[str] = PROMPTS, **changes) -> list
 @pytest.mark.slow
 def test_the_same_seed_gives_the_same_text_in_every_layout(smollm2: Path, vivid_and_creative: PersonaJudge) -> None:
     """Over 20 prompts. Batches of different shapes round differently, so a flip is possible; none was seen here."""
-    with PersonaJudge(smollm2, prefer=["vivid", "creative"], engine=Engine(layout="batched")) as batched:
+    with PersonaJudge(smollm2, prefer=["vivid", "creative"], mode="judge", engine=Engine(layout="batched")) as batched:
         assert tokens(batched) == tokens(vivid_and_creative)
         few = PROMPTS[:3]
         assert tokens(batched, few, schedule="reference") == tokens(vivid_and_creative, few)
@@ -73,7 +73,7 @@ def test_a_strength_of_1_is_the_paper_and_costs_no_third_view(tiny) -> None:
         (["vivid:1", "creative:1.0"], None),
         (["vivid", "creative"], "1"),
     ):
-        with PersonaJudge(tiny("llama"), prefer=wishes) as judge:
+        with PersonaJudge(tiny("llama"), prefer=wishes, mode="judge") as judge:
             found.append((tokens(judge, strength=strength), judge.decoder.lanes.n_fed))
             assert [*judge.layouts] == [2]
     assert found[0] == found[1] == found[2]
@@ -87,7 +87,9 @@ def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_rep
     """Here it always guesses, whatever that costs on this machine."""
     monkeypatch.setattr(Lookahead, "_best_width", lambda self, most: most)
     sampling = Sampling(temperature=0.2)
-    with PersonaJudge(smollm2, prefer=["vivid", "creative"], sampling=sampling, engine=Engine(layout=layout)) as judge:
+    with PersonaJudge(
+        smollm2, prefer=["vivid", "creative"], mode="judge", sampling=sampling, engine=Engine(layout=layout)
+    ) as judge:
 
         def run(lookahead: int) -> tuple[list[int], int]:
             before = judge.decoder.lanes.n_decodes
@@ -106,7 +108,7 @@ def test_look_ahead_never_changes_the_text_and_saves_passes_where_the_answer_rep
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_lockstep_costs_one_pass_and_one_token_a_view(tiny, layout: str) -> None:
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], mode="judge", engine=Engine(layout=layout)) as judge:
         n = 60
         answer = judge.stream("Hello", seed=1, max_tokens=n, ignore_end=True)
         list(answer)
@@ -123,7 +125,7 @@ def test_the_reference_schedule_reads_more_than_it_emits(tiny) -> None:
     """Algorithm 1 drafts behind rejections: here it reads at least a tenth more of the answer than lockstep."""
     fed = {}
     for schedule in ("lockstep", "reference"):
-        with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
+        with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], mode="judge") as judge:
             answer = judge.stream("Hello", seed=1, max_tokens=100, ignore_end=True, schedule=schedule)
             list(answer)
             fed[schedule] = judge.decoder.lanes.n_fed - sum(answer.statistics.prompt_tokens)
@@ -197,7 +199,7 @@ def test_auto_is_contexts_where_two_views_have_a_thread_each(tiny, n_threads: in
 
 def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(tiny) -> None:
     with (
-        PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(n_batch=8)) as judge,
+        PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], mode="judge", engine=Engine(n_batch=8)) as judge,
         pytest.raises(UsageError, match="n_batch 8 is too small"),
     ):
         judge("Hello", lam=20, schedule="reference", seed=1)
@@ -216,7 +218,7 @@ def planned_mib(caplog, monkeypatch, judge: PersonaJudge, **settings) -> float:
 def test_memory_is_allocated_only_for_requested_logits(tmp_path, caplog, monkeypatch, layout: str) -> None:
     """Of 20,000 tokens of vocabulary a row takes 0.08 MiB, those behind a batch of 512 take 39."""
     model = write_llama(tmp_path / "model.gguf", n_vocab=20_000)
-    with PersonaJudge(model, prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
+    with PersonaJudge(model, prefer=["vivid", "creative"], mode="judge", engine=Engine(layout=layout)) as judge:
         least = planned_mib(caplog, monkeypatch, judge)
         assert least > 0
         assert planned_mib(caplog, monkeypatch, judge) == 0, "they stay"
@@ -227,7 +229,7 @@ def test_memory_is_allocated_only_for_requested_logits(tmp_path, caplog, monkeyp
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_caches_stay_when_more_logits_are_requested(tiny, layout: str) -> None:
-    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], engine=Engine(layout=layout)) as judge:
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], mode="judge", engine=Engine(layout=layout)) as judge:
         first = judge("Hello there", seed=1, max_tokens=20, lam=9)
         lanes = judge.decoder.lanes
         for settings in ({"lookahead": 7}, {"schedule": "reference"}):

@@ -45,7 +45,7 @@ def ask(client: httpx2.Client, asked: dict[str, Any]) -> list[dict[str, Any]]:
     "wanted",
     [
         *REQUESTS,
-        make_request(["vivid", "creative"], schedule="reference", decoding="greedy"),
+        make_request(["vivid", "creative"], mode="judge", schedule="reference", decoding="greedy"),
         make_request(["vivid", "creative"], mode="rewrite"),
     ],
 )

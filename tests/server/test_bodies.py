@@ -317,7 +317,7 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"pjlocal": {"avoid": ["formal"]}}, "avoid needs a preference"),
         ({"pjlocal": {"strength": 2}}, "strength needs a preference"),
         ({"pjlocal": {"prefer": ["vivid"], "panel": True}}, "panel takes 2 to 26 preferences"),
-        ({"pjlocal": {"prefer": ["vivid"], "best": 2}}, 'add mode "both"'),
+        ({"pjlocal": {"prefer": ["vivid"], "mode": "judge", "best": 2}}, 'use mode "both" or add strength'),
         ({"pjlocal": {"prefer": ["a b:1", "c d", "e f:2"], "strength": 3}}, "or use panel"),
         ({"pjlocal": {"prefer": ["vivd"]}}, "did you mean vivid"),
         ({"pjlocal": {"prefer": ["nothing"]}}, "needs more than one word, as in 'Answer in rhyme')"),

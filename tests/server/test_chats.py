@@ -209,8 +209,8 @@ def test_a_file_is_read_and_counted_as_it_goes_before_a_question(served: Served,
 @pytest.mark.parametrize(
     ("dial", "preference"),
     [
-        ({"preference": "vivid", "more": True}, "vivid:1.5"),
-        ({"preference": "Be brief: now", "more": True}, "Be brief: now:1.5"),
+        ({"preference": "vivid", "more": True}, "vivid:2"),  # auto is about 1.5
+        ({"preference": "Be brief: now", "more": True, "settings": {"mode": "judge"}}, "Be brief: now:1.5"),
         ({"preference": "vivid:0.5", "more": False}, ""),
         ({"preference": "vivid", "more": True, "settings": {"strength": "2"}}, "vivid:2.5"),
         ({"preference": "vivid", "more": False, "settings": {"mode": "both"}}, "vivid:1"),

@@ -44,7 +44,7 @@ def test_the_beginning_counts_with_the_prompt(served: Served) -> None:
 
 def test_log_probabilities_are_those_of_the_new_tokens(served: Served) -> None:
     for messages, own in (([Q, BEGUN], {}), ([Q], {"begin": "the cat"})):
-        how = LONG | {"logprobs": True, "pjlocal": {"ignore_end": True, "events": True, **own}}
+        how = LONG | {"logprobs": True, "pjlocal": {"ignore_end": True, "events": True, "mode": "judge", **own}}
         choice = served.complete(messages, **how)["choices"][0]
         new = [event["text"] for event in choice["pjlocal"]["events"] if event["kind"] != "given"]
         assert [one["token"] for one in choice["logprobs"]["content"]] == new

@@ -119,7 +119,7 @@ def test_a_chat_with_a_removed_mode_says_so_and_has_the_automatic_one(page, stor
     chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
     assert chromium.eval("document.getElementById('trouble').textContent") == ""
     after = store.load(session.id)
-    assert (after.turns[-1].settings["mode"], after.notice) == ("judge", "")
+    assert (after.turns[-1].settings["mode"], after.notice) == ("both", "")
 
 
 def test_presets_are_chosen_by_chips_and_preferences_count_more_or_less_by_half_a_step(page) -> None:
@@ -136,18 +136,18 @@ def test_presets_are_chosen_by_chips_and_preferences_count_more_or_less_by_half_
 
     adjusted = "document.getElementById('adjusted').textContent"
     chromium.eval(press.format("a", "button[title^=More]"))
-    chromium.wait_for(f"{adjusted} === 'vivid: strength 1.5'")
-    assert chromium.eval(PREFERENCES)[0] == "vivid:1.5"
-    assert "1.5" in chromium.eval("document.getElementById('said').textContent")
-    for _ in range(2):
+    chromium.wait_for(f"{adjusted} === 'vivid: strength 2'")
+    assert chromium.eval(PREFERENCES)[0] == "vivid:2", "the automatic strength is about 1.5"
+    assert "2" in chromium.eval("document.getElementById('said').textContent")
+    for _ in range(3):
         chromium.eval(press.format("b", "button[title^=Less]"))
     chromium.wait_for(f"{adjusted} === 'concise: removed'")
-    assert chromium.eval(PREFERENCES) == ["vivid:1.5", "", ""]
-    chromium.eval("document.getElementById('mode').value = 'both'")
+    assert chromium.eval(PREFERENCES) == ["vivid:2", "", ""]
+    chromium.eval("document.getElementById('mode').value = 'judge'")
     chromium.eval("document.querySelector('[data-view=b] .chip').click()")
     chromium.eval(press.format("b", "button[title^=More]"))
-    chromium.wait_for(f"{adjusted} === 'helpful: strength 2'")
-    assert chromium.eval(PREFERENCES)[2] == "helpful:2", "the automatic strength is about 1.5"
+    chromium.wait_for(f"{adjusted} === 'helpful: strength 1.5'")
+    assert chromium.eval(PREFERENCES)[2] == "helpful:1.5", "in that mode the strength is 1"
     chromium.eval("document.querySelector('[data-view=b] textarea').value = 'vivd'")
     chromium.eval(press.format("b", "button[title^=More]"))
     chromium.wait_for(f"{adjusted}.includes('vivid')")
@@ -169,8 +169,8 @@ def test_a_preference_has_several_lines_and_enter_goes_to_the_next(page, store: 
 def test_the_form_says_what_automatic_chooses_and_what_its_settings_do(page) -> None:
     chromium = page()
     hint = "document.getElementById('meaning{}').textContent"
-    assert chromium.eval(hint.format("")).startswith("Automatic is judge here: One view drafts")
-    assert "Automatic is 1 here" in chromium.eval(hint.format("-strength"))
+    assert chromium.eval(hint.format("")).startswith("Automatic is both here: Each word is weighed")
+    assert "Automatic follows, token by token" in chromium.eval(hint.format("-strength"))
     assert "after your question" in chromium.eval(hint.format("-placement"))
     for view in "ab":
         chromium.eval(f"document.querySelector('[data-view={view}] .chip[aria-pressed=true]').click()")

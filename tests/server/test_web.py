@@ -32,6 +32,7 @@ def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Ch
     assert first == ["vivid", "", "concise", ""], "what the server was started with"
     chromium.eval("document.querySelector('[data-view=b] textarea').select()")
     chromium.type("Answer as a sailor would")
+    chromium.eval("document.getElementById('mode').value = 'judge'")  # in which every token is of one view
     ask(chromium, "Why do cats purr?")
     chromium.wait_for(WRITTEN)
     (turn,) = store.load(store.latest()).turns
@@ -40,9 +41,9 @@ def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Ch
 
     chromium.eval("document.getElementById('formatted').click()")
     shown = chromium.eval("[...document.querySelectorAll('.answer .t')].map((t) => [t.className, t.textContent])")
-    marked = {"resampled": " resampled", "bonus": " bonus"}
     told = [event for event in turn.events if event.text]
-    assert [name for name, _ in shown] == [f"t {event.writer}{marked.get(event.kind, '')}" for event in told]
+    names = [["t", event.writer, event.kind if event.kind in ("resampled", "bonus") else None] for event in told]
+    assert [name.split() for name, _ in shown] == [[*filter(None, each)] for each in names]
     colors = chromium.eval("['a', 'b'].map((v) => getComputedStyle(document.querySelector(`.t.${v}`)).color)")
     assert colors[0] != colors[1]
     line = chromium.eval("getComputedStyle(document.querySelector('.t.resampled')).textDecorationLine")
