@@ -75,6 +75,16 @@ def test_keys_are_the_same_as_in_earlier_versions(tmp_path: Path) -> None:
     assert len({*keys.values()}) == 3
 
 
+def test_a_system_that_names_no_mode_is_written_in_mode_both_and_not_taken_for_one_in_judge(tmp_path: Path) -> None:
+    """A run whose answers were written when judge was the default keeps them: it has their keys."""
+    model = tiny_models.write_llama(tmp_path / "any.gguf")
+    of_mode = {}
+    for mode in (None, "both", "judge"):
+        suite = replace(SUITE, systems=(System("prompt", {"mode": mode} if mode else {}),))
+        of_mode[mode] = [task.key for task in tasks(model, suite)]
+    assert of_mode[None] == of_mode["both"] and not {*of_mode["both"]} & {*of_mode["judge"]}
+
+
 def write(path: Path, wanted: Sequence[Task], parallel: int = 4) -> list[AnswerRecord]:
     with Folder(path) as folder:
         generate(folder, wanted, parallel, Interrupt(), lambda done, total: None)

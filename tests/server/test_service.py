@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -57,6 +58,13 @@ def test_a_failed_load_is_reported_and_tried_again_for_the_next_job() -> None:
     service.end(0.0)
     service.join(PATIENCE_S)
     assert not service.is_open
+
+
+@pytest.mark.parametrize(("options", "n_sequences"), [({}, 2 * 3), ({"n_views": 2}, 2 * 2)])
+def test_memory_is_reserved_for_the_views_of_as_many_answers(model: Path, options: Any, n_sequences: int) -> None:
+    loaded = LoadedModel(model, ENGINE, 2, Interrupt(), Interrupt(), **options)
+    with closing(loaded):
+        assert len([*loaded.engine.lanes]) == n_sequences
 
 
 @pytest.fixture
