@@ -41,7 +41,7 @@ def test_the_status_line_shows_roles_acceptance_rate_speed_and_context(start, sl
         rb"judge \xce\xbb4 \xc2\xb7 a (drafts|judges): vivid \xc2\xb7 b (drafts|judges): creative \xc2\xb7 "
         rb"\d+ tok/s \xc2\xb7 \d+% accepted \xc2\xb7 context \d+/8192"
     )
-    chat = start(*slow_toy, *says(numbered(200)), columns=120)
+    chat = start(*slow_toy, *says(numbered(200)), "--mode", "judge", columns=120)
     assert "context 0/8192" in chat.text
     before = len(chat.raw)
     chat.say("Count")

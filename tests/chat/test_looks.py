@@ -14,7 +14,7 @@ from terminal import MARKDOWN, numbered, words
 @pytest.mark.slow
 @pytest.mark.parametrize("columns", [40, 200])
 def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> None:
-    chat = start(*toy, *says(MARKDOWN), columns=columns)
+    chat = start(*toy, *says(MARKDOWN), "--mode", "judge", columns=columns)
     shown = chat.say("Go")
     rows = shown.splitlines()
     assert words(shown) == words(
@@ -41,7 +41,7 @@ def test_markdown_on_narrow_and_wide_screens(start, toy, says, columns: int) -> 
 
 @pytest.mark.slow
 def test_the_text_view_shows_the_markup_and_blame_who_wrote_it(start, toy, says, sessions) -> None:
-    chat = start(*toy, *says(MARKDOWN), "--view", "text", columns=120, lines=60)
+    chat = start(*toy, *says(MARKDOWN), "--mode", "judge", "--view", "text", columns=120, lines=60)
     chat.say("Go")
     assert MARKDOWN in chat.text
     chat.say("/view blame")
@@ -108,7 +108,7 @@ def test_a_dumb_terminal_gets_prompts_and_bare_answers(start, toy, says) -> None
 
 @pytest.mark.slow
 def test_thinking_is_one_line_with_a_count_until_it_is_unfolded(start, toy, says, sessions) -> None:
-    chat = start(*toy, *says("<think>\nLet me *see*.\n</think>\n\nIt *rains*."))
+    chat = start(*toy, *says("<think>\nLet me *see*.\n</think>\n\nIt *rains*."), "--mode", "judge")
     shown = chat.say("Go")
     (turn,) = sessions()[0].turns
     n_thoughts = sum(event.thought for event in turn.events)
@@ -146,7 +146,7 @@ def test_an_answer_cut_off_or_stopped_while_thinking_says_so(start, slow_toy, sa
     chat.say("/set max-tokens 4000")
     chat.type("/regen\r")
     chat.until(lambda: re.search(r"Thinking… [2-9]\d tokens", chat.text))
-    chat.until(lambda: any(row.startswith("judge λ4 · ") for row in chat.screen.display))  # it goes on below
+    chat.until(lambda: any(row.startswith("both λ4 ") for row in chat.screen.display))  # it goes on below
     chat.type("\x03")
     chat.at_prompt()
     assert re.fullmatch(r"Thought for \d+ tokens\n\(stopped while thinking, without an answer\)", chat.shown("/regen"))
@@ -174,7 +174,7 @@ def test_the_status_line_stands_alone_while_an_answer_streams(start, slow_toy, s
     chat.type("Go\r")
     for n in range(5, 60, 10):
         chat.until(lambda: f"word{n}" in chat.text.replace("\n", ""))
-        rows = [row for row in chat.screen.display if "judge λ4 · " in row]
-        assert all(row.startswith("judge λ4 · a") and "word" not in row for row in rows)
+        rows = [row for row in chat.screen.display if "both λ4 ×auto · " in row]
+        assert all(row.startswith("both λ4 ×auto · a") and "word" not in row for row in rows)
     chat.at_prompt()
     assert numbered(60).replace(" ", "") in re.sub(r"\s", "", chat.text)

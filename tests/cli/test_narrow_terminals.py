@@ -40,7 +40,7 @@ def test_statistics_break_between_words(rows, tiny, columns: int) -> None:
     shown = rows(columns, "run", "-m", str(tiny("llama")), *PREFER, "-n", "3", "--threads", "2", "--stats", "hi")
     start = next(i for i, row in enumerate(shown) if row.startswith("3 tokens |"))
     assert max(map(len, shown[start:])) <= columns
-    assert " ".join(shown[start:]).rstrip().endswith("| views in contexts side by side")
+    assert " ".join(shown[start:]).rstrip().endswith("| views in one batch")
 
 
 @pytest.mark.slow

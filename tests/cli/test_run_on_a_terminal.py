@@ -31,7 +31,7 @@ def test_a_terminal_shows_the_text_and_the_spinner_is_gone(on_terminal, pjlocal,
 
 @pytest.mark.slow
 def test_the_blame_view_colours_by_writer_and_has_a_legend(on_terminal, small) -> None:
-    terminal = on_terminal(*RUN, *PREFER, *small, "-n", "60", "--view", "blame", QUESTION)
+    terminal = on_terminal(*RUN, *PREFER, *small, "--mode", "judge", "-n", "60", "--view", "blame", QUESTION)
     terminal.end()
     raw = terminal.raw
     assert terminal.text.splitlines()[0].split() == ["a:", "vivid", "b:", "creative", "resampled", "bonus"]

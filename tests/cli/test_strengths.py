@@ -47,6 +47,13 @@ def test_a_panel_names_its_views_and_each_judges_the_one_before(pjlocal, small, 
         assert event["judge"] == {"a": "b", "b": "c", "c": "a"}[event["draft"]]
 
 
+def test_the_mode_of_the_configuration_is_that_of_preferences(pjlocal, small, environment, tmp_path) -> None:
+    environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
+    (tmp_path / "config.toml").write_text('[generation]\nmode = "judge"\n')
+    for wishes, mode in (("-p", "vivid", "-p", "creative"), "judge"), ((), "plain"):
+        assert json.loads(pjlocal("run", *small, *wishes, "--json", "hi").stdout)["mode"] == mode
+
+
 def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) -> None:
     environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
     saved = pjlocal("prefs", "save", "brief", "-p", "concise:2", "-p", "simple", "--mode", "both")

@@ -259,7 +259,7 @@ from pjlocal import PersonaJudge
 from pjlocal.engine.machine import resident_bytes
 from pjlocal.engine.lanes import needs
 from pjlocal.gguf.memory import caches
-with PersonaJudge(prefer=["vivid", "creative"]) as judge:
+with PersonaJudge(prefer=["vivid", "creative"], mode="judge") as judge:
     judge.decoder.lanes.for_answer(needs(2, 512))  # room for both answers
     judge("Tell me a story", seed=1, max_tokens=8, ignore_end=True)
     short = resident_bytes()

@@ -237,15 +237,15 @@ def test_commands_change_the_chat_on_the_server(chat: Run, saved: Callable[[], S
 def test_drafts_forks_and_chosen_tokens_are_saved_on_the_server(
     chat: Run, saved: Callable[[], Session], there: Path
 ) -> None:
-    lines = ("One.", "/regen", "/compare", "/drafts", "/drafts 1", "/take both", "/why 1", '/why 1 " so"', "/why 0 So")
+    lines = ("One.", "/regen", "/compare", "/drafts", "/drafts 1", "/take judge", "/why 1", '/why 1 " so"', "/why 0 So")
     made = chat(*lines, options=("-p", "vivid", "-p", "concise"))
     assert made.returncode == 0, made.stderr
-    assert "draft 1 is in force" in made.stderr and "draft both is in force" in made.stderr
+    assert "draft 1 is in force" in made.stderr and "draft judge is in force" in made.stderr
     first = saved()
     (turn,) = first.turns
     assert [draft is turn for draft in turn.drafts] == [*[False] * (len(turn.drafts) - 1), True]
     modes = [draft.settings["mode"] for draft in turn.drafts]
-    assert modes[:2] == ["judge"] * 2 and {"both", "plain", "rewrite"} <= {*modes} and modes[-2:] == ["judge"] * 2
+    assert modes[:2] == ["both"] * 2 and {"judge", "plain", "rewrite"} <= {*modes} and modes[-2:] == ["both"] * 2
     both, third, text = turn.drafts[modes.index("both")], *turn.drafts[-2:]
     assert third.events[0].id == both.events[0].id and third.events[1].kind == "given"
     assert text.answer.lstrip().startswith("So") and text.events[0].kind == "given"

@@ -217,29 +217,30 @@ def test_the_page_sends_the_settings_that_it_sets(served: Served) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("n_threads", [1, 2])
+@pytest.mark.parametrize(("mode", "n_threads"), [("judge", 1), ("judge", 2), ("both", 2)])
 @pytest.mark.parametrize("kind", ["llama", "smollm2"])
 def test_a_server_gives_the_bytes_of_run_for_any_threads_and_cache(
     request: pytest.FixtureRequest,
     model: Path,
     server_environment: dict[str, str],
     kind: str,
+    mode: str,
     n_threads: int,
 ) -> None:
-    """With two threads, two views have a lane each."""
+    """With two threads, two views have a lane each, and three are in one batch."""
     path = request.getfixturevalue("smollm2") if kind == "smollm2" else model
-    engine, wanted = ENGINE.replace(n_threads=n_threads), make_request(["vivid", "creative"], max_tokens=40)
+    engine, wanted = ENGINE.replace(n_threads=n_threads), make_request(["vivid", "creative"], mode=mode, max_tokens=40)
     prompts = ["Why do cats purr?", LONG, "Why do dogs bark? Tell me all about it.", f"{LONG}?"]
     expected = []
     for prompt in prompts:
         with PersonaJudge(path, request=wanted, engine=engine) as judge:
             expected.append([*judge.stream(prompt)])
-    with serving(path, server_environment, "--threads", str(n_threads)):
+    with serving(path, server_environment, "--threads", str(n_threads), "--mode", mode):
         transport = httpx2.HTTPTransport(uds=str(socket_path(path, engine)))
         with httpx2.Client(transport=transport, base_url="http://pjlocal", timeout=60) as client:
             for prompt, events in [*zip(prompts, expected, strict=True)] * 2:
                 head, *tokens, _ = ask(client, body(wanted, prompt))
-                assert head["head"]["layout"] == ("contexts" if n_threads == 2 else "batched")
+                assert head["head"]["layout"] == ("contexts" if (mode, n_threads) == ("judge", 2) else "batched")
                 assert [TokenEvent.from_dict(one["event"]) for one in tokens] == events
 
 

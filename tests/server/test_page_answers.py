@@ -122,7 +122,7 @@ def test_an_answer_of_a_comparison_is_taken(asked, store: Store) -> None:
     chromium, number = asked()
     before = store.load(number).turns[-1]
     take = "[...document.querySelectorAll('#columns section')].find((one) => one.innerText.startsWith('{}'))"
-    for mode, n_drafts in (("judge", None), ("plain", 4)):
+    for mode, n_drafts in (("both", None), ("plain", 4)):
         click(chromium, "Compare modes")
         click(chromium, "Compare")
         button = take.format(mode) + ".querySelector('.actions button')"
