@@ -39,13 +39,14 @@ def with_fresh_prefills(model: Model, **settings: object) -> list[Cost]:
 def fresh(smollm2: Path) -> list[Cost]:
     engine = Engine(n_batch=ROUNDS_ALIKE, n_threads=1)
     with PersonaJudge(smollm2) as loaded:
-        return with_fresh_prefills(loaded.model, engine=engine, max_tokens=6)
+        return with_fresh_prefills(loaded.model, engine=engine, max_tokens=6, mode="judge")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_ten_turns_say_the_same_with_reuse_as_with_a_fresh_prefill_each(smollm2, fresh, layout: str) -> None:
-    with talk(smollm2, engine=Engine(layout=layout, n_batch=ROUNDS_ALIKE, n_threads=1), max_tokens=6) as chat:
+    engine = Engine(layout=layout, n_batch=ROUNDS_ALIKE, n_threads=1)
+    with talk(smollm2, engine=engine, max_tokens=6, mode="judge") as chat:
         costs = [chat.ask(question) for question in QUESTIONS]
     assert [cost.events for cost in costs] == [cost.events for cost in fresh], "token by token, with their numbers"
     assert len({tuple(cost.ids) for cost in costs}) > 5, "and the answers have to do with the questions"

@@ -119,7 +119,7 @@ def test_a_press_while_something_is_closed_changed_or_saved_does_not_end_the_cha
 ) -> None:
     """Before it, the next time behind it, and so on."""
     engine = Engine(n_ctx=2048, n_threads=1, layout="contexts")
-    with talk(tiny("llama"), store=store, engine=engine) as chat, signals(chat):
+    with talk(tiny("llama"), store=store, engine=engine, mode="judge") as chat, signals(chat):
         chat.say("hello")
         text = chat.screen.answers[-1]
         original = getattr(where, method)
@@ -190,7 +190,10 @@ def test_a_press_at_any_line_of_code_does_not_end_the_chat_and_the_next_answer_i
     """Hundreds of presses, one or two at a time."""
     model = tiny("llama")
     chance = random.Random(layout)
-    with talk(model, store=store, engine=Engine(n_ctx=2048, n_threads=1, layout=layout)) as chat, signals(chat):
+    with (
+        talk(model, store=store, engine=Engine(n_ctx=2048, n_threads=1, layout=layout), mode="judge") as chat,
+        signals(chat),
+    ):
         chat.say("hello")
         text = chat.screen.answers[-1]
         todo = lines(chat, tmp_path, model)

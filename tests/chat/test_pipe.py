@@ -18,7 +18,9 @@ def test_a_pipe_gets_one_bare_answer_a_line(pjlocal, toy, says, sessions) -> Non
 
 @pytest.mark.slow
 def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
-    result = pjlocal("chat", *PREFER, "--seed", "2", "-n", "20", stdin="My name is Ada.\nWhat is my name?\n")
+    result = pjlocal(
+        "chat", *PREFER, "--mode", "judge", "--seed", "2", "-n", "20", stdin="My name is Ada.\nWhat is my name?\n"
+    )
     assert result.returncode == 0 and set(result.stderr.splitlines()) <= {_CUT_OFF}
     assert "Ada" in result.stdout.splitlines()[-1]
     assert "\x1b" not in result.stdout

@@ -246,8 +246,8 @@ def test_drafts_forks_and_chosen_tokens_are_saved_on_the_server(
     assert [draft is turn for draft in turn.drafts] == [*[False] * (len(turn.drafts) - 1), True]
     modes = [draft.settings["mode"] for draft in turn.drafts]
     assert modes[:2] == ["both"] * 2 and {"judge", "plain", "rewrite"} <= {*modes} and modes[-2:] == ["both"] * 2
-    both, third, text = turn.drafts[modes.index("both")], *turn.drafts[-2:]
-    assert third.events[0].id == both.events[0].id and third.events[1].kind == "given"
+    judged, third, text = turn.drafts[modes.index("judge")], *turn.drafts[-2:]
+    assert third.events[0].id == judged.events[0].id and third.events[1].kind == "given"
     assert text.answer.lstrip().startswith("So") and text.events[0].kind == "given"
     made = chat("/fork", "Two.", "/continue 3", "/undo", options=("--continue",))
     assert made.returncode == 0, made.stderr
