@@ -77,7 +77,7 @@ def test_compare_shows_each_answer_as_it_is_written(start, slow_toy, says) -> No
 
 @pytest.mark.slow
 def test_why_is_paged_if_it_does_not_fit_on_the_screen(start, toy, says) -> None:
-    chat = start(*toy, *says(numbered(30)), lines=24)
+    chat = start(*toy, *says(numbered(30)), "--mode", "judge", lines=24)  # without pushes a token is a row
     chat.say("Go")
     chat.type("/why\r")
     chat.until("q quit")
