@@ -150,7 +150,7 @@ def test_the_best_of_several_needs_a_neutral_view(chat: Talk) -> None:
     before = chat.conversation.settings()
     (said,) = chat.say("/set best 2")
     assert said.startswith(
-        "--best chooses by pushes, which need a neutral view, and mode judge at strength 1 has none: use /mode both or "
+        "--best chooses by pushes, which need a neutral view, and mode judge at strength 1 has none: use --mode both"
     )
     assert chat.conversation.settings() == before
     assert chat.say("/mode both") == ["mode both"] and chat.say("/set best 2") == []
