@@ -20,7 +20,7 @@ from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.echo import Echo
 from .engine.engine import Engine
-from .engine.filters import FilterChain, parse_token
+from .engine.filters import FilterChain, against_repetition, parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.log_probs import most
@@ -31,7 +31,7 @@ from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
 from .prompting.thinking import MARKS, Thinking, ThinkingPhase, opened_by, split
-from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode
+from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, Sampling
 from .stream import TextStream
 
 _PROMPT_END = 32  # tokens at the end of the prompt that are searched for an opening mark of thinking
@@ -459,10 +459,10 @@ class SingleAnswer(Answer):
             constraint.begin(model.text(beginning))
         gate = self._phase if self._phase.is_constrained else None
 
-        def chain(view: int, number: int) -> FilterChain:
-            filters = FilterChain(
-                model, sampling, self._current.prompts[view], (self.seed, 1 + number), constraint, gate
-            )
+        def chain(view: int, number: int, own: Sampling = sampling) -> FilterChain:
+            counted = None if own is sampling else self._phase
+            prompt, randomness = self._current.prompts[view], (self.seed, 1 + number)
+            filters = FilterChain(model, own, prompt, randomness, constraint, gate, counted)
             filters.begin(beginning)
             return filters
 
@@ -474,14 +474,14 @@ class SingleAnswer(Answer):
         def alone(view: int) -> SingleView:
             return SingleView(view, chain(view, view))
 
-        def combined(weights: Sequence[Weight], view: int, number: int) -> Steered:
+        def combined(weights: Sequence[Weight], view: int, number: int, own: Sampling = sampling) -> Steered:
             floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
             echo = None
             if roles.neutral is not None:
                 echo = Echo(model, {one.view: roles.prefixes[one.view] for one in weights if one.strength > 0})
                 for token in beginning:
                     echo.accept(token)
-            return Steered(weights, roles.neutral, floor, chain(view, number), echo)
+            return Steered(weights, roles.neutral, floor, chain(view, number, own), echo)
 
         def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -494,7 +494,8 @@ class SingleAnswer(Answer):
         judges: list[SingleView | Steered]
         if roles.mode == "both":
             drafts = [alone(view) for view in speakers]
-            judges = [combined(weights, 0, roles.n_speakers)] * roles.n_speakers
+            own_of_all = sampling if gate else against_repetition(sampling)
+            judges = [combined(weights, 0, roles.n_speakers, own_of_all)] * roles.n_speakers
         else:
             drafts = judges = [own(view) for view in speakers]
         meter = None

@@ -599,7 +599,13 @@ class Sampling(Settings):
         least=0,
         most=_INT32,
     )
-    dry_multiplier: float = setting(0.0, "--dry-multiplier", help="DRY repetition penalty; 0 is off.", least=0)
+    dry_multiplier: float | None = setting(
+        None,
+        "--dry-multiplier",
+        help="DRY repetition penalty; 0 is off (default: 0.8 in mode both, where the answer repeats more than 6 of its "
+        "own tokens and has no given form; else off).",
+        least=0,
+    )
     dry_base: float = setting(1.75, "--dry-base", help="Growth of the DRY penalty.", least=1)
     dry_allowed_length: int = setting(
         2, "--dry-allowed-length", help="Longest repetition that DRY does not penalize.", least=0, most=_INT32

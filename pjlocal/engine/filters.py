@@ -43,6 +43,18 @@ class _TokenDataArray(ctypes.Structure):
     ]
 
 
+def against_repetition(sampling: Sampling) -> Sampling:
+    """The settings with a DRY penalty on what the answer repeats; unchanged if they have a penalty, or DRY is set to 0.
+
+    The sum of several pushes is sharper than any one view, and a small model then repeats itself.  Six tokens in a row
+    are longer than most names, which an answer may repeat.
+    """
+    chosen = sampling.dry_multiplier is not None
+    if chosen or sampling.repeat_penalty != 1.0 or sampling.frequency_penalty or sampling.presence_penalty:
+        return sampling
+    return sampling.replace(dry_multiplier=0.8, dry_allowed_length=6)  # type: ignore[no-any-return]
+
+
 class NothingLeft(RefusedError):
     """The filters drop every token."""
 
@@ -69,6 +81,8 @@ class FilterChain:
         randomness: seed of XTC, whose draws depend on the position alone, so that all schedules agree.
         constraint: the constraint on the answer, shared by all views.
         gate: where the answer begins; by default at the first token.
+        counted: where the tokens begin that penalties and DRY count; DRY then finds repetitions across lines and quotes
+            too.  By default they count all tokens and the prompt's end, and DRY stops at lines, as in llama.cpp.
 
     Raises:
         UsageError: the grammar or a logit bias cannot be parsed.
@@ -82,6 +96,7 @@ class FilterChain:
         randomness: tuple[int, ...],
         constraint: Constraint | None = None,
         gate: Gate | None = None,
+        counted: Gate | None = None,
     ) -> None:
         self._model = model
         self._sampling = sampling
@@ -90,9 +105,10 @@ class FilterChain:
         self._make_room(_ROOM)
         self._constraint = constraint
         self._gate = gate
+        self._counted = counted
         biases = [parse_bias(model, entry) for entry in sampling.logit_bias]
         self._favoured = np.array(sorted({token for token, bias in biases if bias > 0}), np.intp)
-        whole = _sees_whole_vocabulary(model, sampling, biases)
+        whole = _sees_whole_vocabulary(model, sampling, biases, breaks=counted is None)
         cut = _cutting(sampling)
         xtc = sampling.xtc_probability > 0
         self._in_float32 = sampling.temperature == 0 or _COLDEST <= sampling.temperature <= _HOTTEST
@@ -105,7 +121,7 @@ class FilterChain:
         self._xtc = _chain([lib.llama_sampler_init_xtc(1.0, sampling.xtc_threshold, 1, 0)]) if xtc else None
         self._end = _chain(end) if xtc else None
         self._own()
-        if self._whole:
+        if self._whole and counted is None:
             for token in prompt[-max(sampling.penalty_last_n, sampling.dry_last_n) :]:
                 lib.llama_sampler_accept(self._whole, token)
 
@@ -149,9 +165,9 @@ class FilterChain:
                 self._constraint.accept(self._position, token)
             if self._grammar:
                 lib.llama_sampler_accept(self._grammar, token)
-        self._position += 1
-        if self._whole:
+        if self._whole and self._has_begun(self._counted):
             lib.llama_sampler_accept(self._whole, token)
+        self._position += 1
 
     def shorten(self, logits: NDArray[np.float32]) -> Candidates:
         """The candidates in float32 [n_vocab] logits: a short list if top-k is the first filter, else all tokens.
@@ -188,9 +204,10 @@ class FilterChain:
     @property
     def _binds(self) -> bool:
         """True if the constraint or grammar applies to the next token."""
-        if self._gate is None:
-            return True
-        return self._gate.start is not None and self._position >= self._gate.start
+        return self._has_begun(self._gate)
+
+    def _has_begun(self, part: Gate | None) -> bool:
+        return part is None or (part.start is not None and self._position >= part.start)
 
     @property
     def _openings(self) -> Collection[int]:
@@ -215,7 +232,7 @@ class FilterChain:
         return self._constraint is None or self._constraint.allows(token)
 
     def begin(self, tokens: Sequence[int]) -> None:
-        """Advance the grammar by tokens that precede the first written one; see `Constraint.begin` for constraints.
+        """Advance by the answer's tokens that precede the first written one; see `Constraint.begin` for constraints.
 
         Raises:
             UsageError: the answer cannot begin with them.
@@ -224,6 +241,8 @@ class FilterChain:
             if not self.allows(token):  # llama.cpp would abort the process
                 raise cannot_begin(self._model.text(tokens))
             lib.llama_sampler_accept(self._grammar, token)
+        for token in tokens if self._whole and self._counted else ():
+            lib.llama_sampler_accept(self._whole, token)
 
     def _apply_grammar(self) -> None:
         n = self._array.size
@@ -391,7 +410,7 @@ def _grammar(model: Model, grammar: str) -> Any:
     return sampler
 
 
-def _sees_whole_vocabulary(model: Model, s: Sampling, biases: Sequence[tuple[int, float]]) -> list[Any]:
+def _sees_whole_vocabulary(model: Model, s: Sampling, biases: Sequence[tuple[int, float]], breaks: bool) -> list[Any]:
     samplers = []
     if biases:
         table = (lib.llama_logit_bias * len(biases))(*biases)
@@ -416,7 +435,7 @@ def _sees_whole_vocabulary(model: Model, s: Sampling, biases: Sequence[tuple[int
                 s.dry_allowed_length,
                 min(s.dry_last_n, _FARTHEST),
                 ctypes.cast(breakers, ctypes.POINTER(ctypes.c_char_p)),
-                4,
+                len(breakers) if breaks else 0,
             )
         )
     if s.top_n_sigma:
