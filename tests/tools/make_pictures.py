@@ -58,7 +58,7 @@ def chat(folder: Path) -> None:
     """A chat: an answer, another preference, the same question again."""
     terminal = Terminal(_environment(folder), folder, (*PJLOCAL, "chat", *OPTIONS), COLUMNS, 22)
     terminal.at_prompt()
-    for line in (QUESTION, "/prefer b humorous", "/view push", "/regen"):
+    for line in (QUESTION, "/prefer b Answer in one short sentence", "/view push", "/regen"):
         terminal.say(line)
     lines = _shown(terminal)
     terminal.leave()
