@@ -289,7 +289,7 @@ def test_two_windows_on_one_chat_lose_nothing(served: Served, store: Store) -> N
     with served.http.stream("POST", ANSWERS, json=body("first", session.id)) as reply:
         events = streamed(reply.iter_lines())
         next(events)
-        ask(served, "second", session.id, {"max_tokens": 2, "ignore_end": False})
+        ask(served, "second", session.id, {"max_tokens": 2})
         served.http.post(f"{ANSWERS}/{reply.headers['X-Pjlocal-Answer']}/stop")
         assert "result" in [*events][-1]
     turns = store.load(session.id).turns
