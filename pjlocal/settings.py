@@ -605,6 +605,7 @@ class Sampling(Settings):
         help="DRY repetition penalty; 0 is off (default: 0.8 in mode both, where the answer repeats more than 6 of its "
         "own tokens and has no given form; else off).",
         least=0,
+        unset="by the mode",
     )
     dry_base: float = setting(1.75, "--dry-base", help="Growth of the DRY penalty.", least=1)
     dry_allowed_length: int = setting(
