@@ -5,8 +5,6 @@ from __future__ import annotations
 import pytest
 from commandline import PREFER, one_line
 
-_CUT_OFF = "pjlocal: (cut off after 20 tokens: /continue goes on, /set max-tokens allows more)"
-
 # In a pipe.
 
 
@@ -18,12 +16,15 @@ def test_a_pipe_gets_one_bare_answer_a_line(pjlocal, toy, says, sessions) -> Non
 
 @pytest.mark.slow
 def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
-    result = pjlocal(
-        "chat", *PREFER, "--mode", "judge", "--seed", "2", "-n", "20", stdin="My name is Ada.\nWhat is my name?\n"
+    """In a form, because its free words depend on how a CPU rounds."""
+    form = ("--regex", r"Your name is (Adriana|Tom|Eve|Bob)\.")
+    told, asked = (
+        pjlocal("chat", *PREFER, *form, stdin=lines)
+        for lines in ("My name is Adriana.\nWhat is my name?\n", "What is my name?\n")
     )
-    assert result.returncode == 0 and set(result.stderr.splitlines()) <= {_CUT_OFF}
-    assert "Ada" in result.stdout.splitlines()[-1]
-    assert "\x1b" not in result.stdout
+    assert (told.returncode, told.stderr) == (0, "")
+    assert "Adriana" in told.stdout.splitlines()[-1] and "Adriana" not in asked.stdout
+    assert "\x1b" not in told.stdout
 
 
 @pytest.mark.parametrize(
