@@ -53,7 +53,7 @@ def test_the_real_model_says_what_it_says_without_a_server_and_judges_for_an_eva
     with serving(smollm2, server_environment, "--ctx", "2048") as served:
         client = served.openai()
         for seed in range(3):
-            expected = vivid_and_creative("Why do cats purr?", seed=seed, max_tokens=40)
+            expected = vivid_and_creative("Why do cats purr?", mode="both", seed=seed, max_tokens=40)
             answer = client.chat.completions.create(
                 model="vivid+creative",
                 messages=[{"role": "user", "content": "Why do cats purr?"}],
