@@ -459,10 +459,10 @@ class SingleAnswer(Answer):
             constraint.begin(model.text(beginning))
         gate = self._phase if self._phase.is_constrained else None
 
-        def chain(view: int, number: int, own: Sampling = sampling) -> FilterChain:
-            counted = None if own is sampling else self._phase
+        def chain(view: int, number: int, adjusted: Sampling = sampling) -> FilterChain:
+            counted = None if adjusted is sampling else self._phase
             prompt, randomness = self._current.prompts[view], (self.seed, 1 + number)
-            filters = FilterChain(model, own, prompt, randomness, constraint, gate, counted)
+            filters = FilterChain(model, adjusted, prompt, randomness, constraint, gate, counted)
             filters.begin(beginning)
             return filters
 
@@ -474,14 +474,14 @@ class SingleAnswer(Answer):
         def alone(view: int) -> SingleView:
             return SingleView(view, chain(view, view))
 
-        def combined(weights: Sequence[Weight], view: int, number: int, own: Sampling = sampling) -> Steered:
+        def combined(weights: Sequence[Weight], view: int, number: int, adjusted: Sampling = sampling) -> Steered:
             floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
             echo = None
             if roles.neutral is not None:
                 echo = Echo(model, {one.view: roles.prefixes[one.view] for one in weights if one.strength > 0})
                 for token in beginning:
                     echo.accept(token)
-            return Steered(weights, roles.neutral, floor, chain(view, number, own), echo)
+            return Steered(weights, roles.neutral, floor, chain(view, number, adjusted), echo)
 
         def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -494,8 +494,8 @@ class SingleAnswer(Answer):
         judges: list[SingleView | Steered]
         if roles.mode == "both":
             drafts = [alone(view) for view in speakers]
-            own_of_all = sampling if gate else against_repetition(sampling)
-            judges = [combined(weights, 0, roles.n_speakers, own_of_all)] * roles.n_speakers
+            adjusted = sampling if gate else against_repetition(sampling)
+            judges = [combined(weights, 0, roles.n_speakers, adjusted)] * roles.n_speakers
         else:
             drafts = judges = [own(view) for view in speakers]
         meter = None

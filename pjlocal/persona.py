@@ -104,7 +104,7 @@ class PersonaJudge:
         self._aligner_file: tuple[str, Path] | None = None  # the last lookup: name and path
         self._file: Path | None = None  # of the model, once known
         self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters checked last
-        self.roles(request)  # refuse an impossible request before loading the model
+        roles = self.roles(request)  # refuse an impossible request before loading the model
         check_constraint(request.sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the judge on it
         started = time.perf_counter()
@@ -123,7 +123,7 @@ class PersonaJudge:
                 self.model = path
                 undo.callback(path.lifetime.hold(self))
             else:
-                self.model = Model(path, engine, self.interrupt, n_views=expected_views(request))
+                self.model = Model(path, engine, self.interrupt, n_views=expected_views(request, roles))
                 undo.callback(self.model.close)
             self.request = self.with_model_defaults(request)
             if template:

@@ -176,6 +176,11 @@ class Request:
     prompting: Prompting = Prompting()
     explicit: frozenset[str] = frozenset()
 
+    @property
+    def has_preferences(self) -> bool:
+        """True if a view has a preference or an adapter of its own."""
+        return any(self.views) or self.generation.adapts_views
+
     def override(self, overrides: Overrides) -> Request:
         """Return the request with these overrides applied.
 

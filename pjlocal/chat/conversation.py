@@ -191,7 +191,7 @@ class Conversation:
         Modes that are impossible with the current preferences are left out, with a message.
         """
         last = self.last
-        modes: list[Mode] = list(get_args(Mode)) if self._prefers else ["plain"]
+        modes: list[Mode] = list(get_args(Mode)) if self.judge.request.has_preferences else ["plain"]
         for mode in modes:
             request = self.judge.request
             request = request.with_group(in_mode(request.generation, mode).replace(best=1))
@@ -215,11 +215,6 @@ class Conversation:
         return Progress(used, limit, drafts, judges, s.acceptance_rate, s.tokens_per_second, s.mean_pushes)
 
     # Settings.
-
-    @property
-    def _prefers(self) -> bool:
-        """True if there is a preference, as text or as an adapter of one view."""
-        return any(self.judge.request.views) or self.judge.request.generation.adapts_views
 
     @property
     def views(self) -> dict[str, list[str]]:

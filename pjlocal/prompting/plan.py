@@ -106,9 +106,8 @@ def resolve_mode(request: Request) -> Mode:
         UsageError: the mode or a setting needs a preference, and there is none.
     """
     generation = request.generation
-    some = any(request.views) or generation.adapts_views
-    mode = generation.mode or (DEFAULT_MODE if some else "plain")
-    if not some:
+    mode = generation.mode or (DEFAULT_MODE if request.has_preferences else "plain")
+    if not request.has_preferences:
         if mode != "plain":
             raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
         flags = {
@@ -123,15 +122,19 @@ def resolve_mode(request: Request) -> Mode:
     return mode
 
 
-def expected_views(request: Request) -> int:
+def expected_views(request: Request, roles: Roles | None = None) -> int:
     """The number of views for which memory is planned.  Preferences may be given later, in the default mode.
+
+    Args:
+        roles: the result of `make_roles`, if it is known.
 
     Raises:
         UsageError: preferences or settings that exclude each other.
     """
+    if roles is None and request.has_preferences:
+        roles = make_roles(request)
     least = DEFAULT_VIEWS if request.generation.mode in (None, DEFAULT_MODE) else 2
-    has_preferences = any(request.views) or request.generation.adapts_views
-    return max(least, len(make_roles(request).prefixes) if has_preferences else 1)
+    return max(least, len(roles.prefixes) if roles else 1)
 
 
 #: The modes in which a setting has no effect or is impossible.
@@ -285,12 +288,10 @@ def strength_in_force(generation: Generation, mode: Mode) -> str:
 def _check_best(generation: Generation, mode: Mode, neutral: int | None) -> None:
     if generation.best > 1 and neutral is None:
         more = "" if mode in ("plain", "rewrite") else " at strength 1"
-        advice = "use --mode both or add --strength 1.5" if more else "use --mode both"
-        if mode == "both":
-            advice = "add --strength 1.5"
+        ways = [*(["use --mode both"] if mode != "both" else []), *(["add --strength 1.5"] if more else [])]
         raise UsageError(
-            f"--best chooses by pushes, which need a neutral view, and mode {mode}{more} has none: {advice}, or leave "
-            "--best out"
+            f"--best chooses by pushes, which need a neutral view, and mode {mode}{more} has none: "
+            f"{' or '.join(ways)}, or leave --best out"
         )
 
 

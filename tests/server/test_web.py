@@ -42,8 +42,8 @@ def test_a_conversation_shows_who_wrote_what_and_is_saved(page: Callable[..., Ch
     chromium.eval("document.getElementById('formatted').click()")
     shown = chromium.eval("[...document.querySelectorAll('.answer .t')].map((t) => [t.className, t.textContent])")
     told = [event for event in turn.events if event.text]
-    names = [["t", event.writer, event.kind if event.kind in ("resampled", "bonus") else None] for event in told]
-    assert [name.split() for name, _ in shown] == [[*filter(None, each)] for each in names]
+    marked = {"resampled": " resampled", "bonus": " bonus"}
+    assert [name for name, _ in shown] == [f"t {event.writer}{marked.get(event.kind, '')}" for event in told]
     colors = chromium.eval("['a', 'b'].map((v) => getComputedStyle(document.querySelector(`.t.${v}`)).color)")
     assert colors[0] != colors[1]
     line = chromium.eval("getComputedStyle(document.querySelector('.t.resampled')).textDecorationLine")
