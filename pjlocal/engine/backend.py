@@ -108,7 +108,7 @@ def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[list[str]]:
     list after the body.
 
     They are lost if no temporary file can be made, as on a full disk.  Lines that other threads print meanwhile are
-    written to standard error afterwards, except one that is still being written when the body ends.
+    written to standard error afterwards, except one whose write begins as the body ends.
 
     Args:
         is_own: returns True for a line of the parser.
@@ -122,8 +122,9 @@ def captured_stderr(is_own: Callable[[str], bool]) -> Iterator[list[str]]:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
-            # No seek: a thread in the middle of a write would then overwrite the beginning.
-            printed = os.pread(file.fileno(), os.fstat(file.fileno()).st_size, 0)
+            # Asking for the position waits for a thread in the middle of a write, unlike asking for the size.
+            # Reading must not move it: a thread that is about to write would overwrite the beginning.
+            printed = os.pread(file.fileno(), os.lseek(file.fileno(), 0, os.SEEK_CUR), 0)
             lines = printed.decode("utf-8", "replace").splitlines(keepends=True)
             captured += [line for line in lines if is_own(line)]
             if others := [line for line in lines if not is_own(line)]:
