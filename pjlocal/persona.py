@@ -259,7 +259,7 @@ class PersonaJudge:
         rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else None
         parts = [
             SingleAnswer(engine or self.decoder, replace(plan, request=request), self.load_s, observe(), rewrite)
-            for request in map(plan.request.nth, range(plan.request.generation.best))
+            for request in map(plan.request.nth, range(plan.request.n_answers))
         ]
         if len(parts) == 1:
             return parts[0]

@@ -167,7 +167,9 @@ class Request:
     """All settings of one answer.
 
     views: the preferences of view a and of view b.
-    explicit: the keys that any source has set.  Other sampling settings may come from the model's file.
+    explicit: the keys that were set for this answer, and sampling settings that any source has set.  Other sampling
+        settings may come from the model's file.  A setting that needs a preference is an error without one only if it
+        is explicit.
     """
 
     views: Views = ((), ())
@@ -180,6 +182,15 @@ class Request:
     def has_preferences(self) -> bool:
         """True if a view has a preference or an adapter of its own."""
         return any(self.views) or self.generation.adapts_views
+
+    @property
+    def n_answers(self) -> int:
+        """The number of answers to write, of which one is chosen."""
+        return self.generation.best if self.has_preferences else 1
+
+    def as_defaults(self) -> Request:
+        """Return the request as the defaults of others, which may have preferences or none."""
+        return dataclasses.replace(self, explicit=self.explicit & {f.name for f in dataclasses.fields(Sampling)})
 
     def override(self, overrides: Overrides) -> Request:
         """Return the request with these overrides applied.

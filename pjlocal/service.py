@@ -145,7 +145,7 @@ class Job:
     @property
     def n_answers(self) -> int:
         """The number of answers to write, which is the number of places it takes."""
-        return 1 if self.prompt is None or self.n_alternatives else self.request.generation.best
+        return 1 if self.prompt is None or self.n_alternatives else self.request.n_answers
 
 
 @dataclass(frozen=True)

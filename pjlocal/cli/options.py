@@ -154,7 +154,7 @@ def _requested(values: dict[str, Any], persona: Overrides, config: Config, given
         for name, settings in GROUPS.items()
     }
     views = place(**preferences)
-    explicit = frozenset(given).union(config.flat()).intersection(KEYS)
+    explicit = frozenset(given).union(config.of(Sampling)).intersection(KEYS)
     return Request(views, **groups, explicit=explicit)
 
 

@@ -116,8 +116,6 @@ def run(
         return _run_batch(batch, out, parallel, Job(model, request, "", engine, Interrupt()), server, given)
     if not {"out", "parallel"}.isdisjoint(given):
         raise UsageError("--out and --parallel belong to --batch FILE: add it, or leave them out")
-    if "mode" not in given and not request.has_preferences:
-        request = request.unset({"mode"})  # the mode of config.toml is that of preferences
     quiet = as_json or trace == "-"
     if as_json and trace == "-":
         raise UsageError("--json and --trace - both write to standard output: give --trace a file")

@@ -110,6 +110,7 @@ def serve(
             f"other machines reach {host}: set a key with --api-key or PJLOCAL_API_KEY, or leave --host out"
         )
     check_servable(request.generation)
+    request = request.as_defaults()
     n_views = expected_views(request)
     path = find_model(model)
     shown = shown_name(path)

@@ -100,26 +100,26 @@ class Plan:
 
 
 def resolve_mode(request: Request) -> Mode:
-    """The mode of the request.  The default is both with preferences, and plain without them.
+    """The mode of the request.  The default is both with preferences.  Without them it is plain.
 
     Raises:
-        UsageError: the mode or a setting needs a preference, and there is none.
+        UsageError: the request sets the mode or another setting that needs a preference, and there is none.
     """
     generation = request.generation
-    mode = generation.mode or (DEFAULT_MODE if request.has_preferences else "plain")
-    if not request.has_preferences:
-        if mode != "plain":
-            raise UsageError(f"mode {mode} needs a preference, as in: -p vivid -p creative")
-        flags = {
-            "--avoid": generation.avoid,
-            "--strength": generation.strength,
-            "--panel": generation.panel,
-            "--best": generation.best > 1,
-        }
-        for name, given in flags.items():
-            if given:
-                raise UsageError(f"{name} needs a preference, as in: -p vivid -p creative")
-    return mode
+    if request.has_preferences:
+        return generation.mode or DEFAULT_MODE
+    needing = {
+        "mode": generation.mode not in (None, "plain"),
+        "avoid": generation.avoid,
+        "strength": generation.strength,
+        "panel": generation.panel,
+        "best": generation.best > 1,
+    }
+    for key, is_set in needing.items():
+        if is_set and key in request.explicit:
+            shown = f"mode {generation.mode}" if key == "mode" else f"--{key}"
+            raise UsageError(f"{shown} needs a preference, as in: -p vivid -p creative")
+    return "plain"
 
 
 def expected_views(request: Request, roles: Roles | None = None) -> int:
@@ -172,7 +172,7 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     sets_views = not set(PREFERENCES).isdisjoint(given)
     if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and (sets_views or "mode" in given):
         lines.append("mode base writes the text of view b, which has no preference: give it one with --judge-prefer")
-    idle = [flag(f) for f in _idle(request.generation, roles.mode) if f.name in given]
+    idle = [flag(f) for f in _idle(request, roles.mode) if f.name in given]
     if roles.mode == "rewrite" and (sets_views or "avoid" in given):
         wishes = chain(*roles.preferences.values(), request.generation.avoid)
         idle += [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
@@ -181,16 +181,21 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     return lines
 
 
-def _idle(generation: Generation, mode: Mode) -> list[Field[Any]]:
+def _idle(request: Request, mode: Mode) -> list[Field[Any]]:
     """The settings that differ from their defaults and have no effect in the mode.
 
-    λ and the floor are often set for all answers, so they are reported only if the request names a mode.
+    Without preferences, only those are reported that the request sets: the others are defaults for requests with
+    preferences.  λ and the floor are often set for all answers, so they are reported only if the request names a mode.
     """
+    generation = request.generation
     usual = () if generation.mode else ("lam", "floor")
     return [
         f
         for f in fields(generation)
-        if mode in _IDLE.get(f.name, ()) and getattr(generation, f.name) != f.default and f.name not in usual
+        if mode in _IDLE.get(f.name, ())
+        and getattr(generation, f.name) != f.default
+        and f.name not in usual
+        and (request.has_preferences or f.name in request.explicit)
     ]
 
 
@@ -204,7 +209,7 @@ def make_roles(request: Request) -> Roles:
     mode = resolve_mode(request)
     named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
     if mode in ("plain", "rewrite"):
-        _check_best(generation, mode, None)
+        _check_best(request, mode, None)
         prefix([*chain.from_iterable(preferences), *generation.avoid])  # raises an error for unknown ones
         if mode == "rewrite" and not any(preferences):
             raise UsageError("mode rewrite needs a preference in words, as in: -p vivid")
@@ -240,7 +245,7 @@ def make_roles(request: Request) -> Roles:
             adapters.append(shared)
             views.append(("", shared))
         neutral = views.index(("", shared))
-    _check_best(generation, mode, neutral)
+    _check_best(request, mode, neutral)
     return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters)
 
 
@@ -285,8 +290,8 @@ def strength_in_force(generation: Generation, mode: Mode) -> str:
     return generation.strength or ("auto" if mode == "both" else "1")
 
 
-def _check_best(generation: Generation, mode: Mode, neutral: int | None) -> None:
-    if generation.best > 1 and neutral is None:
+def _check_best(request: Request, mode: Mode, neutral: int | None) -> None:
+    if request.n_answers > 1 and neutral is None:
         more = "" if mode in ("plain", "rewrite") else " at strength 1"
         ways = [*(["use --mode both"] if mode != "both" else []), *(["add --strength 1.5"] if more else [])]
         raise UsageError(

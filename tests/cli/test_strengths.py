@@ -49,9 +49,19 @@ def test_a_panel_names_its_views_and_each_judges_the_one_before(pjlocal, small, 
 
 def test_the_mode_of_the_configuration_is_that_of_preferences(pjlocal, small, environment, tmp_path) -> None:
     environment["PJLOCAL_CONFIG"] = str(tmp_path / "config.toml")
-    (tmp_path / "config.toml").write_text('[generation]\nmode = "judge"\n')
+    (tmp_path / "config.toml").write_text('[generation]\nmode = "judge"\nstrength = 2\nbest = 2\n')
     for wishes, mode in (("-p", "vivid", "-p", "creative"), "judge"), ((), "plain"):
-        assert json.loads(pjlocal("run", *small, *wishes, "--json", "hi").stdout)["mode"] == mode
+        result = pjlocal("run", *small, *wishes, "--json", "hi")
+        assert json.loads(result.stdout)["mode"] == mode and "no effect" not in result.stderr
+    batch = pjlocal(
+        "run", *small, "--batch", "-", stdin='{"prompt": "hi"}\n{"prompt": "hi", "prefer": ["vivid", "creative"]}\n'
+    )
+    assert sorted(json.loads(line)["mode"] for line in batch.stdout.splitlines()) == ["judge", "plain"]
+    chat = pjlocal("chat", *small, "--no-save", stdin="/mode\n/prefer vivid\n/mode\n")
+    assert [line for line in chat.stderr.splitlines() if "mode" in line] == [
+        "pjlocal: mode plain",
+        "pjlocal: mode judge",
+    ]
 
 
 def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) -> None:

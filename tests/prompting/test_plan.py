@@ -12,14 +12,14 @@ from tiny_models import write_lora
 from pjlocal import PersonaJudge
 from pjlocal.engine.policies import Weight
 from pjlocal.errors import UsageError
-from pjlocal.prompting.plan import expected_views, make_roles
+from pjlocal.prompting.plan import EVERYTHING, expected_views, make_roles, unused
 from pjlocal.prompting.preferences import PRESETS
 from pjlocal.request import Request, deal, in_turn
 from pjlocal.settings import DEFAULT_VIEWS, Generation
 
 
 def roles_of(*prefer: str, **generation: Any):
-    return make_roles(Request(deal(prefer), Generation(**generation)))
+    return make_roles(Request().replace(views=deal(prefer), **generation))
 
 
 def test_a_request_that_names_no_mode_is_written_in_mode_both_with_preferences_and_plain_without() -> None:
@@ -28,6 +28,16 @@ def test_a_request_that_names_no_mode_is_written_in_mode_both_with_preferences_a
     assert (roles.n_speakers, roles.neutral, len(roles.prefixes)) == (2, 2, DEFAULT_VIEWS)
     assert roles.prefixes == [PRESETS["vivid"], PRESETS["formal"], ""]
     assert roles_of().mode == "plain"
+
+
+def test_settings_of_preferences_that_are_defaults_apply_only_where_there_are_preferences() -> None:
+    given = {"mode": "judge", "strength": "2", "avoid": ("formal",), "best": 4, "panel": True, "lam": 2}
+    defaults = Request().replace(**given).as_defaults()
+    roles = make_roles(defaults)
+    assert (roles, defaults.n_answers) == (roles_of(), 1)
+    assert unused(defaults, roles, EVERYTHING) == []
+    preferring = defaults.replace(views=deal(["vivid", "creative"]))
+    assert make_roles(preferring) == roles_of("vivid", "creative", **given) and preferring.n_answers == 4
 
 
 @pytest.mark.parametrize("views", [[["vivid"], []], [[], ["vivid"]]])

@@ -23,7 +23,7 @@ ANY = json.dumps({"type": "object", "additionalProperties": True})
 SCHEMA = {"type": "object", "properties": {"n": {"enum": [3, 4]}}, "required": ["n"], "additionalProperties": False}
 NUMBER = r'\{\s*"n"\s*:\s*[34]\s*\}'
 GBNF, LARK = 'root ::= "yes"', 'start: "yes"'
-OPTIONS = ("--ctx", str(N_CTX), "--parallel", "2")
+OPTIONS = ("--ctx", str(N_CTX), "--parallel", "2", "--mode", "judge")  # a default for requests with preferences
 
 
 def settings(path: str = CHAT, **fields: Any) -> dict[str, Any]:
