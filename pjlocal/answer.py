@@ -25,7 +25,7 @@ from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.log_probs import most
 from .engine.model import Model
-from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, Weight, plausibility_views
+from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, Weight, pulling_views
 from .engine.slot import Slot
 from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
@@ -474,14 +474,17 @@ class SingleAnswer(Answer):
         def alone(view: int) -> SingleView:
             return SingleView(view, chain(view, view))
 
-        def combined(weights: Sequence[Weight], view: int, number: int, adjusted: Sampling = sampling) -> Steered:
-            floor = Floor(plausibility_views(weights, roles.neutral), generation.floor) if generation.floor else None
+        def combined(
+            weights: Sequence[Weight], view: int, number: int, adjusted: Sampling = sampling, joint: int | None = None
+        ) -> Steered:
+            pulling = pulling_views(weights, roles.neutral, joint)
+            floor = Floor(pulling, generation.floor) if generation.floor else None
             echo = None
             if roles.neutral is not None:
-                echo = Echo(model, {one.view: roles.prefixes[one.view] for one in weights if one.strength > 0})
+                echo = Echo(model, {view: roles.prefixes[view] for view in pulling})
                 for token in beginning:
                     echo.accept(token)
-            return Steered(weights, roles.neutral, floor, chain(view, number, adjusted), echo)
+            return Steered(weights, roles.neutral, joint, floor, chain(view, number, adjusted), echo)
 
         def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
@@ -495,7 +498,7 @@ class SingleAnswer(Answer):
         if roles.mode == "both":
             drafts = [alone(view) for view in speakers]
             adjusted = sampling if gate else against_repetition(sampling)
-            judges = [combined(weights, 0, roles.n_speakers, adjusted)] * roles.n_speakers
+            judges = [combined(weights, 0, roles.n_speakers, adjusted, roles.joint)] * roles.n_speakers
         else:
             drafts = judges = [own(view) for view in speakers]
         meter = None

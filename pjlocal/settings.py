@@ -35,9 +35,9 @@ Mode = Literal["judge", "base", "both", "prompt", "rewrite", "plain"]
 #: Modes in which one preference drafts and another judges, and modes without a view for each preference.
 JUDGED: tuple[Mode, ...] = ("judge", "base", "both")
 OF_ONE_VIEW: tuple[Mode, ...] = ("prompt", "rewrite", "plain")
-#: The mode of a request with preferences that names none, and the number of its views: a, b and the neutral one.
+#: The mode of a request with preferences that names none, and the number of its views: a, b, joint and neutral.
 DEFAULT_MODE: Mode = "both"
-DEFAULT_VIEWS = 3
+DEFAULT_VIEWS = 4
 Decoding = Literal["sample", "greedy"]
 Schedule = Literal["lockstep", "reference"]
 Placement = Literal["system", "user-turn", "question"]

@@ -24,16 +24,16 @@ from ..persona import PersonaJudge
 from ..prompting.prompt import Message
 from ..screen.blame import blame
 from ..screen.tint import TintedDisplay
-from ..settings import LAYOUTS, FixedLayout
+from ..settings import DEFAULT_VIEWS, LAYOUTS, FixedLayout
 from .report import (
     BARE,
+    BOTH,
     JUDGE,
     LIBRARY,
     LIBRARY_ALL_THREADS,
     LIMIT,
     LOOKAHEAD,
     REFERENCE,
-    THREE,
     Report,
     Workload,
 )
@@ -77,8 +77,8 @@ def make_contenders(
     for layout in LAYOUTS:
         yield judged(JUDGE.format(layout), layout)
     for layout in LAYOUTS:
-        if judges[layout].decoder.lanes.layout(3) == layout:  # on few cores three views are always one batch
-            yield judged(THREE.format(layout), layout, mode="both")
+        if judges[layout].decoder.lanes.layout(DEFAULT_VIEWS) == layout:  # on few cores they are always one batch
+            yield judged(BOTH.format(layout), layout, mode="both")
     for layout in LAYOUTS if work.lookahead else ():
         yield judged(LOOKAHEAD.format(layout, work.lookahead), layout, lookahead=work.lookahead)
 

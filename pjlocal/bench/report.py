@@ -16,7 +16,7 @@ LIBRARY = "llama-cpp-python chat completion"
 LIBRARY_ALL_THREADS = "llama-cpp-python with all threads"
 REFERENCE = "Algorithm 1 as written"
 JUDGE = "judge mode ({})"
-THREE = "three views: mode both ({})"
+BOTH = "mode both ({})"
 LOOKAHEAD = "judge mode ({}), looking {} tokens ahead"
 
 
@@ -62,10 +62,10 @@ class Report:
         return median(ratios) if ratios else None
 
     @property
-    def three(self) -> str:
-        """The contender with three views in their fastest layout."""
+    def both(self) -> str:
+        """The contender in mode both in its fastest layout."""
         return max(
-            (name for name in map(THREE.format, LAYOUTS) if name in self.runs), key=lambda n: median(self.runs[n])
+            (name for name in map(BOTH.format, LAYOUTS) if name in self.runs), key=lambda n: median(self.runs[n])
         )
 
     @property
@@ -101,10 +101,10 @@ class Report:
             ),
             # Algorithm 1 needs a cache that can be truncated
             "judge_vs_reference": self.ratio(REFERENCE) if REFERENCE in self.runs else None,
-            "three_views_vs_two": self.ratio(self.three),
+            "judge_vs_both": self.ratio(self.both),
             "lookahead_speedup": self.lookahead_speedup,
             "share_outside_llama_decode": median(self.share_outside[JUDGE.format("contexts")]),
-            "share_outside_llama_decode_three_views": median(self.share_outside[self.three]),
+            "share_outside_llama_decode_both": median(self.share_outside[self.both]),
             "time_to_first_token_s": self.time_to_first_token_s,
             "prefill_both_vs_two_single": self.prefill_ratio,
             "peak_memory_bytes": self.peak_memory_bytes,

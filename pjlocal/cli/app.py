@@ -32,8 +32,8 @@ COMMANDS = {
     ),
     "bench": Entry(
         "bench:bench",
-        help="Compare the speed of judge mode with a plain loop, llama-cpp-python, Algorithm 1, the limit and three "
-        "views.",
+        help="Compare the speed of judge mode with a plain loop, llama-cpp-python, Algorithm 1, the limit and mode "
+        "both.",
     ),
     "doctor": Entry(
         "doctor:doctor",

@@ -101,8 +101,8 @@ def _print(report: Any) -> None:
         "" if on["can_truncate"] else "no Algorithm 1: this model's KV cache cannot be truncated",
         f"judge mode with look-ahead / without: {ahead}" if ahead else "",
         f"outside llama_decode: {d['share_outside_llama_decode']:.1%} of a step (contexts); {calls}",
-        f"a step with three views / with two: {d['three_views_vs_two']:.2f}, "
-        f"{d['share_outside_llama_decode_three_views']:.1%} of it outside llama_decode",
+        f"a step in mode both / in mode judge: {d['judge_vs_both']:.2f}, "
+        f"{d['share_outside_llama_decode_both']:.1%} of it outside llama_decode",
         f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together / one after the other: "
         f"{report.prefill_ratio:.2f}",
         f"peak memory: {peak / 2**20:.0f} MiB, of which weights {on['model_bytes'] / 2**20:.0f} MiB" if peak else "",

@@ -107,7 +107,7 @@ def _print_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], right: 
 @models_app.command()
 @takes_settings()
 def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
-    """Print the properties of a model, the memory that three views of it take (as in mode both), and the layers that a
+    """Print the properties of a model, the memory that four views of it take (as in mode both), and the layers that a
     graphics card gets."""
     from ..engine.offload import choose_offload, placement
     from ..gguf.header import read_header

@@ -41,7 +41,7 @@ def serve(
         typer.Option(
             min=1,
             max=64,
-            help="Answers written at once, with three views each (two in mode judge). Each view takes memory for --ctx "
+            help="Answers written at once, with four views each (two in mode judge). Each view takes memory for --ctx "
             "tokens.",
             rich_help_panel=_SERVER,
         ),

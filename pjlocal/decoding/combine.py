@@ -1,12 +1,14 @@
 """Combine several views' distributions of the next token.
 
-v_1 ... v_k are views under preferences, and n is the neutral view, the same conversation without a preference.  Each is
-an array [m] of log-probabilities of the same m tokens.  s_i are strengths.  The results are unnormalised logits:
+v_1 ... v_k are views under one preference each, j is the joint view under all of them, and n is the neutral view, the
+same conversation without a preference.  Each is an array [m] of log-probabilities of the same m tokens.  s_i are
+strengths.  The results are unnormalised logits:
 
-    n + Σ s_i (v_i - n)     each preference pushes away from neutral, and the pushes add up
+    n + Σ s_i (v_i - n)         each preference pushes away from neutral, and the pushes add up
+    j + Σ (s_i - 1) (v_i - n)   the same, where the joint view has every preference at strength 1 already
 
-It is the formula of context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive decoding
-and DExperts.  A strength below zero pushes away from a preference.
+The first is the formula of context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive
+decoding and DExperts.  With one preference both are the same.  A strength below zero pushes away from a preference.
 """
 
 from __future__ import annotations
@@ -20,9 +22,13 @@ from numpy.typing import NDArray
 LogProbs = NDArray[Any]  # float32 or float64
 
 
-def push(n: LogProbs, views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
-    """n + Σ s_i (v_i - n), written as (1 - Σ s_i) n + Σ s_i v_i: n has no effect where the strengths sum to 1."""
-    combined: LogProbs = (1.0 - sum(strengths)) * n
+def push(n: LogProbs, views: Sequence[LogProbs], strengths: Sequence[float], joint: LogProbs | None = None) -> LogProbs:
+    """n + Σ s_i (v_i - n).
+
+    Args:
+        joint: takes the place of the first n.
+    """
+    combined: LogProbs = (1.0 - sum(strengths)) * n if joint is None else joint - sum(strengths) * n
     for v, s in zip(views, strengths, strict=True):
         combined += s * v
     return combined

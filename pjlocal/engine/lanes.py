@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import DeviceMemoryError, UsageError
+from ..settings import DEFAULT_VIEWS, FixedLayout
 from ..settings import Engine as EngineSettings
-from ..settings import FixedLayout
 from . import prefix
 from .adapters import Adapters
 from .backend import check_process
@@ -28,8 +28,6 @@ from .worker import Worker, in_thread
 #: with llama.cpp's own threads, which spin between decodes, and a step took twice as long on 2 cores.  Longer prompts
 #: are read in another thread, so that the main thread waits on a lock, which Ctrl-C interrupts.
 _FEW_TOKENS = 64
-
-_LEAST_SEQUENCES = 3  # of a lane that answers share: mode both has three views
 
 Job = Callable[[], None]
 T = TypeVar("T")
@@ -203,7 +201,7 @@ class Lanes:
     def _make_shared(self, capacity: Capacity) -> LaneSet:
         layout = self.layout(capacity.n_views)
         n_lanes = capacity.n_views if layout == "contexts" else 1
-        n_seq = max(_LEAST_SEQUENCES, capacity.n_answers * capacity.n_views // n_lanes)
+        n_seq = max(DEFAULT_VIEWS, capacity.n_answers * capacity.n_views // n_lanes)
         n_rows = capacity.n_rows if self.model.can_truncate else 1
         return self._make(n_lanes, n_seq, capacity.n_ctx, n_rows, layout)
 

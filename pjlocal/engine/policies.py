@@ -101,8 +101,8 @@ class Forced:
 class Weight:
     """The strength s of a view.
 
-    ``auto`` sets it for each token from the disagreement with the neutral view (AdaCAD, arXiv 2409.07394):
-    s = 1 + the Jensen-Shannon divergence of their distributions (bits) + 0.3.
+    ``auto`` sets it for each token from the disagreement with the neutral view, as AdaCAD does (arXiv 2409.07394):
+    s = 1.65 + half the Jensen-Shannon divergence of their distributions (bits).
     """
 
     view: int
@@ -132,21 +132,24 @@ class Steered:
     """The policy of several views: combined at the candidates, then filtered.
 
     Args:
-        neutral: the neutral view's number; None if the strengths sum to one.
+        neutral: the neutral view's number; None if all strengths are 1.
+        joint: the number of the view with all preferences, to which the pushes are added; None to add them to the
+            neutral view.
         candidates: selects the candidates from the distributions of single views; None for all tokens.
         echo: limits the push on tokens that copy a preference; None without a neutral view.
     """
 
     weights: Sequence[Weight]
     neutral: int | None
+    joint: int | None
     candidates: Floor | None
     chain: FilterChain
     echo: Echo | None = None
 
     @property
     def views(self) -> tuple[int, ...]:
-        own = tuple(weight.view for weight in self.weights)
-        return own if self.neutral is None or self.neutral in own else (*own, self.neutral)
+        others = (view for view in (self.joint, self.neutral) if view is not None)
+        return tuple(dict.fromkeys((*(weight.view for weight in self.weights), *others)))
 
     def __call__(self, rows: Rows) -> Distribution:
         ids = self._candidate_ids(rows)
@@ -179,7 +182,12 @@ class Steered:
         n = log_probs[0] if self.neutral is None else rows(self.neutral).log_probs(ids)
         for weight, v in zip(self.weights, log_probs, strict=True):
             limit_copies(v, n, ids, weight.view, self.echo)
-        return push(n, log_probs, strengths(self.weights, self.neutral, rows))
+        of_each = strengths(self.weights, self.neutral, rows)
+        if self.joint is None:
+            return push(n, log_probs, of_each)
+        joint = rows(self.joint).log_probs(ids)
+        limit_copies(joint, n, ids, self.joint, self.echo)
+        return push(n, log_probs, [s - (s > 0) for s in of_each], joint)
 
     def _filtered(self, ids: NDArray[np.intp] | None, logits: NDArray[Any]) -> Distribution:
         logits = logits.astype(np.float32, copy=False)
@@ -208,13 +216,14 @@ def limit_copies(v: NDArray[Any], n: NDArray[Any], ids: NDArray[np.intp] | None,
         v[at] = np.minimum(v[at], n[at])
 
 
-def plausibility_views(weights: Sequence[Weight], neutral: int | None) -> Sequence[int]:
-    """The views that determine the plausible tokens: those with positive strength, else the neutral one."""
-    pulling = tuple(weight.view for weight in weights if weight.strength > 0)
-    return pulling or (() if neutral is None else (neutral,))
+def pulling_views(weights: Sequence[Weight], neutral: int | None, joint: int | None = None) -> Sequence[int]:
+    """The views that determine the plausible tokens: those with positive strength and the joint one, else the neutral
+    one."""
+    positive = (weight.view for weight in weights if weight.strength > 0)
+    return [view for view in (*positive, joint) if view is not None] or ([] if neutral is None else [neutral])
 
 
-_OFFSET = 0.3  # added by ``auto``, as AdaCAD does for long texts, where the divergence at most tokens is almost 0
+_AUTO, _PER_BIT = 1.65, 0.5  # of ``auto``; the divergence at most tokens is almost 0
 _MIN_SHARE = 1e-3  # a divergence ignores tokens below this share of the best token's probability
 
 
@@ -226,7 +235,7 @@ def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> lis
             return weight.strength
         v, n = rows(weight.view), rows(neutral)
         ids = union([plausible(row.logits, _MIN_SHARE) for row in (v, n)])
-        return 1.0 + _OFFSET + divergence(v.log_probs(ids), n.log_probs(ids))
+        return _AUTO + _PER_BIT * divergence(v.log_probs(ids), n.log_probs(ids))
 
     return [of(weight) for weight in weights]
 

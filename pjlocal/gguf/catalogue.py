@@ -15,7 +15,7 @@ class Entry:
 
     name: the short name, with which the file's name begins too, so that ``-m`` finds the file by it.
     size_gb: approximate size of the file.
-    memory_gb: estimate (by `memory`) for three views with contexts of 8192 tokens on a CPU.
+    memory_gb: estimate (by `memory`) for four views with contexts of 8192 tokens on a CPU.
     """
 
     name: str
@@ -38,15 +38,15 @@ class Entry:
 CATALOGUE = {
     entry.name: entry
     for entry in (
-        Entry("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B-Instruct-GGUF", 0.5, 1.1, "Apache-2.0"),
-        Entry("qwen2.5-1.5b", "Qwen/Qwen2.5-1.5B-Instruct-GGUF", 1.1, 2.7, "Apache-2.0"),
-        Entry("qwen2.5-3b", "Qwen/Qwen2.5-3B-Instruct-GGUF", 2.1, 4.8, "Qwen Research"),
-        Entry("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct-GGUF", 4.7, 9.4, "Apache-2.0"),
-        Entry("llama-3.2-1b", "bartowski/Llama-3.2-1B-Instruct-GGUF", 0.8, 2.4, "Llama 3.2"),
-        Entry("llama-3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", 2.0, 6.4, "Llama 3.2"),
-        Entry("meta-llama-3.1-8b", "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", 4.9, 11.5, "Llama 3.1"),
-        Entry("gemma-2-2b", "bartowski/gemma-2-2b-it-GGUF", 1.7, 5.4, "Gemma"),
-        Entry("mistral-7b", "bartowski/Mistral-7B-Instruct-v0.3-GGUF", 4.4, 10.5, "Apache-2.0"),
+        Entry("qwen2.5-0.5b", "Qwen/Qwen2.5-0.5B-Instruct-GGUF", 0.5, 1.2, "Apache-2.0"),
+        Entry("qwen2.5-1.5b", "Qwen/Qwen2.5-1.5B-Instruct-GGUF", 1.1, 2.9, "Apache-2.0"),
+        Entry("qwen2.5-3b", "Qwen/Qwen2.5-3B-Instruct-GGUF", 2.1, 5.1, "Qwen Research"),
+        Entry("qwen2.5-7b", "Qwen/Qwen2.5-7B-Instruct-GGUF", 4.7, 9.8, "Apache-2.0"),
+        Entry("llama-3.2-1b", "bartowski/Llama-3.2-1B-Instruct-GGUF", 0.8, 2.6, "Llama 3.2"),
+        Entry("llama-3.2-3b", "bartowski/Llama-3.2-3B-Instruct-GGUF", 2.0, 7.3, "Llama 3.2"),
+        Entry("meta-llama-3.1-8b", "bartowski/Meta-Llama-3.1-8B-Instruct-GGUF", 4.9, 12.5, "Llama 3.1"),
+        Entry("gemma-2-2b", "bartowski/gemma-2-2b-it-GGUF", 1.7, 6.3, "Gemma"),
+        Entry("mistral-7b", "bartowski/Mistral-7B-Instruct-v0.3-GGUF", 4.4, 11.5, "Apache-2.0"),
     )
 }
 

@@ -8,7 +8,7 @@ from .plan import resolve_mode, strength_in_force
 from .preferences import resolve, split_strength
 
 STEP = 0.5
-_AUTO = 1.5  # the typical value of the strength auto: 1.3 plus the divergence of the views
+_AUTO = 1.5  # about the strength auto, in steps of `STEP`
 
 
 def adjust(request: Request, preference: str, step: float) -> Request:

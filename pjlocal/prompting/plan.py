@@ -41,6 +41,7 @@ class Roles:
     prefixes: the preference text of every view.
     weights: the weight of each view with a preference, and then of each avoided one, by name.
     neutral: the number of the view without a preference; None if no strength needs one.
+    joint: the number of the view with all preferences, in mode both; None if there is one preference.
     adapters: the adapters of every view.
     """
 
@@ -51,6 +52,7 @@ class Roles:
     weights: dict[str, Weight]
     neutral: int | None
     adapters: list[Adapters]
+    joint: int | None = None
 
     @property
     def labels(self) -> dict[str, list[str]]:
@@ -62,10 +64,11 @@ class Roles:
 
     @property
     def view_names(self) -> list[str]:
-        """The names of all views: those that draft and judge, the avoided ones, and the neutral one."""
+        """The names of all views: those that draft and judge, the avoided ones, the joint and the neutral one."""
         speaking = list(self.preferences) if self.n_speakers > 1 else [self.mode]
         avoided = [name for name, weight in self.weights.items() if weight.view >= self.n_speakers]
-        return [*speaking, *avoided, "neutral"][: len(self.prefixes)]
+        joint = [] if self.joint is None else ["joint"]
+        return [*speaking, *avoided, *joint, "neutral"][: len(self.prefixes)]
 
 
 @dataclass(frozen=True)
@@ -237,8 +240,14 @@ def make_roles(request: Request) -> Roles:
         weights[f"avoid {number}"] = Weight(len(prefixes), -_avoided(text))
         prefixes.append(prefix([text]))
         adapters.append(shared)
+    joint = None
+    preferring = [name for name in names if name in weights and weights[name].strength > 0]
+    if mode == "both" and len(preferring) > 1:
+        joint = len(prefixes)
+        prefixes.append(prefix([*chain.from_iterable(named[name] for name in preferring)]))
+        adapters.append(_adapters(generation, *preferring))
     neutral = None
-    if _needs_neutral(mode, list(weights.values())):
+    if not all(weight.is_identity for weight in weights.values()):
         views = list(zip(prefixes, adapters, strict=True))
         if ("", shared) not in views:
             prefixes.append("")
@@ -246,7 +255,7 @@ def make_roles(request: Request) -> Roles:
             views.append(("", shared))
         neutral = views.index(("", shared))
     _check_best(request, mode, neutral)
-    return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters)
+    return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters, joint)
 
 
 def _adapters(generation: Generation, *views: str) -> Adapters:
@@ -303,13 +312,6 @@ def _check_best(request: Request, mode: Mode, neutral: int | None) -> None:
 def _weight(view: int, strength: str) -> Weight:
     value = parse_strength(strength)
     return Weight(view, 1.0, auto=True) if value is None else Weight(view, value)
-
-
-def _needs_neutral(mode: Mode, weights: Sequence[Weight]) -> bool:
-    """True if the mode and the strengths need a neutral view."""
-    if mode == "both" and not any(weight.auto for weight in weights):
-        return sum(weight.strength for weight in weights) != 1.0
-    return not all(weight.is_identity for weight in weights)
 
 
 def write_prompts(

@@ -25,7 +25,7 @@ from pjlocal.events import TokenEvent
 QUESTIONS = [
     f"Tell me {n} things about {what}." for n in ("two", "many") for what in ("cats", "the rain", "a long walk")
 ]
-MODES = ("plain", "prompt", "judge", "both", "base")  # of one, two and three views
+MODES = ("plain", "prompt", "judge", "both", "base")  # of one, two and four views
 ONE_THREAD = EngineSettings(n_threads=1)
 TWO_LANES = EngineSettings(n_threads=2, layout="contexts")
 
@@ -476,7 +476,7 @@ def test_in_two_lanes_the_views_of_every_answer_are_decoded_side_by_side(two_lan
 
 
 def test_mode_both_beside_judge_answers_in_two_lanes(two_lanes: PersonaJudge) -> None:
-    """An answer of three views is in one lane, whose others go on, and its neighbours in both."""
+    """An answer of four views is in one lane, whose others go on, and its neighbours in both."""
     wanted = [
         Generation(mode=mode, seed=i, max_tokens=12, ignore_end=True)  # type: ignore[arg-type]
         for i, mode in enumerate(("judge", "both", "judge", "both", "judge", "judge"))

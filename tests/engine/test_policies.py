@@ -12,6 +12,7 @@ from scipy import special
 from toy_views import ToyViews
 
 from pjlocal import Answer, Engine, Generation, Message, PersonaJudge, Sampling
+from pjlocal.decoding.combine import divergence
 from pjlocal.engine.lanes import needs
 from pjlocal.events import TokenEvent
 from pjlocal.prompting.plan import make_roles
@@ -151,3 +152,22 @@ def test_mode_judge_is_the_papers_rule_on_the_logits_of_two_views(tiny) -> None:
                 assert event.q == pytest.approx(np.exp(views[draft][event.id]), rel=1e-3)
                 assert event.accept_probability == pytest.approx(min(1, event.p / event.q))
     assert {event.kind for event in events} == {"accepted", "resampled", "bonus"}
+
+
+@pytest.mark.parametrize("strength", ["3", "0.5", "auto"])
+@pytest.mark.parametrize("prefer", [["1 2 3", "4 5 6"], ["1 2 3"]], ids=len)  # no words that could be copied
+def test_mode_both_adds_the_pushes_to_the_view_with_all_preferences(tiny, prefer: list[str], strength: str) -> None:
+    """j + Σ (s - 1) (v - n), which is n + s (v - n) with one preference; and - (v - n) for what is avoided."""
+    sampling = Sampling(temperature=1, top_k=0, top_p=1, dry_multiplier=0)
+    settings = {"strength": strength, "avoid": ("7 8 9",), "floor": 0, "max_tokens": 30, "ignore_end": True, "seed": 1}
+    with PersonaJudge(tiny("llama"), prefer=prefer, sampling=sampling) as judge:
+        answer = judge.stream("Hello", **settings)
+        events, names = list(answer), answer.plan.roles.view_names
+        for event, views in zip(events, steps(judge, judge.stream("Hello", **settings), len(names)), strict=True):
+            named = dict(zip(names, views, strict=True))
+            n = named["neutral"] if len(prefer) == 2 else named["b"]
+            logits = (named["joint"] if len(prefer) == 2 else named["a"]) - (named["avoid 1"] - n)
+            for v in (named[name] for name in "ab"[: len(prefer)]):
+                s = 1.65 + divergence(v, n) / 2 if strength == "auto" else float(strength)
+                logits = logits + (s - 1) * (v - n)
+            assert event.kind == "resampled" or event.p == pytest.approx(special.softmax(logits)[event.id], rel=1e-3)

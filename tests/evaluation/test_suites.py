@@ -218,7 +218,7 @@ def test_a_file_that_is_not_a_suite_gives_an_error(broken: Any) -> None:
 
 
 def test_the_ready_suites_are_those_of_the_paper_and_of_this_project() -> None:
-    own = ["modes", "pairs", "pairs-final", "panel", "pirate", "quick", "strength"]
+    own = ["modes", "pairs", "pairs-final", "pairs-more", "panel", "pirate", "quick", "strength"]
     assert ready_suites() == [*own, *(f"table{number}" for number in range(1, 6))]
 
 
@@ -249,11 +249,17 @@ MEETS = {
     "capitals + emoji": "THE SKY IS BLUE 😎",
     "the sea + The end.": "Light is scattered over the ocean. The end.",
     "a first word + one line": "Well, the air scatters blue light most.",
+    "wizard + an exclamation mark": "Ah, young one, light is an ancient magic!",
+    "Italian + 15 words": "Il cielo è blu per la luce del sole.",
+    "italics + an animal": "The sky is *blue*, as every bird knows.",
+    "lower case + emoji": "the sky is blue 😎",
+    "the weather + Stay safe.": "On a sunny day the air scatters blue light. Stay safe.",
+    "a first word + one sentence": "Honestly, the air scatters blue light most.",
 }
 PLAIN = "The sky appears blue. Air scatters short waves of light more than long ones, as physicists found."
 
 
-@pytest.mark.parametrize("name", ["pairs", "pairs-final"])
+@pytest.mark.parametrize("name", ["pairs", "pairs-final", "pairs-more"])
 def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_answer(name: str) -> None:
     for objectives in load_suite(name).objectives:
         for check in objectives.checks:

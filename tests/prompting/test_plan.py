@@ -25,8 +25,10 @@ def roles_of(*prefer: str, **generation: Any):
 def test_a_request_that_names_no_mode_is_written_in_mode_both_with_preferences_and_plain_without() -> None:
     roles = roles_of("vivid", "formal")
     assert roles == roles_of("vivid", "formal", mode="both")
-    assert (roles.n_speakers, roles.neutral, len(roles.prefixes)) == (2, 2, DEFAULT_VIEWS)
-    assert roles.prefixes == [PRESETS["vivid"], PRESETS["formal"], ""]
+    assert (roles.n_speakers, roles.joint, roles.neutral, len(roles.prefixes)) == (2, 2, 3, DEFAULT_VIEWS)
+    vivid, formal = PRESETS["vivid"], PRESETS["formal"]
+    assert roles.prefixes == [vivid, formal, f"{vivid}\n{formal}", ""]
+    assert roles.view_names == ["a", "b", "joint", "neutral"]
     assert roles_of().mode == "plain"
 
 
@@ -52,11 +54,11 @@ def test_memory_is_planned_for_the_views_of_the_mode_and_without_one_for_those_o
     def expected(*prefer: str, **generation: Any) -> int:
         return expected_views(Request(deal(prefer), Generation(**generation)))
 
-    assert [expected(), expected("vivid"), expected("vivid", "formal")] == [3, 3, 3]
+    assert [expected(), expected("vivid"), expected("vivid", "formal")] == [4, 4, 4]
     assert [expected(mode="judge"), expected("vivid", "formal", mode="judge")] == [2, 2]
     assert expected("vivid", mode="prompt") == expected(mode="plain") == 2
     assert expected("vivid", "formal", mode="judge", strength="2") == 3
-    assert expected("vivid", "formal", "concise", panel=True) == 4
+    assert expected("vivid", "formal", "concise", panel=True) == 5
 
 
 def test_in_mode_judge_two_preferences_at_strength_1_need_no_neutral_view() -> None:
@@ -69,7 +71,8 @@ def test_in_mode_judge_two_preferences_at_strength_1_need_no_neutral_view() -> N
 def test_strengths_of_all_and_of_each_bring_a_neutral_view() -> None:
     roles = roles_of("vivid:2", "formal", strength="0.5")
     assert roles.weights == {"a": Weight(0, 2.0), "b": Weight(1, 0.5)}
-    assert roles.prefixes[roles.neutral] == "" and len(roles.prefixes) == 3
+    assert roles.prefixes[roles.neutral] == "" and len(roles.prefixes) == 4
+    assert roles_of("vivid", "formal", mode="judge", strength="2").prefixes[2:] == [""]
     assert roles_of("vivid:2e0", "formal").weights["a"] == Weight(0, 2.0)
     assert roles_of("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
     assert roles_of("vivid", "formal", mode="both").weights["b"] == Weight(1, 1.0, auto=True)
@@ -80,11 +83,30 @@ def test_a_view_without_a_preference_is_the_neutral_one() -> None:
     assert roles.prefixes == [PRESETS["vivid"], ""] and roles.neutral == 1
 
 
+def test_only_mode_both_has_a_view_with_all_preferences_that_are_not_avoided() -> None:
+    def joint(*prefer: str, **generation: Any) -> str | None:
+        roles = roles_of(*prefer, **generation)
+        return None if roles.joint is None else roles.prefixes[roles.joint]
+
+    vivid, formal, simple = (PRESETS[name] for name in ("vivid", "formal", "simple"))
+    assert joint("vivid", "formal", "simple") == f"{vivid}\n{simple}\n{formal}"
+    assert joint("vivid", "formal", "simple", panel=True) == f"{vivid}\n{formal}\n{simple}"
+    assert joint("vivid", "formal:-1", "simple:0", panel=True) is None
+    assert joint("vivid", "formal", avoid=("simple",)) == f"{vivid}\n{formal}"
+    assert joint("vivid") is joint("vivid", "formal", mode="judge", strength="2") is None
+
+
+def test_preferences_at_strength_1_are_those_of_the_joint_view_alone() -> None:
+    roles = roles_of("vivid", "formal", strength="1")
+    assert (roles.joint, roles.neutral, len(roles.prefixes)) == (2, None, 3)
+
+
 def test_an_avoided_preference_is_a_view_that_writes_no_tokens() -> None:
     roles = roles_of("vivid", "formal", avoid=("humorous:2", "Use long words"))
     assert roles.n_speakers == 2 and roles.prefixes[2:4] == [PRESETS["humorous"], "Use long words"]
     assert (roles.weights["avoid 1"], roles.weights["avoid 2"]) == (Weight(2, -2.0), Weight(3, -1.0))
-    assert roles.neutral == 4
+    assert (roles.joint, roles.neutral) == (4, 5)
+    assert roles.view_names == ["a", "b", "avoid 1", "avoid 2", "joint", "neutral"]
 
 
 def test_a_panel_has_a_view_for_each_preference_in_the_order_in_which_they_were_given() -> None:
