@@ -109,8 +109,8 @@ def test_an_adapter_or_a_vector_of_one_view_is_a_preference_without_words(judge:
     assert result.mode == "both" and result.statistics.rounds > 0
     pushed = one("Hello", seed=1, max_tokens=12, ignore_end=True, mode="both", strength="2")
     assert pushed.strengths == {"a": 2.0, "b": 2.0} and all(pushed.statistics.mean_pushes.values())
-    assert len(pushed.statistics.prompt_tokens) == 3, "the view without a preference has no adapter, so it is a third"
-    assert pushed.adapters[2] == {"lora": {}, "control_vector": {}}
+    assert len(pushed.statistics.prompt_tokens) == 4, "a joint view, and one without a preference has no adapter"
+    assert pushed.adapters[3] == {"lora": {}, "control_vector": {}}
 
 
 def test_mode_prompt_has_all_adapters_in_its_one_view_and_mode_plain_those_of_every_view(
@@ -131,13 +131,13 @@ def test_adapters_of_one_view_are_refused_with_the_layout_batched(judge: Make, l
     assert ids(one, mode="prompt", lora_a=(str(lora),)), "one view is alone in its batch"
 
 
-def test_three_views_use_contexts_if_one_has_its_own_adapter(judge: Make, lora: Path) -> None:
-    """Whatever the number of cores: three views without one live in a batch on two."""
+def test_four_views_use_contexts_if_one_has_its_own_adapter(judge: Make, lora: Path) -> None:
+    """Whatever the number of cores: four views without one live in a batch on two."""
     one = judge("vivid", "creative", mode="both", engine=Engine(n_threads=2))
     before = ids(one)
-    assert one.layouts[3] == "batched"
+    assert one.layouts[4] == "batched"
     ids(one, lora_a=(str(lora),))
-    assert one.layouts[3] == "contexts"
+    assert one.layouts[4] == "contexts"
     assert ids(one) == before
 
 

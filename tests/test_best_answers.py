@@ -89,7 +89,7 @@ def test_without_a_preference_there_is_nothing_to_choose_by(tiny) -> None:
 
 
 def test_a_finished_answer_is_chosen_before_one_that_was_cut(judge: PersonaJudge) -> None:
-    result = judge("Hello", best=8, stop=["a", "e"], **BOTH)
+    result = judge("Hello", best=8, stop=["a", "e", " ", "1", "2", "3", "o", "t"], **BOTH)
     reasons = {candidate.result.finish_reason for candidate in result.candidates}
     assert reasons == {"stop", "length"}, "else this shows nothing"
     assert result.finish_reason == "stop"

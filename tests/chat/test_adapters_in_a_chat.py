@@ -32,7 +32,7 @@ def test_an_adapter_is_in_force_from_the_next_answer_on_and_all_is_read_again(ch
     assert "pirate.gguf:0.5" in status_line(chat.conversation, 100).plain
     chat.say("/undo")
     changed = chat.ask(QUESTIONS[0])
-    assert changed.ids != before.ids and changed.fed == changed.new_to([[]] * 3)
+    assert changed.ids != before.ids and changed.fed == changed.new_to([[]] * 4)
     following = chat.ask(QUESTIONS[1])
     assert following.fed == following.new_to(changed.held), "and then only what is new"
 
@@ -43,8 +43,8 @@ def test_swap_exchanges_the_views_adapters_too_and_reads_nothing_again(chat: Tal
     chat.say("/swap")
     assert (chat.judge.request.generation.lora_a, chat.judge.request.generation.lora_b) == ((), ("pirate.gguf",))
     second = chat.ask(QUESTIONS[1])
-    a, b, neutral = first.held
-    assert second.fed == second.new_to([b, a, neutral])
+    a, b, *others = first.held
+    assert second.fed == second.new_to([b, a, *others])
 
 
 def test_a_session_names_its_adapters_as_they_are_from_every_folder(chat: Talk, lora: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_saved_cache_is_taken_by_views_with_the_same_adapters_alone(tiny, lora
     with talk(tiny("llama"), session=session, lora_a=(str(lora),)) as chat:
         before = chat.ask(QUESTIONS[0])
         assert save_cache(chat.judge.decoder, session) > 0
-    for adapters, held in ({"lora_a": (str(lora),)}, before.held), ({}, [[]] * 3):
+    for adapters, held in ({"lora_a": (str(lora),)}, before.held), ({}, [[]] * 4):
         with talk(tiny("llama"), session=session, **adapters) as chat:
             load_cache(chat.judge.decoder, session, chat.judge.roles(chat.judge.request).adapters)
             cost = chat.ask(QUESTIONS[1])

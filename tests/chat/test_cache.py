@@ -331,7 +331,7 @@ def test_a_saved_cache_holds_as_many_views_as_the_last_answer_had(tiny, tmp_path
     with talk(tiny("llama"), session=session, mode="both") as chat:
         before = chat.ask(QUESTIONS[0])
         assert save_cache(chat.judge.decoder, session) > 0
-    assert len(before.prompts) == 3 and len([*tmp_path.glob("chats.caches/*.kv")]) == 3
+    assert len(before.prompts) == len([*tmp_path.glob("chats.caches/*.kv")]) == 4
     with talk(tiny("llama"), session=session, mode="both") as chat:
         load_cache(chat.judge.decoder, session, chat.judge.roles(chat.judge.request).adapters)
         cost = chat.ask(QUESTIONS[1])

@@ -27,7 +27,7 @@ def exchanges(chat: Talk, cost: Cost) -> list[str]:
 def test_when_the_context_is_full_the_oldest_exchanges_leave_in_whole(tmp_path: Path, store: Store) -> None:
     engine, prompting = Engine(n_ctx=320, n_threads=1), Prompting(system="Be exact", placement="system")
     with talk(model_with(tmp_path, CHATML), engine=engine, prompting=prompting, store=store, max_tokens=16) as chat:
-        seen, asked, held, n_whole = [], [], [[]] * 3, 0
+        seen, asked, held, n_whole = [], [], [[]] * 4, 0
         for n in range(12):
             asked.append(f"Question {n} of twelve?")
             cost = chat.ask(asked[-1])

@@ -70,7 +70,7 @@ def test_a_loaded_session_is_read_once_and_then_only_what_is_new(tiny, store: St
     assert all(prompt[: len(held)] == held for held, prompt in zip(costs[-1].held, first.prompts, strict=True)), (
         "the answers are the tokens that they were written with"
     )
-    assert first.fed == first.new_to([[]] * 3) and second.fed == second.new_to(first.held)
+    assert first.fed == first.new_to([[]] * 4) and second.fed == second.new_to(first.held)
 
 
 @pytest.mark.slow

@@ -210,8 +210,8 @@ def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list
         for view, wishes in enumerate([a, b][: len(cost.prompts)])
         for resolved in [preferences.resolve(wish) for wish in wishes]
     )
-    n_views = 1 + bool(a) + bool(b)
-    assert len(cost.prompts) == n_views, "the neutral view too, which is all of mode plain"
+    n_views = 1 + bool(a) + bool(b) + bool(a and b)
+    assert len(cost.prompts) == n_views, "the joint and the neutral view too, which is all of mode plain"
 
 
 @pytest.mark.parametrize(

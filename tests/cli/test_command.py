@@ -35,7 +35,7 @@ def test_a_pipe_gets_the_bare_text_and_json_says_the_same(pjlocal, small) -> Non
     assert report["mode"] == "both" and report["seed"] == 1 and report["lambda"] == 4
     assert report["preferences"] == {"a": ["vivid"], "b": ["creative"]}
     assert report["finish_reason"] == "length" and report["usage"]["completion_tokens"] == 20
-    assert len(report["usage"]["prompt_tokens"]) == 3
+    assert len(report["usage"]["prompt_tokens"]) == 4
     assert set(report["timings"]) == {"load_s", "prefill_s", "decode_s", "tokens_per_second"}
 
 

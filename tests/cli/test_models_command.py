@@ -70,13 +70,13 @@ def test_info_shows_the_facts_of_the_file_and_the_memory_it_needs(pjlocal: Calla
     told = pjlocal("models", "info", "smollm2", "--ctx", "4096")
     lines = dict(line.split(None, 1) for line in told.stdout.splitlines())
     assert lines["architecture"] == "llama" and lines["quantization"] == "Q4_1" and lines["licence"] == "apache-2.0"
-    assert "for 3 views of 4096 tokens" in lines["memory"]
+    assert "for 4 views of 4096 tokens" in lines["memory"]
     smaller = json.loads(
         pjlocal("models", "info", "smollm2", "--ctx", "4096", "--cache-type-k", "q8_0", "--json").stdout
     )
     larger = json.loads(pjlocal("models", "info", "smollm2", "--ctx", "4096", "--json").stdout)
     assert (
-        larger["memory"]["caches"] == 3 * 4096 * 30 * 3 * 64 * 2 * 2
+        larger["memory"]["caches"] == 4 * 4096 * 30 * 3 * 64 * 2 * 2
     )  # views, tokens, layers, heads, width, k and v, f16
     assert smaller["memory"]["caches"] < larger["memory"]["caches"]
     broken = home / "broken.gguf"

@@ -342,7 +342,7 @@ def test_a_broken_connection_is_reported_with_the_size_of_the_partial_file(pjloc
 
 @pytest.mark.parametrize(
     ("free_gb", "recommended"),
-    [(0.9, None), (1.1, "qwen2.5-0.5b"), (3, "qwen2.5-1.5b"), (8, "llama-3.2-3b"), (64, "qwen2.5-7b")],
+    [(0.9, None), (1.3, "qwen2.5-0.5b"), (3, "qwen2.5-1.5b"), (8, "llama-3.2-3b"), (64, "qwen2.5-7b")],
 )
 def test_the_recommended_model_is_the_largest_that_fits_the_free_memory(
     pjlocal: Callable, hub: Hub, monkeypatch: pytest.MonkeyPatch, free_gb: float, recommended: str | None

@@ -174,7 +174,7 @@ def test_a_shared_beginning_of_prompts_is_read_once(tiny: Callable[[str], Path])
             wanted = [answer(judge, engine, question, generation) for question in questions]
             assert written(engine, wanted) == alone
             read, held = n_read(*wanted)
-            assert engine.lanes.n_fed == read + 6 * 4 < 0.4 * sum(sum(map(len, one.plan.prompts)) for one in wanted)
+            assert engine.lanes.n_fed == read + 8 * 4 < 0.4 * sum(sum(map(len, one.plan.prompts)) for one in wanted)
             assert wanted[0].n_held + wanted[1].n_held == held > 0
 
 
@@ -424,10 +424,10 @@ def test_a_conversation_finds_its_caches_after_other_conversations(judge: Person
 def test_more_views_than_there_is_room_for_are_refused(judge: PersonaJudge) -> None:
     generation = generations(1, mode="both", avoid=("formal",))[0]
     with sharing(judge, 1) as engine:
-        with pytest.raises(UsageError, match="4 views, and there is room for 3: give --parallel 4"):
+        with pytest.raises(UsageError, match="5 views, and there is room for 4: give --parallel 5"):
             engine.submit(answer(judge, engine, QUESTIONS[0], generation))
         assert engine.is_idle
-    with sharing(judge, 4) as engine:
+    with sharing(judge, 5) as engine:
         assert written(engine, [answer(judge, engine, QUESTIONS[0], generation)])
 
 
@@ -497,8 +497,8 @@ def test_mode_both_beside_judge_answers_in_two_lanes(two_lanes: PersonaJudge) ->
 def test_an_answer_with_many_views_waits_for_room_and_later_answers_wait_for_it(
     two_lanes: PersonaJudge,
 ) -> None:
-    with sharing(two_lanes, 4, n_views=2) as engine:  # three sequences in each of two lanes
-        first = answers(two_lanes, engine, generations(3, mode="judge", max_tokens=20))
+    with sharing(two_lanes, 4, n_views=2) as engine:  # four sequences in each of two lanes
+        first = answers(two_lanes, engine, generations(4, mode="judge", max_tokens=20))
         both, last = answers(two_lanes, engine, generations(2, mode="both", max_tokens=4))
         for one in (*first, both, last):
             engine.submit(one)

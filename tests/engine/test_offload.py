@@ -171,7 +171,7 @@ def test_models_info_names_the_device_and_the_memory_that_the_layers_take_there(
     assert not ended.value.code
     line = next(line for line in shown.splitlines() if line.startswith("device"))
     assert "3 of 3 layers and their KV caches on a card (CUDA0, 8.0 GiB free): about " in line
-    assert line.endswith("MB there for 3 views")
+    assert line.endswith("MB there for 4 views")
 
 
 @pytest.mark.parametrize(("layers", "n", "layout"), [("0", 0, "contexts"), ("1", 1, "batched"), ("auto", 3, "batched")])
@@ -305,9 +305,9 @@ def test_llama_cpps_log_is_shown_on_request(tiny, caplog: pytest.LogCaptureFixtu
 @pytest.mark.parametrize(
     ("layers", "free", "says"),
     [
-        ("0", GIB, r"not enough memory: the KV cache of 3 x \d+ tokens"),
-        ("1", GIB, r"not enough memory: the KV cache of 3 x \d+ tokens"),  # the output alone, which has no cache
-        ("2", GIB, r"not enough memory: the KV cache of 3 x \d+ tokens"),  # the last layer, and the output
+        ("0", GIB, r"not enough memory: the KV cache of 4 x \d+ tokens"),
+        ("1", GIB, r"not enough memory: the KV cache of 4 x \d+ tokens"),  # the output alone, which has no cache
+        ("2", GIB, r"not enough memory: the KV cache of 4 x \d+ tokens"),  # the last layer, and the output
         ("all", 0, r"not enough memory of CUDA0: .* 0.0 MiB is free. .*or fewer n_gpu_layers"),
         ("all", 1 << 60, None),
     ],
@@ -326,7 +326,7 @@ def test_caches_that_neither_a_device_nor_the_host_has_memory_for_are_refused(th
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"]) as judge:
         there(CPU, replace(CARD, free=0))
         monkeypatch.setattr("pjlocal.engine.context.memory", lambda: Limit(100_000))
-        with pytest.raises(ModelError, match=r"not enough memory: the KV cache of 3 x \d+ tokens"):
+        with pytest.raises(ModelError, match=r"not enough memory: the KV cache of 4 x \d+ tokens"):
             judge("Hello", max_tokens=4)
 
 

@@ -233,7 +233,7 @@ def test_the_layouts_of_a_servers_views_are_known(served: Served, model: Path, s
     with chatting(model, server) as chat:
         assert chat.judge.layouts == {}
         said(chat, "One.")
-        assert chat.judge.layouts == {3: "batched"}
+        assert chat.judge.layouts == {4: "batched"}
 
 
 @pytest.mark.slow

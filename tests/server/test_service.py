@@ -60,7 +60,7 @@ def test_a_failed_load_is_reported_and_tried_again_for_the_next_job() -> None:
     assert not service.is_open
 
 
-@pytest.mark.parametrize(("options", "n_sequences"), [({}, 2 * 3), ({"n_views": 2}, 2 * 2)])
+@pytest.mark.parametrize(("options", "n_sequences"), [({}, 2 * 4), ({"n_views": 2}, 2 * 2)])
 def test_memory_is_reserved_for_the_views_of_as_many_answers(model: Path, options: Any, n_sequences: int) -> None:
     loaded = LoadedModel(model, ENGINE, 2, Interrupt(), Interrupt(), **options)
     with closing(loaded):
