@@ -47,7 +47,7 @@ class TokenEvent:
     accept_probability: the probability of accepting the drafted token, which is ``rejected`` for a resampled token.
     draft: the view that drafted in this round.  It wrote an accepted token.
     judge: the view that judged, if it was a single one.  It wrote a resampled or bonus token.
-    pushes: the change of the token's log-probability by each preference (nats), by name, if there is a neutral view.
+    pushes: the push of each preference on the token, s (v - n) in nats, by name, if there is a neutral view.
     thought: whether the token belongs to the thinking, including its marks and the white space after them.  Control
         tokens are spelled out there; `prompting.thinking` removes the marks.
 

@@ -92,7 +92,7 @@ class PersonaJudge:
     ) -> None:
         if request is None:
             views = make_views(prefer, draft_prefer, judge_prefer)
-            request = Request(views, generation, sampling, prompting, changed(sampling))
+            request = Request(views, generation, sampling, prompting, changed(generation) | changed(sampling))
         elif any((prefer, draft_prefer, judge_prefer)):
             raise TypeError("a request has its own preferences: leave prefer, draft_prefer and judge_prefer out")
         of_engine = {f.name for f in dataclasses.fields(settings.Engine)} & changes.keys()

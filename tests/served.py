@@ -28,7 +28,8 @@ LONG = "Tell me of the sun, the rain and the sea, " * 8
 
 def make_request(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Request:
     generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
-    return Request(place(prefer), Generation(**generation), sampling or Sampling(), Prompting(system=system))
+    groups = Generation(**generation), sampling or Sampling(), Prompting(system=system)
+    return Request(place(prefer), *groups, frozenset(generation))
 
 
 REQUESTS = [

@@ -290,12 +290,8 @@ def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
 
 
 def strength_in_force(generation: Generation, mode: Mode) -> str:
-    """The strength of preferences that have none of their own.
-
-    The default is 1, as in the paper, except in mode both.  There, with preferences for short answers and for a
-    pirate's words, a 1.5B model followed both in 62 % of 60 answers with auto and in 43 % with 1.5; smaller models
-    showed no difference.
-    """
+    """The strength of preferences that have none of their own: 1, as in the paper, except in mode both, where ``auto``
+    meets both preferences more often (docs/results.md)."""
     return generation.strength or ("auto" if mode == "both" else "1")
 
 

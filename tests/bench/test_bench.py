@@ -91,8 +91,8 @@ def test_bench_reports_what_it_says(pjlocal, tiny) -> None:
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
     same_threads = report["measured_on"]["threads"] == report["measured_on"]["llama_cpp_python_threads"]
-    three = [name for name in report["tokens_per_second"] if name.startswith("three views")]
-    assert len(report["tokens_per_second"]) == 8 - same_threads + len(three) and three
+    both = [name for name in report["tokens_per_second"] if name.startswith("mode both")]
+    assert len(report["tokens_per_second"]) == 8 - same_threads + len(both) and both
     for speed in report["tokens_per_second"].values():
         assert len(speed["runs"]) == 2 and 0 < speed["least"] <= speed["median"] <= speed["most"]
     for name in ("judge_vs_limit", "judge_vs_bare", "judge_vs_llama_cpp_python", "judge_vs_reference"):

@@ -18,7 +18,7 @@ from pjlocal.sessions.store import Store
 
 @pytest.mark.slow
 def test_a_conversation_of_several_turns(start, sessions) -> None:
-    chat = start(*PREFER, "-n", "20", columns=120)
+    chat = start(*PREFER, "-n", "20", "--ignore-end", columns=120)
     assert "SmolLM2-135M-Instruct" in chat.text
     first, small, notice = chat.say("My name is Ada. What is yours?").partition("The small model")
     assert small and "pjlocal models pull" in " ".join(notice.split())

@@ -38,7 +38,7 @@ DRIVEN = (
     ("/continue 2", r"cut off after 2 tokens: /continue goes on"),
     ("/thoughts", r"^this answer has no thoughts$"),
     ("/read", r"^no file is sent with the next question$"),
-    ("/stats", r"turn +mode +prompt +tokens +tokens/s +accepted +first token +push\n1 +both +\d+ \+ \d+ \+ \d+ +2"),
+    ("/stats", r"turn +mode +prompt +tokens +tokens/s +accepted +first token +push\n1 +both +\d+( \+ \d+){3} +2"),
     ("/prefer", r"^a: vivid\nb: creative$"),
     ("/prefer b add concise", r"^a: vivid\nb: creative, concise$"),
     ("/prefer a Talk like a pirate, please", r"^a: Talk like a pirate, please\nb: creative, concise$"),

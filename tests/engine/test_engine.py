@@ -449,7 +449,7 @@ def test_the_real_model_writes_answers_side_by_side_too(smollm2: Path, layout: A
 def test_in_two_lanes_every_answer_is_what_its_seed_gives_alone(
     tiny: Callable[[str], Path], kind: str, n_answers: int
 ) -> None:
-    """Of one, two and three views: three have no lane each, and go to one lane together."""
+    """Of one, two and four views: four have no lane each, and go to one lane together."""
     with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], engine=TWO_LANES) as judge:
         alone = [judge(q, **g.as_dict()).text for q, g in zip(QUESTIONS, generations(), strict=True)]
         with sharing(judge, 2 * n_answers, n_views=2) as engine:

@@ -251,7 +251,7 @@ def caches_on_cpu() -> str:
 
 @check("views")
 def views() -> str:
-    """Both layouts, with two and with three views."""
+    """Both layouts, with two views and with four."""
     found = []
     for mode in ("judge", "both"):
         written = []
