@@ -101,7 +101,7 @@ def test_the_prompt_is_read_once_for_all_answers(tiny) -> None:
         answer = judge.stream("word " * 60, best=4, **BOTH)
         list(answer)
         longest = max(map(len, answer.plan.prompts))
-        assert answer.engine.lanes.n_fed < 3 * longest + 4 * 4 * 12 + 4 * 4 * 16, "less than an answer's four prompts"
+        assert answer.engine.lanes.n_fed < 3 * longest + 4 * 3 * 12 + 4 * 3 * 16, "less than two prompts of four views"
 
 
 def test_a_chat_keeps_the_contexts_of_its_answers(judge: PersonaJudge) -> None:

@@ -1,11 +1,11 @@
 """Combine several views' distributions of the next token.
 
-v_1 ... v_k are views under one preference each, j is the joint view under all of them, and n is the neutral view, the
+v_1 ... v_k are views under preferences, j is the joint view under all of them, and n is the neutral view, the
 same conversation without a preference.  Each is an array [m] of log-probabilities of the same m tokens.  s_i are
 strengths.  The results are unnormalised logits:
 
     n + Σ s_i (v_i - n)         each preference pushes away from neutral, and the pushes add up
-    j + Σ (s_i - 1) (v_i - n)   the same, where the joint view has every preference at strength 1 already
+    j + Σ (s_i - 1) (v_i - n)   the same, where j has every preference at strength 1 already
 
 The first is the formula of context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive
 decoding and DExperts.  With one preference both are the same.  A strength below zero pushes away from a preference.

@@ -201,6 +201,7 @@ class Lanes:
     def _make_shared(self, capacity: Capacity) -> LaneSet:
         layout = self.layout(capacity.n_views)
         n_lanes = capacity.n_views if layout == "contexts" else 1
+        # A lane holds an answer in mode both, whatever mode the capacity is for.
         n_seq = max(DEFAULT_VIEWS, capacity.n_answers * capacity.n_views // n_lanes)
         n_rows = capacity.n_rows if self.model.can_truncate else 1
         return self._make(n_lanes, n_seq, capacity.n_ctx, n_rows, layout)

@@ -110,6 +110,11 @@ class Weight:
     auto: bool = False
 
     @property
+    def prefers(self) -> bool:
+        """True if the view is preferred and not avoided; the joint view then has its preference."""
+        return self.strength > 0
+
+    @property
     def is_identity(self) -> bool:
         """True if the combination is the view itself: n + 1 (v - n) = v."""
         return self.strength == 1 and not self.auto
@@ -187,7 +192,8 @@ class Steered:
             return push(n, log_probs, of_each)
         joint = rows(self.joint).log_probs(ids)
         limit_copies(joint, n, ids, self.joint, self.echo)
-        return push(n, log_probs, [s - (s > 0) for s in of_each], joint)
+        more = [s - 1 if weight.prefers else s for weight, s in zip(self.weights, of_each, strict=True)]
+        return push(n, log_probs, more, joint)
 
     def _filtered(self, ids: NDArray[np.intp] | None, logits: NDArray[Any]) -> Distribution:
         logits = logits.astype(np.float32, copy=False)
@@ -217,10 +223,10 @@ def limit_copies(v: NDArray[Any], n: NDArray[Any], ids: NDArray[np.intp] | None,
 
 
 def pulling_views(weights: Sequence[Weight], neutral: int | None, joint: int | None = None) -> Sequence[int]:
-    """The views that determine the plausible tokens: those with positive strength and the joint one, else the neutral
+    """The views that determine the plausible tokens: those that are preferred and the joint one, else the neutral
     one."""
-    positive = (weight.view for weight in weights if weight.strength > 0)
-    return [view for view in (*positive, joint) if view is not None] or ([] if neutral is None else [neutral])
+    preferred = (weight.view for weight in weights if weight.prefers)
+    return [view for view in (*preferred, joint) if view is not None] or ([] if neutral is None else [neutral])
 
 
 _AUTO, _PER_BIT = 1.65, 0.5  # of ``auto``; the divergence at most tokens is almost 0

@@ -241,7 +241,7 @@ def make_roles(request: Request) -> Roles:
         prefixes.append(prefix([text]))
         adapters.append(shared)
     joint = None
-    preferring = [name for name in names if name in weights and weights[name].strength > 0]
+    preferring = [name for name in names if name in weights and weights[name].prefers]
     if mode == "both" and len(preferring) > 1:
         joint = len(prefixes)
         prefixes.append(prefix([*chain.from_iterable(named[name] for name in preferring)]))

@@ -10,6 +10,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from talking import common
 from test_answers import PROMPTS
 from tiny_models import write_llama
 
@@ -144,19 +145,21 @@ def test_in_contexts_a_mode_with_more_or_fewer_views_reads_only_new_tokens(tiny)
     options = {"engine": Engine(layout="contexts", n_threads=5), "prompting": Prompting(placement="system")}
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], **options) as judge:
 
-        def fed(**settings) -> tuple[list[int], int]:
-            """The prompts' lengths, all of which it pays to copy, and the tokens read besides the answer's."""
+        def fed(**settings) -> tuple[list[list[int]], int]:
+            """The prompts, all of which it pays to copy, and the tokens read besides the answer's."""
             answer = judge.stream(REPETITIVE, seed=1, max_tokens=4, ignore_end=True, **settings)
             before = judge.decoder.lanes.n_fed
             list(answer)
-            return answer.statistics.prompt_tokens, judge.decoder.lanes.n_fed - before - 3 * len(answer.plan.prompts)
+            return answer.plan.prompts, judge.decoder.lanes.n_fed - before - 3 * len(answer.plan.prompts)
 
         prompts, first = fed(mode="judge")
-        assert first == sum(prompts)
+        assert first == sum(map(len, prompts))
         prompts, more = fed(mode="both")
-        assert more <= sum(prompts[2:]) + 2, "the new views' prompts, and the last token of the others'"
+        a, _, joint, neutral = prompts
+        new = len(joint) - common(a, joint) + len(neutral)
+        assert more == new + 2, "the new views' prompts, and the last token of the others'"
         prompts, more = fed(mode="both", avoid=("formal",))
-        assert more <= prompts[2] + 4, "what is avoided stands between them"
+        assert more == len(prompts[2]) + 4, "what is avoided stands between them"
         assert fed(mode="judge")[1] == 2, "and back"
         fed(mode="plain")
         assert fed(mode="judge")[1] == 2 and fed(mode="plain")[1] == 1, "one view alone leaves them as they are"
