@@ -25,6 +25,7 @@ class RejectedToken:
 
 
 N_ALTERNATIVES = 8  # of each view
+ALL = "all"  # the writer of a token that all views chose together
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,11 @@ class TokenEvent:
     def writer(self) -> str | None:
         """The view that chose the token; None if there is only one view, or all chose it together."""
         return self.draft if self.kind == "accepted" else self.judge
+
+    @property
+    def shown_writer(self) -> str | None:
+        """The view that chose the token, or `ALL` if all chose it together; None if there is only one view."""
+        return self.writer or (ALL if self.draft else None)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -193,6 +193,10 @@ def rename_flags(message: str, names: Mapping[str, str]) -> str:
     return re.sub(r"--[a-z][\w-]*", lambda match: names.get(match[0], match[0]), message)
 
 
+#: Preferences as a message names them for the command line.
+EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
+
+
 #: Settings of earlier versions, with advice.
 REMOVED = {"rule": "it was removed, and mode both adds the pushes: leave it out"}
 
@@ -463,8 +467,8 @@ class Generation(Settings):
         1,
         "--best",
         help="Write this number of answers at once, score each by the preference that it meets least, and keep the "
-        "best. With --seed, the answers have consecutive seeds. It needs a neutral view: mode both (the default), "
-        "or a strength other than 1.",
+        "best. With --seed, the answers have consecutive seeds. It needs a strength other than 1, "
+        "which mode both has by default, or --avoid.",
         least=1,
         most=16,
     )

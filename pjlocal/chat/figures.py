@@ -54,13 +54,13 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
                 token.append(f"\nfor {_in_cell(rejected.text)}", _UNMARKED)
             if event.pushes:
                 token.append(f"\n{pushes_text(event.pushes)}", _UNMARKED)
-            table.add_row(str(event.position), token, event.writer or "-", *numbers)
+            table.add_row(str(event.position), token, event.shown_writer or "-", *numbers)
         else:
             table.add_row(
                 str(event.position),
                 token,
                 event.kind,
-                event.writer or "-",
+                event.shown_writer or "-",
                 *numbers,
                 *(_form(event.pushes.get(name), "{:+.2f}") for name in pushing),
                 Text(instead),

@@ -10,7 +10,9 @@ from pathlib import Path
 
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError, explain
+from ..request import GROUPS
 from ..screen.console import keys_kept
+from ..settings import EXAMPLE, flag_names, rename_flags
 from .chat import Chat
 from .commands.table import is_command, run
 from .screen import ERROR, HOW_TO_LEAVE, PipeScreen, Screen, TerminalScreen
@@ -93,7 +95,8 @@ def _in_the_chat(line: str, chat: Chat) -> str:
     }
     for elsewhere, here in commands.items():
         line = line.replace(elsewhere, here)
-    return line
+    line = EXAMPLE.sub(lambda found: f"/prefer {found[0].replace('-p ', '')}", line)
+    return rename_flags(line, {flag: flag[2:] for flag in flag_names(*GROUPS.values())})
 
 
 def _read_all(chat: Chat) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..engine.interrupt import Interrupt, on_sigint
+from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, UsageError
 from ..request import Request
 from ..settings import Engine, Generation, split_scale
@@ -109,6 +109,8 @@ def chat(
                 judge: Judge = RemoteJudge(there, request, saves=save)
             else:
                 judge = make_judge(model, finds=finds, engine=engine, interrupt=interrupt, request=request)
+        if interrupt.is_requested:  # after the last check of the loading
+            raise Interrupted
         if isinstance(judge, RemoteJudge) and there:
             model = judge.lasting_name
         recorder = RemoteRecorder(chats, opened, screen.say) if chats else Recorder(store, opened, screen.say)

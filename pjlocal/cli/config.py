@@ -56,8 +56,9 @@ def show() -> None:
 
 @config_app.command()
 def edit() -> None:
-    """Open the configuration file in your editor ($VISUAL or $EDITOR), then check it.  A missing file is
-    created first."""
+    """Open the configuration file in your editor ($VISUAL or $EDITOR), then check it.
+
+    A missing file is created first."""
     file = config_path()
     if not file.exists():
         write_text(file, _template())

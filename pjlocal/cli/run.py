@@ -10,7 +10,7 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +25,7 @@ from ..errors import ModelError, OutputError, PjlocalError, UsageError
 from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner
-from ..screen.display import Silent, cut_off, in_columns, statistics_line, when_ready
+from ..screen.display import Display, Silent, cut_off, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation
 from ..textfile import owner_only, user_path
 from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, ViewOption, server_at, takes_settings
@@ -123,50 +123,58 @@ def run(
     named = server_at(server, interrupt, given)
     attachments = [*map(read_attachment, file)]
     job = Job(model, request, with_attachments(attachments, read_prompt(prompt)), engine, interrupt, attachments)
-    with on_sigint(interrupt), Spinner() as spinner, Trace(trace) as tracer:
-        if not attachments:  # attachments print their own lines
-            spinner.say("Reading the prompt")
-        by_server = job.by_server(named, spinner.say, finds=server != OFF)
-        with _written(by_server) if by_server else job.loaded(spinner) as written:
-            answer = written.answer
-            events = when_ready(answer)
-            spinner.stop()
-            for event in answer.drafted:
-                tracer.write(event, first_answer=True)
-            failed: PjlocalError | None = None  # raised after the tokens before it are printed
-            with Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
-                try:
-                    for event in events:
-                        tracer.write(event)
+    with on_sigint(interrupt):  # its end raises, after a signal that ends the command
+        with Spinner() as spinner, Trace(trace) as tracer:
+            if not attachments:  # attachments print their own lines
+                spinner.say("Reading the prompt")
+            by_server = job.by_server(named, spinner.say, finds=server != OFF)
+            with _written(by_server) if by_server else job.loaded(spinner) as written:
+                answer = written.answer
+                events = when_ready(answer)
+                spinner.stop()
+                for event in answer.drafted:
+                    tracer.write(event, first_answer=True)
+                with Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
+                    failed = _show(events, display, tracer)  # raised after the tokens before it are printed
+                    result = answer.result
+                    uncorrected = _uncorrected(answer.drafted, result)
+                    for event in uncorrected:
                         display.show(event)
-                except PjlocalError as error:
-                    failed = error
-                result = answer.result
-                uncorrected = _uncorrected(answer.drafted, result)
-                for event in uncorrected:
-                    display.show(event)
-    if uncorrected and not quiet:
-        print("pjlocal: stopped before the correction: this is the uncorrected first answer", file=sys.stderr)
-    if ending := _ending(result, request.generation):
-        print(f"pjlocal: {ending}", file=sys.stderr)
-    if as_json:
-        print(json.dumps(result.as_dict(), ensure_ascii=False))
-    if stats:
-        first = result.draft.statistics if result.draft else None
-        n = len(result.candidates)
-        best = f"best of {n} answers with {result.n_written} tokens" if n else ""
-        line = statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout, best)
-        print(in_columns("", line, sys.stderr), file=sys.stderr)
-    if sys.stdout.isatty() and sys.stderr.isatty() and not quiet and not named:
-        from ..screen.first_answer import small_model_notice
+        if uncorrected and not quiet:
+            print("pjlocal: stopped before the correction: this is the uncorrected first answer", file=sys.stderr)
+        if ending := _ending(result, request.generation):
+            print(f"pjlocal: {ending}", file=sys.stderr)
+        if as_json:
+            print(json.dumps(result.as_dict(), ensure_ascii=False))
+        if stats:
+            first = result.draft.statistics if result.draft else None
+            n = len(result.candidates)
+            best = f"best of {n} answers with {result.n_written} tokens" if n else ""
+            line = statistics_line(
+                result.statistics, first, written.followed_sampling, written.placed, result.layout, best
+            )
+            print(in_columns("", line, sys.stderr), file=sys.stderr)
+        if sys.stdout.isatty() and sys.stderr.isatty() and not quiet and not named:
+            from ..screen.first_answer import small_model_notice
 
-        if notice := small_model_notice(result.model):
-            print(in_columns("", f"pjlocal: {notice}", sys.stderr), file=sys.stderr)
-    if tracer.error:
-        raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
-    if failed:
-        raise failed
-    return INTERRUPTED if result.finish_reason == "interrupted" else 0
+            if notice := small_model_notice(result.model):
+                print(in_columns("", f"pjlocal: {notice}", sys.stderr), file=sys.stderr)
+        if tracer.error:
+            raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
+        if failed:
+            raise failed
+        return INTERRUPTED if result.finish_reason == "interrupted" else 0
+
+
+def _show(events: Iterable[TokenEvent], display: Display, tracer: Trace) -> PjlocalError | None:
+    """Show and trace the tokens of an answer.  Returns the error that ended it early."""
+    try:
+        for event in events:
+            tracer.write(event)
+            display.show(event)
+    except PjlocalError as error:
+        return error
+    return None
 
 
 def _run_batch(source: str, out: str, parallel: int, job: Job, url: str | None, given: Collection[str]) -> int:

@@ -13,7 +13,7 @@ import typer
 
 from ..client import is_loopback
 from ..config.config import load_config
-from ..engine.interrupt import Interrupt, on_sigint
+from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
 from ..request import Request
 from ..screen.console import Spinner
@@ -128,6 +128,8 @@ def serve(
         with on_sigint(interrupt, ending=()), Spinner() as spinner:
             spinner.say("Loading the model")
             loaded = service.load().describe(request)
+        if interrupt.is_requested:  # after the last check of the loading
+            raise Interrupted
         saved_as = ModelName(lasting_name(model), shown)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         app = create_app(

@@ -9,7 +9,7 @@ import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
@@ -171,7 +171,7 @@ def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder
 
 
 def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *where: str) -> dict[str, Any]:
-    known = get_type_hints(settings)
+    known = [each.name for each in fields(settings)]  # type: ignore[arg-type]
     for key in table:
         if key not in known:
             raise InvalidValue(_unknown(key, known, *where), *where, key)

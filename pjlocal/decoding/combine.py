@@ -4,11 +4,11 @@ v_1 ... v_k are views under preferences, j is the joint view under all of them, 
 same conversation without a preference.  Each is an array [m] of log-probabilities of the same m tokens.  s_i are
 strengths.  The results are unnormalised logits:
 
-    n + Σ s_i (v_i - n)         each preference pushes away from neutral, and the pushes add up
-    j + Σ (s_i - 1) (v_i - n)   the same, where j has every preference at strength 1 already
+    n + Σ s_i (v_i - n)                     each preference pushes away from neutral, and the pushes add up
+    n + m (j - n) + Σ (s_i - m) (v_i - n)   the same, but the joint view has the part m that all strengths share
 
 The first is the formula of context steering (arXiv 2405.01768), classifier-free guidance (2306.17806), contrastive
-decoding and DExperts.  With one preference both are the same.  A strength below zero pushes away from a preference.
+decoding and DExperts.  A strength below zero pushes away from a preference.
 """
 
 from __future__ import annotations
@@ -22,13 +22,9 @@ from numpy.typing import NDArray
 LogProbs = NDArray[Any]  # float32 or float64
 
 
-def push(n: LogProbs, views: Sequence[LogProbs], strengths: Sequence[float], joint: LogProbs | None = None) -> LogProbs:
-    """n + Σ s_i (v_i - n).
-
-    Args:
-        joint: takes the place of the first n.
-    """
-    combined: LogProbs = (1.0 - sum(strengths)) * n if joint is None else joint - sum(strengths) * n
+def push(n: LogProbs, views: Sequence[LogProbs], strengths: Sequence[float]) -> LogProbs:
+    """n + Σ s_i (v_i - n)."""
+    combined: LogProbs = (1.0 - sum(strengths)) * n
     for v, s in zip(views, strengths, strict=True):
         combined += s * v
     return combined

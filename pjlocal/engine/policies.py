@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
@@ -138,8 +139,8 @@ class Steered:
 
     Args:
         neutral: the neutral view's number; None if all strengths are 1.
-        joint: the number of the view with all preferences, to which the pushes are added; None to add them to the
-            neutral view.
+        joint: the number of the view with all preferences.  It replaces the others at the least of their strengths,
+            at most 1.  None if there is no such view.
         candidates: selects the candidates from the distributions of single views; None for all tokens.
         echo: limits the push on tokens that copy a preference; None without a neutral view.
     """
@@ -188,12 +189,14 @@ class Steered:
         for weight, v in zip(self.weights, log_probs, strict=True):
             limit_copies(v, n, ids, weight.view, self.echo)
         of_each = strengths(self.weights, self.neutral, rows)
-        if self.joint is None:
-            return push(n, log_probs, of_each)
-        joint = rows(self.joint).log_probs(ids)
-        limit_copies(joint, n, ids, self.joint, self.echo)
-        more = [s - 1 if weight.prefers else s for weight, s in zip(self.weights, of_each, strict=True)]
-        return push(n, log_probs, more, joint)
+        if self.joint is not None:
+            joint = rows(self.joint).log_probs(ids)
+            limit_copies(joint, n, ids, self.joint, self.echo)
+            preferring = [weight.prefers for weight in self.weights]
+            shared = min(1.0, *compress(of_each, preferring))
+            of_each = [*(s - shared * prefers for s, prefers in zip(of_each, preferring, strict=True)), shared]
+            log_probs.append(joint)
+        return push(n, log_probs, of_each)
 
     def _filtered(self, ids: NDArray[np.intp] | None, logits: NDArray[Any]) -> Distribution:
         logits = logits.astype(np.float32, copy=False)

@@ -12,10 +12,11 @@ from rich.panel import Panel
 from rich.text import Text
 
 from ..errors import UsageError, did_you_mean
+from ..events import ALL
 from ..screen.blame import blame, written_style
 from ..visible import shown, shown_line
 from .records import AnswerRecord
-from .side_by_side import ALL, SideBySide, facts, legends, matches, spans
+from .side_by_side import SideBySide, facts, legends, matches, spans
 from .suite import Suite
 
 _COLUMN = 36  # least width of an answer beside others

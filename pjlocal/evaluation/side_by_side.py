@@ -8,6 +8,7 @@ from itertools import groupby
 from statistics import fmean
 from typing import NamedTuple, TypeVar
 
+from ..events import ALL
 from ..request import deal
 from ..settings import PANEL_NAMES, VIEW_NAMES
 from ..visible import shown, whole_characters
@@ -61,7 +62,6 @@ class Lead(NamedTuple):
     margin: float
 
 
-ALL = "all"
 _Key = TypeVar("_Key")
 
 

@@ -365,9 +365,15 @@ def make_plan(
         raise UsageError("mode rewrite corrects a whole answer and cannot continue one: use --mode both")
     n_tokens = max(map(len, prompts))
     if n_tokens >= limit:
+        more = n_tokens - limit + 1
         raise UsageError(
             f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
-            f"an answer. Shorten it by {n_tokens - limit + 1} tokens, or give a larger --ctx"
+            f"an answer. Shorten it by {more} token{'s' * (more > 1)}, or give a larger --ctx"
+        )
+    if 0 < template.model.n_ctx_train < n_tokens:
+        template.warn_once(
+            f"the model was trained with at most {template.model.n_ctx_train} tokens: it can lose the thread of longer "
+            "prompts"
         )
     for warning in unused(request, roles, EVERYTHING):
         template.warn_once(warning)

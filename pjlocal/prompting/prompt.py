@@ -68,7 +68,7 @@ class ChatTemplate:
     """
 
     def __init__(self, model: Model, process: TemplateProcess | None = None) -> None:
-        self._model = model
+        self.model = model
         self._piece = cache(model.piece)
         self._process = process or TemplateProcess()
         #: The lifetime of the process, which ends with its last user.
@@ -113,7 +113,7 @@ class ChatTemplate:
 
     def _spelled(self, text: str) -> Spelled:
         controls = {
-            each: self._model.tokenize(each, special=True)[0] for each in self._control_spellings if each in text
+            each: self.model.tokenize(each, special=True)[0] for each in self._control_spellings if each in text
         }
         cuts = "|".join(map(re.escape, controls))
         pieces = re.split(f"({cuts})", text) if cuts else [text]
@@ -187,7 +187,7 @@ class ChatTemplate:
     @cached_property
     def _thinking_marks(self) -> ThinkingMarks | None:
         """The marks of thinking in the template; None for gpt-oss, whose template leaves the thinking out."""
-        template = self._model.chat_template or ""
+        template = self.model.chat_template or ""
         return next((marks for marks in MARKS if marks.open in template and marks is not HARMONY), None)
 
     def _without_refused_thoughts(self, message: Message) -> Message:
@@ -250,8 +250,8 @@ class ChatTemplate:
         else:
             if self._controls(written) == self._controls(harmless):  # the template escapes spelled control tokens
                 text = written
-        tokens = tokens_of(self._model, marks.split(f"{text}{self._opening(text, tools)}"))
-        bos = self._model.bos
+        tokens = tokens_of(self.model, marks.split(f"{text}{self._opening(text, tools)}"))
+        bos = self.model.bos
         if bos is not None and tokens[:1] != [bos]:
             tokens.insert(0, bos)
         return tokens
@@ -269,7 +269,7 @@ class ChatTemplate:
         A text begins the answer, not the thinking.  If the prompt opens the thinking, it is closed first.  The
         template's text between prompt and answer, such as the final channel of gpt-oss, is added.
         """
-        model, text = self._model, message.content
+        model, text = self.model, message.content
         ends = self._ends(message)
         tokens = list(message.tokens[: bisect_left(ends, ends[-1])])  # without an incomplete character at the end
         text = text[ends[-1] :]
@@ -341,7 +341,7 @@ class ChatTemplate:
         return message.role, message.content, others
 
     def _controls(self, text: str) -> list[int]:
-        return [token for token in self._model.tokenize(text, special=True) if self._model.is_control(token)]
+        return [token for token in self.model.tokenize(text, special=True) if self.model.is_control(token)]
 
     def warn_once(self, what: str, before: str = "") -> None:
         """Log a warning about this model once, or send it to the listener each time."""
@@ -399,7 +399,7 @@ class ChatTemplate:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         ends = [0]
         for token in message.tokens:
-            if token >= self._model.n_vocab:
+            if token >= self.model.n_vocab:
                 break
             piece = self._piece(token) or self._mark(token)
             text = decoder.decode(piece)
@@ -410,12 +410,12 @@ class ChatTemplate:
 
     def _mark(self, token: int) -> bytes:
         """The spelling of a control token in the text of thinking; empty for tokens that end an answer."""
-        return b"" if self._model.is_end(token) else self._model.piece(token, special=True)
+        return b"" if self.model.is_end(token) else self.model.piece(token, special=True)
 
     @cached_property
     def _control_spellings(self) -> list[str]:
         """The texts of all control tokens, longest first."""
-        model = self._model
+        model = self.model
         spellings = {model.special_text(token) for token in range(model.n_vocab) if model.is_control(token)}
         return sorted(spellings - {""}, key=lambda text: (-len(text), text))
 

@@ -18,7 +18,7 @@ _STEPS = {1.1: "", 2: "bold", 10: "bold reverse"}
 _STEPS_NO_COLOR = {1.1: "dim", 2: "", 10: "bold"}
 _NO_COLOR = ("underline", "reverse", "italic", "underline italic", "reverse italic", "reverse underline")
 
-_NONE = "no pushes: they need a neutral view. Give a strength other than 1 (--strength 1.5), --avoid, or --mode both"
+_NONE = "no pushes: they need preferences with a strength other than 1 (--strength 1.5), or --avoid"
 
 
 def push_style(event: TokenEvent, no_color: bool = False) -> str:

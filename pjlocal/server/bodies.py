@@ -22,7 +22,7 @@ from ..config.values import typed
 from ..errors import PjlocalError, UsageError
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request
 from ..service import check_servable
-from ..settings import Engine, Generation, Settings, advise, flag, flag_names, rename_flags, without_none
+from ..settings import EXAMPLE, Engine, Generation, Settings, advise, flag, flag_names, rename_flags, without_none
 
 MOST_STOPS = 16
 _MOST_ITEMS = 1000  # of other lists, for example of logit biases, which are looked up for every view
@@ -274,7 +274,6 @@ for _group in GROUPS.values():
         if words := [word for word in get_args(without_none(_hints[_name])) if isinstance(word, str)]:
             _VALUES[_flag] = tuple(words)
 
-_EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
 _CHOSEN = re.compile("|".join(f"({flag}) ({'|'.join(words)})" for flag, words in _VALUES.items()))
 _OPERATORS = re.compile(f"give (a larger|a smaller|fewer) ({'|'.join(flag_names(Engine))})\\b")
 #: Hints to commands and files, which make no sense in a request.
@@ -284,7 +283,7 @@ _TERMINALS = re.compile(r"[,:](?: as in)? pjlocal [a-z].*|, or @FILE")
 def in_fields(message: str) -> str:
     """Change a message for a client: name fields instead of flags, and say which settings are options of the server."""
     message = _TERMINALS.sub("", message)
-    message = _EXAMPLE.sub(_as_json, message)
+    message = EXAMPLE.sub(_as_json, message)
     message = _OPERATORS.sub(r"start the server with \1 \2", message)
     message = _CHOSEN.sub(_with_value, message)
     return rename_flags(message, _FIELDS)

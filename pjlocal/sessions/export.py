@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
-from ..events import TokenEvent, pushes_text
+from ..events import ALL, TokenEvent, pushes_text
 from ..html import render, view_color
 from ..settings import JUDGED
 from ..textfile import output_file, write_text
@@ -225,29 +225,21 @@ def _closing_fence(text: str) -> str:
 # HTML
 
 
-_ALL = "all"
-
-
 def _legend(turn: Turn) -> tuple[dict[str, list[str]], bool]:
     """The preferences of each view that has one or wrote a token, and whether all views chose a token together."""
     preferences = _preferences(turn)
-    wrote = {_writer(event) for event in turn.events}
+    wrote = {event.shown_writer for event in turn.events}
     names = [name for name in dict.fromkeys(["a", "b", *preferences]) if preferences.get(name) or name in wrote]
-    return {name: preferences.get(name) or [] for name in names}, _ALL in wrote
-
-
-def _writer(event: TokenEvent) -> str | None:
-    """The view that chose a token, or "all" if all chose it together; None if there was only one view."""
-    return event.writer or (_ALL if event.draft else None)
+    return {name: preferences.get(name) or [] for name in names}, ALL in wrote
 
 
 def _share(turn: Turn) -> list[str]:
     """The share of the answer's tokens that each view wrote, as a text in a list; empty if there was only one view."""
     answer = (event for event in turn.events if event.text and not event.thought)
-    writers = [writer for event in answer if (writer := _writer(event))]
+    writers = [writer for event in answer if (writer := event.shown_writer)]
     if not writers:
         return []
-    names = [*sorted({"a", "b", *writers} - {_ALL}), *[_ALL] * (_ALL in writers)]
+    names = [*sorted({"a", "b", *writers} - {ALL}), *[ALL] * (ALL in writers)]
     shares = [f"{name} {writers.count(name) / len(writers):.0%}" for name in names]
     return [", ".join(shares).replace(" ", " wrote ", 1)]
 
@@ -272,8 +264,8 @@ def _token(group: Sequence[TokenEvent]) -> dict[str, Any]:
 
 def _tip(event: TokenEvent) -> str:
     """A token's numbers, as lines of text."""
-    draft, judge = event.draft, event.judge or _ALL
-    knows = _ALL if judge == _ALL else f"judge {judge}"
+    draft, judge = event.draft, event.judge or ALL
+    knows = ALL if judge == ALL else f"judge {judge}"
     lines = [_named(event.text, event.id)]
     if draft is None:
         return "\n".join([*lines, event.kind, _row("", "p", event.p), *_push_rows(event)])

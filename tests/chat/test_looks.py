@@ -70,7 +70,7 @@ def test_the_push_view_shows_what_pulled_a_token_in(start, toy, says, sessions) 
     why = chat.say("/why")
     assert re.search(r"^ *0 +.* [+-]\d\.\d\d +[+-]\d\.\d\d", why, re.MULTILINE) and "push a  push b" in why
     chat.say("/mode judge")
-    assert chat.say("Again").startswith("no pushes: they need a neutral view")
+    assert chat.say("Again").startswith("no pushes: they need preferences with a strength")
 
 
 @pytest.mark.slow

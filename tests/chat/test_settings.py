@@ -102,28 +102,28 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("/set temperature hot", "--temperature must be a number (not 'hot')"),
-        ("/set temperature nan", "--temperature must be a finite number (not nan)"),
-        ("/set temperature -1", "--temperature must be at least 0 (not -1.0)"),
-        ("/set top-p 0", "--top-p must be above 0 (not 0.0)"),
-        ("/set top-p 2", "--top-p must be at most 1 (not 2.0)"),
-        ("/set top-k 1.5", "--top-k must be a whole number (not '1.5')"),
-        ("/lambda 0", "--lambda must be at least 1 (not 0)"),
-        ("/set mode loud", "--mode must be one of judge, base, both, prompt, rewrite, plain (not 'loud')"),
-        ("/set ignore-end maybe", "--ignore-end must be on or off (not 'maybe')"),
+        ("/set temperature hot", "temperature must be a number (not 'hot')"),
+        ("/set temperature nan", "temperature must be a finite number (not nan)"),
+        ("/set temperature -1", "temperature must be at least 0 (not -1.0)"),
+        ("/set top-p 0", "top-p must be above 0 (not 0.0)"),
+        ("/set top-p 2", "top-p must be at most 1 (not 2.0)"),
+        ("/set top-k 1.5", "top-k must be a whole number (not '1.5')"),
+        ("/lambda 0", "lambda must be at least 1 (not 0)"),
+        ("/set mode loud", "mode must be one of judge, base, both, prompt, rewrite, plain (not 'loud')"),
+        ("/set ignore-end maybe", "ignore-end must be on or off (not 'maybe')"),
         ("/set stop 'a", "a quotation mark is missing in 'a"),
-        ("/set stop ''", "--stop must not be empty: it would end every answer before its first token"),
-        ("/set logit-bias the", "--logit-bias"),
-        ("/set seed 9223372036854775808", "--seed must be at most 9223372036854775807"),
+        ("/set stop ''", "stop must not be empty: it would end every answer before its first token"),
+        ("/set logit-bias the", "logit-bias"),
+        ("/set seed 9223372036854775808", "seed must be at most 9223372036854775807"),
         ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
         ("/set qqq 1", "no setting 'qqq': /set lists them"),
         ("/set threads 3", "threads is fixed once the model is loaded: give it to pjlocal chat"),
         ("/mode loud", "the mode must be one of judge, base, both, prompt, rewrite, plain (not 'loud')"),
         ("/strength hard", "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("/strength 11", "a strength is a number from -10 to 10, or auto (not '11')"),
-        ("/set floor 1", "--floor must be below 1 (not 1.0)"),
+        ("/set floor 1", "floor must be below 1 (not 1.0)"),
         ("/set rule mod", "no setting 'rule': it was removed, and mode both adds the pushes: leave it out"),
-        ("/avoid formal:-1", "--avoid formal:-1: its strength must be a number above 0"),
+        ("/avoid formal:-1", "avoid formal:-1: its strength must be a number above 0"),
         ("/avoid frmal", "unknown preset 'frmal': did you mean formal"),
         (
             "/prefer a vivid:2 formal:3",
@@ -131,6 +131,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ),
         ("/persona nobody", "unknown persona 'nobody': pjlocal prefs save NAME saves one"),
         ("/undoo", "unknown command /undoo: did you mean /undo"),
+        ("/help undoo", "unknown command /undoo: did you mean /undo"),
         ("/qqqqq", "unknown command /qqqqq: /help lists them"),
         ("/open 3", "unknown command /open: did you mean /load?"),
         ("/Reset", "unknown command /reset: did you mean /new?"),
@@ -150,7 +151,7 @@ def test_the_best_of_several_needs_a_neutral_view(chat: Talk) -> None:
     before = chat.conversation.settings()
     (said,) = chat.say("/set best 2")
     assert said.startswith(
-        "--best chooses by pushes, which need a neutral view, and mode judge at strength 1 has none: use --mode both"
+        "best chooses by pushes, which need a neutral view, and mode judge at strength 1 has none: use mode both"
     )
     assert chat.conversation.settings() == before
     assert chat.say("/mode both") == ["mode both"] and chat.say("/set best 2") == []
@@ -237,7 +238,7 @@ def test_a_preference_that_cannot_be_used_leaves_those_in_force(chat: Talk, line
 def test_a_mode_that_needs_preferences_says_so(chat: Talk) -> None:
     chat.say("/prefer clear")
     assert chat.say("/mode") == ["mode plain"]
-    assert chat.say("/mode base") == ["mode base needs a preference, as in: -p vivid -p creative"]
+    assert chat.say("/mode base") == ["mode base needs a preference, as in: /prefer vivid creative"]
     assert chat.say("/compare") == ["nothing was said yet"]
     chat.say("/prefer vivid")
     assert chat.say("/mode base") == ["mode base"]
@@ -293,7 +294,7 @@ def test_a_panel_has_a_view_for_every_preference_and_commands_know_them(chat: Ta
     assert chat.say("/prefer clear b") == ["a: vivid", "b: creative", "c: Be odd"]
     assert chat.say("/swap") == ["a: creative", "b: Be odd", "c: vivid"]
     (said,) = chat.say("/prefer vivid")
-    assert said.startswith("--panel takes 2 to 26 preferences")
+    assert said.startswith("panel takes 2 to 26 preferences")
     assert chat.say("/prefer") == ["a: creative", "b: Be odd", "c: vivid"]
 
 
@@ -330,7 +331,7 @@ def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: 
         assert (chat.judge.request.generation.mode, chat.judge.request.sampling.top_k) == ("both", 5)
         assert chat.judge.request.sampling.temperature == 0.3 and chat.judge.request.generation.seed == 1
         before = chat.conversation.settings()
-        assert chat.say("/persona never")[0].startswith("--panel takes 2 to 26")
+        assert chat.say("/persona never")[0].startswith("panel takes 2 to 26")
         assert chat.say("/persona od") == ["unknown persona 'od': did you mean odd?"]
         assert chat.conversation.settings() == before
     finally:

@@ -57,6 +57,14 @@ def test_a_full_context_is_reported(pjlocal, tiny) -> None:
     assert "the context is full" in one_line(result.stderr)
 
 
+def test_a_prompt_beyond_the_models_training_is_reported(pjlocal, tiny) -> None:
+    says = "pjlocal: the model was trained with at most 512 tokens: it can lose the thread of longer prompts\n"
+    for n_words, warned in ((100, False), (600, True)):
+        result = pjlocal("run", "-m", tiny("llama"), "--ctx", "2048", "-n", "1", "hi " * n_words)
+        assert result.returncode == 0
+        assert result.stderr.startswith(says) == warned
+
+
 CUT_OFF = "pjlocal: the answer was cut off after 3 tokens: a larger --max-tokens (-n) allows more"
 
 
@@ -110,13 +118,14 @@ def test_ctrl_c_keeps_what_was_generated_and_the_trace_is_complete(environment, 
 
 
 @pytest.mark.slow
-def test_ctrl_c_with_json_prints_the_object_so_far(environment, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_with_json_prints_the_object_so_far(environment, tmp_path: Path, signum: int, status: int) -> None:
     trace = tmp_path / "trace.jsonl"
     process = popen(environment, *PREFER, "-n", "4000", "--json", "--trace", str(trace), "Write a very long story.")
     when(lambda: trace.exists() and trace.read_text().count("\n") > 12)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signum)
     report = json.loads(process.stdout.read())
-    assert process.wait(PATIENCE_S) == 130
+    assert process.wait(PATIENCE_S) == status
     assert report["finish_reason"] == "interrupted"
     assert report["usage"]["completion_tokens"] > 10
 

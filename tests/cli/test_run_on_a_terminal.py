@@ -110,7 +110,7 @@ def test_the_push_view_colours_by_what_pulled_a_token_in_or_says_why_it_cannot(o
     plain = on_terminal(*PJLOCAL, *args, "--mode", "judge", columns=200)
     plain.end()
     raw = plain.raw
-    assert plain.text.startswith("no pushes: they need a neutral view. Give a strength other than 1")
+    assert plain.text.startswith("no pushes: they need preferences with a strength other than 1")
     assert b"\x1b[36m" not in raw
 
 

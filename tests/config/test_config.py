@@ -138,6 +138,7 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[generation]\nlambda = 3", ": unknown key 'lambda' in [generation]: did you mean lam?"),
         ("temperature = 1", ": unknown key 'temperature': it belongs in [sampling]"),
         ("[sampling]\nmodel = 'x'", ": unknown key 'model' in [sampling]: it belongs at the top"),
+        ("top_keys = 1", ": unknown key 'top_keys': known are prefer, draft_prefer, judge_prefer, generation,"),
         ("[samplng]\ntop_k = 1", ": unknown key 'samplng': did you mean sampling?"),
         ("[prompting]\nzzz = 1", ": unknown key 'zzz' in [prompting]: known are system, placement"),
         ("sampling.top_k = 1.5", ": [sampling] top_k must be a whole number (not 1.5)"),

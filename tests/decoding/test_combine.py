@@ -33,13 +33,6 @@ def test_one_view_at_strength_1_is_that_view_and_at_0_the_neutral_one() -> None:
     assert np.allclose(combine.push(n, [a], [0.0]), n)
 
 
-@pytest.mark.parametrize("strengths", [(0.5, 0.75), (-0.5, 2.0), (0.0, 0.0)])
-def test_pushes_are_added_to_the_joint_view(strengths: tuple[float, float]) -> None:
-    j, n, a, b = (log_probs() for _ in range(4))
-    expected = [j[i] + strengths[0] * (a[i] - n[i]) + strengths[1] * (b[i] - n[i]) for i in range(len(n))]
-    assert np.allclose(combine.push(n, [a, b], strengths, j), expected)
-
-
 def test_the_inputs_stay_as_they_are() -> None:
     n, a, b = (log_probs() for _ in range(3))
     before = [x.copy() for x in (n, a, b)]

@@ -154,10 +154,13 @@ def test_mode_judge_is_the_papers_rule_on_the_logits_of_two_views(tiny) -> None:
     assert {event.kind for event in events} == {"accepted", "resampled", "bonus"}
 
 
-@pytest.mark.parametrize("strength", ["3", "0.5", "auto"])
+@pytest.mark.parametrize("strength", ["3", "0.5", "1e-9", "auto"])
 @pytest.mark.parametrize("prefer", [["1 2 3", "4 5 6"], ["1 2 3"]], ids=len)  # no words that could be copied
-def test_mode_both_adds_the_pushes_to_the_view_with_all_preferences(tiny, prefer: list[str], strength: str) -> None:
-    """j + Σ (s - 1) (v - n), which is n + s (v - n) with one preference; and - (v - n) for what is avoided."""
+def test_in_mode_both_the_view_with_all_preferences_replaces_them_up_to_strength_1(
+    tiny, prefer: list[str], strength: str
+) -> None:
+    """n + m (j - n) + Σ (s - m) (v - n), which is n + s (v - n) with one preference; and - (v - n) for what is
+    avoided."""
     sampling = Sampling(temperature=1, top_k=0, top_p=1, dry_multiplier=0)
     settings = {"strength": strength, "avoid": ("7 8 9",), "floor": 0, "max_tokens": 30, "ignore_end": True, "seed": 1}
     with PersonaJudge(tiny("llama"), prefer=prefer, sampling=sampling) as judge:
@@ -166,8 +169,10 @@ def test_mode_both_adds_the_pushes_to_the_view_with_all_preferences(tiny, prefer
         for event, views in zip(events, steps(judge, judge.stream("Hello", **settings), len(names)), strict=True):
             named = dict(zip(names, views, strict=True))
             n = named["neutral"] if len(prefer) == 2 else named["b"]
-            logits = (named["joint"] if len(prefer) == 2 else named["a"]) - (named["avoid 1"] - n)
+            shared = 1.0 if strength == "auto" else min(1.0, float(strength))
+            joint = named["joint"] if len(prefer) == 2 else named["a"]
+            logits = n + shared * (joint - n) - (named["avoid 1"] - n)
             for v in (named[name] for name in "ab"[: len(prefer)]):
                 s = 1.65 + divergence(v, n) / 2 if strength == "auto" else float(strength)
-                logits = logits + (s - 1) * (v - n)
+                logits = logits + (s - shared) * (v - n)
             assert event.kind == "resampled" or event.p == pytest.approx(special.softmax(logits)[event.id], rel=1e-3)

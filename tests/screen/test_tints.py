@@ -53,7 +53,7 @@ def test_the_push_view_explains_its_colours_or_says_that_there_are_no_pushes() -
     line = push({"a": ["vivid"], "b": ["two words"]}, ["a", "b", "avoid 1"]).legend.plain
     assert line == "a: vivid  b: two words  avoid 1  more probable by it: ×1.1 ×2 ×10"
     nothing = push({"a": ["vivid"]}, [])
-    assert nothing.legend.plain.startswith("no pushes: they need a neutral view. Give a strength other than 1")
+    assert nothing.legend.plain.startswith("no pushes: they need preferences with a strength other than 1")
     assert nothing.style(replace(TOKEN, pushes={"a": 9.0})) == ""
 
 

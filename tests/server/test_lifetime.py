@@ -19,6 +19,8 @@ from served import Served, serving
 from tiny_models import CHATML
 from waiting import PATIENCE_S, when
 
+from pjlocal.service import LoadedModel, Service
+
 CHAT = "/v1/chat/completions"
 ENDLESS: Any = {
     "messages": [{"role": "user", "content": "hello"}],
@@ -167,6 +169,23 @@ def test_wrong_settings_are_reported_before_serving_starts(
 ) -> None:
     result = pjlocal("serve", "--port", "0", "-m", tiny("llama"), *options)
     assert result.returncode == status and says in one_line(result.stderr)
+
+
+def test_ctrl_c_after_the_model_is_loaded_ends_it_before_it_serves(
+    pjlocal: Callable[..., subprocess.CompletedProcess[str]],
+    tiny: Callable[[str], Path],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    load = Service.load
+
+    def pressed(service: Service) -> LoadedModel:
+        loaded = load(service)
+        signal.raise_signal(signal.SIGINT)
+        return loaded
+
+    monkeypatch.setattr(Service, "load", pressed)
+    result = pjlocal("serve", "--port", "0", "-m", tiny("llama"))
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "")
 
 
 def test_a_port_in_use_is_reported_in_one_line(

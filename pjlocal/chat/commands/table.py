@@ -15,10 +15,9 @@ general = Commands()
 
 @general.add("/help [COMMAND]", "List the commands, or explain one.")
 def help_(chat: Chat, words: str) -> None:
-    chosen = COMMANDS.get(f"/{words.lower().lstrip('/')}")
-    commands = [chosen] if chosen else COMMANDS.values()
+    commands = [_named(f"/{words.lower().lstrip('/')}")] if words else COMMANDS.values()
     chat.screen.show(figures.commands([(c.usage, c.help) for c in commands], chat.screen.width))
-    if chosen:
+    if words:
         return
     chat.screen.say(
         'Enter sends; Alt-Enter makes a new line, and so does Enter inside """ """. Ctrl-C stops an answer or clears '
@@ -75,11 +74,15 @@ def run(chat: Chat, line: str) -> None:
         UsageError: there is no such command (the nearest is named), or it cannot be done.
     """
     name, _, words = line.strip().partition(" ")
-    name = name.lower()
+    found = _named(name.lower())
+    if words.strip() and found.usage == found.name:
+        raise UsageError(f"{found.name} takes no words (not {words.strip()!r})")
+    found.run(chat, words.strip())
+
+
+def _named(name: str) -> Command:
     found = COMMANDS.get(_ALIASES.get(name, name))
     if found is None:
         hint = f"did you mean {_MEANT[name]}?" if name in _MEANT else did_you_mean(name, COMMANDS, 1)
         raise UsageError(f"unknown command {name}: {hint or '/help lists them'}")
-    if words.strip() and found.usage == found.name:
-        raise UsageError(f"{found.name} takes no words (not {words.strip()!r})")
-    found.run(chat, words.strip())
+    return found
