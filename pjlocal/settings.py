@@ -400,9 +400,9 @@ class Generation(Settings):
     strength: str | None = setting(
         None,
         "--strength",
-        help="Guidance scale of the preferences: 1 is their ordinary effect, more exaggerates it, and below 0 "
-        "reverses it; auto sets it for each token, by how far they differ from neutral. For one preference: -p "
-        "vivid:1.5 (default: auto in mode both, else 1).",
+        help="Guidance scale of the preferences, from -10 to 10: 1 is their ordinary effect, more exaggerates it, 0 "
+        "removes it, and below 0 reverses it. auto is about 1.7, and more for a token that a preference changes much. "
+        "For one preference: -p vivid:1.5 (default: auto in mode both, else 1).",
         metavar="S|auto",
         or_number=True,
     )
@@ -416,9 +416,8 @@ class Generation(Settings):
     floor: float = setting(
         0.1,
         "--floor",
-        help="Plausibility threshold (alpha of contrastive decoding): with strengths, drop a token unless some "
-        "preference by itself gives it at least this share of the probability of that preference's best token; 0 "
-        "is off.",
+        help="Plausibility threshold (alpha of contrastive decoding), in mode both and with strengths: a token must have "
+        "at least this share of the best token's probability under some preference at its ordinary strength; 0 is off.",
         least=0,
         below=1,
     )
