@@ -416,8 +416,9 @@ class Generation(Settings):
     floor: float = setting(
         0.1,
         "--floor",
-        help="Plausibility threshold (alpha of contrastive decoding), in mode both and with strengths: a token must have "
-        "at least this share of the best token's probability under some preference at its ordinary strength; 0 is off.",
+        help="Plausibility threshold (alpha of contrastive decoding), in mode both and with strengths: a token must "
+        "have at least this share of the best token's probability under some preference at its ordinary strength; 0 "
+        "is off.",
         least=0,
         below=1,
     )

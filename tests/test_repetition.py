@@ -11,7 +11,9 @@ import pytest
 import tiny_models
 
 from pjlocal import PersonaJudge, Sampling
+from pjlocal.decoding.combine import log_normalizer
 from pjlocal.engine.filters import FilterChain, against_repetition
+from pjlocal.engine.policies import Floor, Row, Steered, Weight
 
 #: One token is always the most probable.
 CIRCLE = {"logit_bias": ("217=60",), "temperature": 0.0, "max_tokens": 60, "ignore_end": True}
@@ -53,6 +55,20 @@ def test_a_form_may_repeat_itself(tiny: PersonaJudge, form: dict[str, str]) -> N
 @pytest.mark.parametrize("schedule", ["lockstep", "reference"])
 def test_both_schedules_and_the_look_ahead_give_the_same_text(tiny: PersonaJudge, schedule: str) -> None:
     assert ids(tiny, schedule=schedule) == ids(tiny) == ids(tiny, lookahead=8)
+
+
+def test_a_token_of_which_every_view_is_sure_is_not_repeated_either(tiny: PersonaJudge) -> None:
+    logits = np.random.default_rng(1).standard_normal(tiny.model.n_vocab).astype(np.float32)
+    logits[50] = 30.0
+    row = Row(logits, log_normalizer(logits), chosen=None, alone=None)
+    sampling = against_repetition(Sampling())
+    chain = FilterChain(tiny.model, sampling, [], (0,), counted=Begins(0))
+    policy = Steered([Weight(0, 1.0, auto=True), Weight(1, 1.0, auto=True)], 2, None, Floor((0, 1), 0.1), chain)
+    assert policy(lambda view: row).ids.tolist() == [50]
+    for _ in range(20):
+        policy.accept(50)
+    assert 50 not in policy(lambda view: row).ids
+    chain.close()
 
 
 @dataclass

@@ -47,8 +47,8 @@ def run(
     prompt: Annotated[
         str | None,
         typer.Argument(
-            help="The prompt. Standard input is put before it: piped text, or a file that nothing else is reading. In a "
-            "shell loop that reads from a pipe, give </dev/null. - means standard input alone."
+            help="The prompt. Standard input is put before it: piped text, or a file that nothing else is reading. In "
+            "a shell loop that reads from a pipe, give </dev/null. - means standard input alone."
         ),
     ] = None,
     model: ModelOption = None,

@@ -49,10 +49,13 @@ def against_repetition(sampling: Sampling) -> Sampling:
     The sum of several pushes is sharper than any one view, and a small model then repeats itself.  Six tokens in a row
     are longer than most names, which an answer may repeat.
     """
-    chosen = sampling.dry_multiplier is not None
-    if chosen or sampling.repeat_penalty != 1.0 or sampling.frequency_penalty or sampling.presence_penalty:
+    if sampling.dry_multiplier is not None or _has_penalties(sampling):
         return sampling
     return sampling.replace(dry_multiplier=0.8, dry_allowed_length=6)  # type: ignore[no-any-return]
+
+
+def _has_penalties(s: Sampling) -> bool:
+    return bool(s.repeat_penalty != 1.0 or s.frequency_penalty or s.presence_penalty)
 
 
 class NothingLeft(RefusedError):
@@ -115,6 +118,8 @@ class FilterChain:
         end = _softmax_by_llama(sampling) if self._in_float32 else []
         self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
         self._whole = _chain(whole) if whole else None
+        before_dry = bool(biases) + _has_penalties(sampling)
+        self._dry = before_dry if sampling.dry_multiplier else None  # its place in the chain
         self._shortlist = self._make_shortlist()
         self._masked: NDArray[np.float32] | None = None  # a row of logits without the forbidden tokens
         self._cut = _chain(cut if xtc else [*cut, *end])
@@ -275,6 +280,14 @@ class FilterChain:
         mask = self._mask()
         return [self._favoured if mask is None else self._favoured[mask.allows(self._favoured)]]
 
+    def repeated(self, ids: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The ids of those tokens that DRY penalizes next."""
+        if self._dry is None:
+            return ids[:0]
+        self._fill(Candidates(ids, np.zeros(len(ids), np.float32)))
+        lib.llama_sampler_apply(lib.llama_sampler_chain_get(self._whole, self._dry), self._array_pointer)
+        return ids[self._logits[: len(ids)] < 0]
+
     def prefilter(self, row: int, logits: NDArray[np.float32]) -> Row:
         """Filter a new row of logits as far as possible, in the thread that computed it.
 
@@ -415,7 +428,7 @@ def _sees_whole_vocabulary(model: Model, s: Sampling, biases: Sequence[tuple[int
     if biases:
         table = (lib.llama_logit_bias * len(biases))(*biases)
         samplers.append(lib.llama_sampler_init_logit_bias(model.n_vocab, len(biases), table))
-    if s.repeat_penalty != 1.0 or s.frequency_penalty or s.presence_penalty:
+    if _has_penalties(s):
         samplers.append(
             lib.llama_sampler_init_penalties(
                 model.n_vocab,

@@ -177,8 +177,15 @@ class Steered:
         """The ascending ids of the candidates; None for all tokens."""
         if self.candidates is None:
             return None
-        chosen = [self._chosen(rows(view), self.candidates) for view in self.candidates.views]
-        return union([*chosen, *self.chain.favoured()])
+        choosing = [rows(view) for view in self.candidates.views]
+        chosen = [self._chosen(row, self.candidates) for row in choosing]
+        ids = union([*chosen, *self.chain.favoured()])
+        repeated = self.chain.repeated(ids)
+        if not repeated.size:
+            return ids
+        # Without them the views choose more, or a sure token would be repeated whatever its penalty.
+        others = [self.chain.permitted(_without(row.logits, repeated), self.candidates) for row in choosing]
+        return union([ids, *others])
 
     def _chosen(self, row: Row, candidates: Floor) -> NDArray[np.intp]:
         return row.chosen if row.chosen is not None else self.chain.permitted(row.logits, candidates)
@@ -212,6 +219,12 @@ class Steered:
         twin.chain = self.chain.clone()
         twin.echo = self.echo and self.echo.clone()
         return twin
+
+
+def _without(logits: Logits, ids: NDArray[np.intp]) -> Logits:
+    left = logits.copy()
+    left[ids] = -np.inf
+    return left
 
 
 def limit_copies(v: NDArray[Any], n: NDArray[Any], ids: NDArray[np.intp] | None, view: int, echo: Echo | None) -> None:

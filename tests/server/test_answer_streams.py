@@ -227,7 +227,7 @@ def test_a_server_gives_the_bytes_of_run_for_any_threads_and_cache(
     mode: str,
     n_threads: int,
 ) -> None:
-    """With two threads, two views have a lane each, and three are in one batch."""
+    """With two threads, two views have a lane each, and more are in one batch."""
     path = request.getfixturevalue("smollm2") if kind == "smollm2" else model
     engine, wanted = ENGINE.replace(n_threads=n_threads), make_request(["vivid", "creative"], mode=mode, max_tokens=40)
     prompts = ["Why do cats purr?", LONG, "Why do dogs bark? Tell me all about it.", f"{LONG}?"]
