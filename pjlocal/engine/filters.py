@@ -118,8 +118,8 @@ class FilterChain:
         end = _softmax_by_llama(sampling) if self._in_float32 else []
         self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
         self._whole = _chain(whole) if whole else None
-        before_dry = bool(biases) + _has_penalties(sampling)
-        self._dry = before_dry if sampling.dry_multiplier else None  # its place in the chain
+        #: The place of DRY in that chain; None without it.
+        self._dry = next((i for i, each in enumerate(whole) if lib.llama_sampler_name(each) == b"dry"), None)
         self._shortlist = self._make_shortlist()
         self._masked: NDArray[np.float32] | None = None  # a row of logits without the forbidden tokens
         self._cut = _chain(cut if xtc else [*cut, *end])
