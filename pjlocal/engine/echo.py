@@ -1,7 +1,8 @@
-"""Tokens that copy a preference into the answer instead of following it.
+"""Tokens that copy a preference or the question into the answer.
 
 A view repeats text of its prompt.  The neutral view does not contain the preference.  So a push away from the neutral
-view repeats the preference most of all: "Talk like a cowboy." in place of an answer.
+view repeats the preference most of all: "Talk like a cowboy." in place of an answer.  A preference behind a question
+also reads as a request to write the question in another way: "why is the sky blue? 😎".
 """
 
 from __future__ import annotations
@@ -13,47 +14,49 @@ from collections.abc import Mapping
 from .model import Model
 
 _QUOTES = "[\"“”„«»`]|(?<!\\w)'"
+_SENTENCE_END = r"(?<=[.!?])\s+|(?<=[。！？])"
 
 
 class Echo:
-    """The tokens that would begin or continue a copy of a preference, from its first word on.
+    """The tokens that would begin or continue a copy of a sentence, from its first word on.
 
-    A copy begins with the preference's first word at the start of a line, or with its second one behind the first
-    anywhere.  Capitals and punctuation do not matter.  What a preference quotes, and all behind it, may be copied, as
-    in: End with "Amen".
+    A copy begins with the sentence's first word at the start of a line, or with its second one behind the first
+    anywhere.  Capitals and punctuation do not matter.  What a line quotes, and all behind it in the line, may be
+    copied, as in: End with "Amen".
 
     Args:
-        preferences: the text of each view with preferences, one preference a line.
+        texts: the text that a view must not copy, by view.
     """
 
-    def __init__(self, model: Model, preferences: Mapping[int, str]) -> None:
+    def __init__(self, model: Model, texts: Mapping[int, str]) -> None:
         self._model = model
-        self._preferences = [
-            (view, [(word, self._spellings(word)) for word in self._words(line)])
-            for view, text in preferences.items()
+        self._sentences = [
+            (view, [(word, self._spellings(word)) for word in self._words(sentence)])
+            for view, text in texts.items()
             for line in text.splitlines()
+            for sentence in re.split(_SENTENCE_END, re.split(_QUOTES, line)[0])
         ]
         self._begin_line()
 
     def _begin_line(self) -> None:
-        self._copied = [{0} for _ in self._preferences]  # numbers of words of each preference that were copied last
+        self._copied = [{0} for _ in self._sentences]  # numbers of words of each sentence that were copied last
 
     def accept(self, token: int) -> None:
         """Advance by an emitted token."""
-        text = _text(self._model, token)
-        if not text or "\n" in text:
+        piece = self._model.piece(token)
+        if not piece or b"\n" in piece:
             self._begin_line()
-        if word := _word(text):
+        if word := _word(piece):
             self._copied = [
                 {n + 1 for n in {0, *copied} if n < len(words) and words[n][0] == word}
-                for copied, (_, words) in zip(self._copied, self._preferences, strict=True)
+                for copied, (_, words) in zip(self._copied, self._sentences, strict=True)
             ]
 
     def copies(self, view: int) -> list[int]:
-        """The tokens that would copy a preference of the view."""
+        """The tokens that would copy the text of the view."""
         return [
             token
-            for copied, (of, words) in zip(self._copied, self._preferences, strict=True)
+            for copied, (of, words) in zip(self._copied, self._sentences, strict=True)
             for n in copied
             if of == view and n < len(words)
             for token in words[n][1]
@@ -62,9 +65,9 @@ class Echo:
     def clone(self) -> Echo:
         return copy.copy(self)
 
-    def _words(self, line: str) -> list[str]:
-        tokens = self._model.tokenize(re.split(_QUOTES, line)[0], special=False)
-        return [word for token in tokens if (word := _word(_text(self._model, token)))]
+    def _words(self, sentence: str) -> list[str]:
+        tokens = self._model.tokenize(sentence, special=False)
+        return [word for token in tokens if (word := _word(self._model.piece(token)))]
 
     def _spellings(self, word: str) -> set[int]:
         spelled = [space + form for space in ("", " ") for form in (word, word.capitalize(), word.upper())]
@@ -72,10 +75,7 @@ class Echo:
         return {found[0] for found in tokens if len(found) == 1}
 
 
-def _text(model: Model, token: int) -> str:
-    return model.piece(token).decode(errors="ignore")
-
-
-def _word(text: str) -> str:
+def _word(piece: bytes) -> str:
     """The word of a token, or its part, as it is compared; empty if it has no letters."""
+    text = piece.decode(errors="ignore")
     return text.strip().casefold() if any(map(str.isalpha, text)) else ""

@@ -56,6 +56,20 @@ def test_words_of_a_preference_elsewhere_are_free(model: Model, begun: str) -> N
     assert " cow" not in copies(model, COWBOY, begun)
 
 
+@pytest.mark.parametrize("begun", ["Talk 🎉", "Talk 🐳🌈"])
+def test_a_part_of_a_character_does_not_begin_a_line(model: Model, begun: str) -> None:
+    pieces = [model.piece(token) for token in model.tokenize(begun, special=False)]
+    assert any(not piece.decode(errors="ignore") for piece in pieces), "a token has only a part of a character"
+    assert " like" in copies(model, COWBOY, begun)
+    assert not copies(model, COWBOY, begun.replace("Talk", "Well"))
+
+
+def test_each_sentence_of_a_preference_can_be_copied(model: Model) -> None:
+    two = f"{COWBOY} Use few words."
+    assert {"Talk", "Use"} <= copies(model, two, "")
+    assert " few" in copies(model, two, "Use") and " use" not in copies(model, two, "Talk like a cowboy")
+
+
 def test_each_line_is_a_preference(model: Model) -> None:
     both = f"{COWBOY}\nUse few words."
     assert {"Talk", "Use"} <= copies(model, both, "")
