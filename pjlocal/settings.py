@@ -607,7 +607,7 @@ class Sampling(Settings):
         None,
         "--dry-multiplier",
         help="DRY repetition penalty; 0 is off (default: 0.8 in mode both, where the answer repeats more than 6 of its "
-        "own tokens and has no given form; else off).",
+        "own tokens and has no other penalty and no given form; else off).",
         least=0,
         unset="by the mode",
     )

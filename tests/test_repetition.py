@@ -47,6 +47,10 @@ def test_a_penalty_of_the_user_takes_its_place(tiny: PersonaJudge, chosen: dict[
     assert against_repetition(sampling) is sampling
 
 
+def test_the_users_length_takes_the_place_of_six_tokens(tiny: PersonaJudge) -> None:
+    assert longest_run(ids(tiny, dry_allowed_length=12)) > longest_run(ids(tiny)) > 6
+
+
 @pytest.mark.parametrize("form", [{"regex": "(ab){50}"}, {"grammar": 'root ::= "ab"{50}'}])
 def test_a_form_may_repeat_itself(tiny: PersonaJudge, form: dict[str, str]) -> None:
     assert tiny("Why?", max_tokens=400, **form).text == "ab" * 50

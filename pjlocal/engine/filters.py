@@ -46,12 +46,15 @@ class _TokenDataArray(ctypes.Structure):
 def against_repetition(sampling: Sampling) -> Sampling:
     """The settings with a DRY penalty on what the answer repeats; unchanged if they have a penalty, or DRY is set to 0.
 
-    The sum of several pushes is sharper than any one view, and a small model then repeats itself.  Six tokens in a row
-    are longer than most names, which an answer may repeat.
+    The sum of several pushes is sharper than any one view, and a small model then repeats itself.  If no other length
+    is set, six tokens are allowed, which is more than most names have.
     """
     if sampling.dry_multiplier is not None or _has_penalties(sampling):
         return sampling
-    return sampling.replace(dry_multiplier=0.8, dry_allowed_length=6)  # type: ignore[no-any-return]
+    length = sampling.dry_allowed_length
+    if length == Sampling().dry_allowed_length:
+        length = 6
+    return sampling.replace(dry_multiplier=0.8, dry_allowed_length=length)  # type: ignore[no-any-return]
 
 
 def _has_penalties(s: Sampling) -> bool:
@@ -111,12 +114,12 @@ class FilterChain:
         self._counted = counted
         biases = [parse_bias(model, entry) for entry in sampling.logit_bias]
         self._favoured = np.array(sorted({token for token, bias in biases if bias > 0}), np.intp)
+        self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
         whole = _sees_whole_vocabulary(model, sampling, biases, breaks=counted is None)
         cut = _cutting(sampling)
         xtc = sampling.xtc_probability > 0
         self._in_float32 = sampling.temperature == 0 or _COLDEST <= sampling.temperature <= _HOTTEST
         end = _softmax_by_llama(sampling) if self._in_float32 else []
-        self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
         self._whole = _chain(whole) if whole else None
         #: The place of DRY in that chain; None without it.
         self._dry = next((i for i, each in enumerate(whole) if lib.llama_sampler_name(each) == b"dry"), None)
