@@ -13,7 +13,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import chain, islice
@@ -23,7 +23,7 @@ from urllib.parse import parse_qs, quote, urlsplit
 
 from . import __version__
 from .engine.interrupt import Interrupt, Interrupted
-from .errors import PjlocalError, UsageError
+from .errors import PjlocalError, RefusedError, UsageError
 from .events import Alternative, FinishReason, Result, Started, Statistics, TokenEvent
 from .prompting.preferences import PRESETS, presets, split_strength
 from .prompting.thinking import split
@@ -42,7 +42,7 @@ _BUSY_S = 1.0  # pause before a request to a busy server is repeated
 _POLL_S = 0.05  # between two checks for Ctrl-C
 _MOST_ERROR = 1 << 16  # bytes read of an error's body
 _MOST_QUOTED = 200  # characters quoted of an unknown server's error
-_NO_CHAT = "chat_not_found"  # the code of the only status 404 that a server of this version sends
+_NO_CHAT = "chat_not_found"  # the code of a status 404; with others, the server is one of another version
 
 
 class ServerError(PjlocalError):
@@ -337,7 +337,7 @@ class Server:
             return ServerBusy(f"{self.name} is busy: {message}")
         if status == 503:
             return ServerGone(f"{self.name}: {message}")
-        if status in (400, 404, 409) or (status < 500 and not self.is_resident):
+        if status in (400, 404) or (status < 500 and not self.is_resident):
             return UsageError(message)
         return ServerError(f"{self.name}: {message}")
 
@@ -371,10 +371,8 @@ class _Patience:
         if self._is_stopping or self.ask_to_stop is None:
             raise Interrupted
         self._is_stopping = True
-        try:
+        with suppress(PjlocalError):  # the answer has just ended, or the server is gone
             self.ask_to_stop()
-        except PjlocalError:
-            raise Interrupted from None  # even if the server does not stop
         self.restart()
 
     def lose(self) -> None:
@@ -545,6 +543,8 @@ class RemoteAnswer:
                 if "error" in data:
                     if data.get("status") == UsageError.exit_status:
                         raise UsageError(data["error"])
+                    if data.get("type") == "invalid_request_error":
+                        raise RefusedError(data["error"])
                     raise PjlocalError(f"{self.server.name}: {data['error']}")
                 if "result" in data:
                     self._end(Result.from_whole(data["result"]))

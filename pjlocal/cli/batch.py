@@ -15,10 +15,10 @@ from typing import IO, TYPE_CHECKING, Any
 from ..client import KeyRefused, Server, WarningLog
 from ..config.config import load_config
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
-from ..errors import OutputError, PjlocalError, UsageError
+from ..errors import OutputError, PjlocalError, RefusedError, UsageError
 from ..events import Result
 from ..prompting.conversation import parse_conversation
-from ..prompting.prompt import Message
+from ..prompting.prompt import Message, last_question
 from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
 from ..screen.progress import progress_bars
 from ..settings import REMOVED, Settings, by_keywords, flag_names
@@ -40,7 +40,7 @@ _NAMES = {key: key for key in KEYS} | {
 #: Fields that a row cannot have, and what to do instead.
 _REFUSED = {
     "model": "one model answers all rows: give it to the command with --model, or rename the field",
-    "n": "max_tokens limits the answer, and a row for each answer gives several",
+    "n": "max_tokens limits the answer's length, and for several answers repeat the row",
     **REMOVED,
 }
 _KNOWN = {*_NAMES, "persona", *_REFUSED}
@@ -112,7 +112,8 @@ def run_batch(
             write_all([row for row in todo if not row.error], write)
         except Interrupted:
             pass
-        output.finish()
+        finally:
+            output.finish()
         n_left = len(rows) - output.n_written
     if interrupt.is_set() or n_left:
         print(f"pjlocal: {n_left} of {len(rows)} rows are left: run the same command to continue", file=sys.stderr)
@@ -145,7 +146,7 @@ def _row(number: int, place: str, record: Any, request: Request, as_text: bool) 
     prompt = ""
     try:
         system, conversation = parse_conversation(_prompt(place, record))
-        prompt = next(message.content for message in reversed(conversation) if message.role == "user")
+        prompt = last_question(conversation)
         with by_keywords(*GROUPS.values()):
             row_request = _with_settings(request, record, as_text) if isinstance(record, dict) else request
         return Row(number, row_id, prompt, row_request.with_system(system) if system else row_request, conversation)
@@ -351,7 +352,7 @@ def answer_on_server(server: Server, rows: Sequence[Row], parallel: int, write: 
                 pass
         except KeyRefused:  # no fault of the row: it is to be answered with the right key
             raise
-        except UsageError as error:
+        except (UsageError, RefusedError) as error:
             return row, row.as_json(None, str(error))
         if written.result.finish_reason == "interrupted":
             raise Interrupted

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import os
 import select
 import stat
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from ..attachments import Attachment, read_attachment, with_attachments
-from ..client import RemoteAnswer, Server, ServerError, find_server
+from ..client import RemoteAnswer, Server, ServerError, WarningLog, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, OutputError, PjlocalError, UsageError
 from ..request import Request
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from ..events import Result, TokenEvent
     from ..persona import PersonaJudge
 
-log = logging.getLogger("pjlocal")
 
 _BATCH = "Many prompts"
 #: The parameters of `run` that --batch excludes, as a message names them.
@@ -284,11 +282,10 @@ class Job:
     def _started(self, server: Server, say: Callable[[str], None]) -> RemoteAnswer:
         answer = server.answer(self.request, messages=[{"role": "user", "content": self.prompt}])
         answer.on_progress = say
+        answer.on_started = WarningLog()
         answer.wait()
         if answer.started is None and answer.finish_reason == "interrupted":
             raise Interrupted
-        for warning in answer.started.warnings if answer.started else ():
-            log.warning("%s", warning)
         return answer
 
     def _show_sizes(self, n_tokens: Callable[[str], int | None]) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import UsageError
-from .prompt import Message
+from .prompt import Message, last_question
 
 #: A text, or a conversation: each message is a `Message` or a dict with ``role`` and ``content``.
 Prompt = str | Message | Mapping[str, Any] | Iterable[Message | Mapping[str, Any]]
@@ -38,8 +38,7 @@ def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
             system.append(message.content)
         else:
             turns.append(message)
-    question = next((turn.content for turn in reversed(turns) if turn.role == "user"), "")
-    if not question.strip():
+    if not last_question(turns).strip():
         raise UsageError("the prompt is empty")
     return "\n\n".join(text for text in system if text), turns
 

@@ -44,6 +44,11 @@ class Message:
     thinking: str = ""
 
 
+def last_question(conversation: Sequence[Message]) -> str:
+    """The text of the user's last message; empty without one."""
+    return next((message.content for message in reversed(conversation) if message.role == "user"), "")
+
+
 #: Stops a model without a chat template, which would write the user's next turn too.
 DIALOGUE_STOPS = ("\nUser:",)
 

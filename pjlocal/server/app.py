@@ -21,7 +21,7 @@ from ..prompting.tools import Tools
 from ..request import Request as AnswerRequest
 from ..service import Job, ModelName, Service
 from .answers import MOST_FILE, answer_routes
-from .auth import Guard, NotFound, error_body, not_served
+from .auth import Guard, NoModel, error_body, not_served
 from .bodies import Wrong, validated
 from .chats import chat_routes
 from .metrics import Metrics
@@ -97,7 +97,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
         if names.find(name) is None:
-            raise NotFound(names.unknown(name))
+            raise NoModel(names.unknown(name))
         return JSONResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:
@@ -134,7 +134,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         """Make the answers to a request, and the description of how they may call functions."""
         named = names.find(body.model)
         if named is None:
-            raise NotFound(names.unknown(str(body.model)))
+            raise NoModel(names.unknown(str(body.model)))
         system, prompts = body.system_and_prompts()
         persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
         request = defaults.override(named).override(persona).override(overrides).with_system(system)

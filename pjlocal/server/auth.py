@@ -61,6 +61,10 @@ class NoChat(NotFound):
     """The chat does not exist."""
 
 
+class NoModel(NotFound):
+    """The model does not exist, or the preferences or persona in its name."""
+
+
 class GoneOn(UsageError):
     """The chat has changed since the client loaded it."""
 
@@ -80,7 +84,8 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
     (Interrupted, 503, "server_error", "stopping"),
     (NoChat, 404, "invalid_request_error", "chat_not_found"),
     (RemovedError, 404, "invalid_request_error", "chat_not_found"),
-    (NotFound, 404, "invalid_request_error", "model_not_found"),
+    (NoModel, 404, "invalid_request_error", "model_not_found"),
+    (NotFound, 404, "invalid_request_error", None),
     (GoneOn, 400, "invalid_request_error", "chat_gone_on"),
     (TooLarge, 413, "invalid_request_error", "too_large"),
     (TooSlow, 408, "invalid_request_error", "timeout"),

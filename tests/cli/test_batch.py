@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,9 @@ from commandline import configure, one_line
 from served import serving
 
 from pjlocal import PersonaJudge
-from pjlocal.cli.batch import answer_locally, read_rows
-from pjlocal.engine.interrupt import Interrupted
+from pjlocal.cli.batch import Row, answer_locally, read_rows, run_batch
+from pjlocal.client import ServerGone
+from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.errors import UsageError
 from pjlocal.request import Request
 
@@ -215,6 +216,19 @@ def test_a_stop_keeps_what_is_done(tiny: Callable[[str], Path], tmp_path: Path) 
         assert 10 <= len(written) < 20
 
 
+def test_rows_that_wait_for_an_earlier_one_are_written_if_the_work_fails(tmp_path: Path) -> None:
+    (tmp_path / "in.txt").write_text("one\ntwo\nthree\n")
+    out = tmp_path / "out.jsonl"
+
+    def write_all(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
+        write(rows[1], rows[1].as_json(None, "two"))
+        raise ServerGone("the server has stopped")
+
+    with pytest.raises(ServerGone):
+        run_batch(str(tmp_path / "in.txt"), str(out), Request(), Interrupt(), write_all)
+    assert [json.loads(line)["error"] for line in out.read_text().splitlines()] == ["two"]
+
+
 def test_rows_ignore_engine_settings(tmp_path: Path) -> None:
     (tmp_path / "in.jsonl").write_text(lines({"prompt": "x", "n_ctx": 512}, {"prompt": "x", "prefer": ["nope"]}))
     rows = read_rows(str(tmp_path / "in.jsonl"), Request())
@@ -226,6 +240,7 @@ def test_rows_ignore_engine_settings(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_server_writes_them_too(batch: Batch, pjlocal, tiny, environment, options, tmp_path: Path) -> None:
     text = lines("one", {"prompt": "two", "prefer": ["vivid"]}, {"prompt": "three", "max_tokens": 0}, "four")
+    text += lines({"prompt": "five", "grammar": 'root ::= "\\x00"'}, "six")
     here = batch(text, "in.jsonl", "--no-server", "--threads", "1", status=1)
     with serving(tiny("llama"), environment) as served:
         there = ("run", *options[2:], "--batch", "in.jsonl", "--out", "there.jsonl", "--parallel", "2", "--server")

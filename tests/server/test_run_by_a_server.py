@@ -218,6 +218,15 @@ def test_ctrl_c_stops_the_answer_on_the_server(big: Served, model: Path, server_
     assert big.metric(stopped) == 1
 
 
+def test_ctrl_c_just_as_the_answer_has_ended_loses_nothing_of_it(served: Served, model: Path) -> None:
+    before = written(served)
+    answer = by_server(model)
+    assert answer
+    when(lambda: written(served) > before)
+    answer.server.interrupt.set()
+    assert len([*answer]) == 20 and answer.result.finish_reason == "length"
+
+
 @pytest.mark.slow
 def test_a_wrong_request_has_the_same_error_as_without_a_server(
     served: Served, model: Path, server_environment: dict[str, str]
