@@ -167,6 +167,7 @@ def _history(save: bool) -> Path | None:
 
 def _opened(store: Store | RemoteStore | None, go_on: bool, name: str | None) -> Session:
     """The requested session; a new one if none is requested, or none has that name."""
+    from ..sessions.finding import NoSuchChatError, parse_title
     from ..sessions.session import Session
 
     if store and go_on:
@@ -177,10 +178,10 @@ def _opened(store: Store | RemoteStore | None, go_on: bool, name: str | None) ->
     if store and name is not None:
         try:
             return store.load(store.find(name))
-        except UsageError:
-            if not name.strip() or name.isdecimal():
+        except NoSuchChatError:
+            if name.strip().isdecimal():
                 raise
-            return Session(title=name)
+            return Session(title=parse_title(name))
     return Session()
 
 

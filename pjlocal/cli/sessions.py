@@ -21,7 +21,7 @@ from ..errors import UsageError
 from ..gguf.ollama import shown_name
 from ..screen.display import local_time
 from ..textfile import user_path
-from ..visible import one_line, visible
+from ..visible import one_line
 from . import completion
 from .options import server_at, server_option, which_server
 
@@ -83,7 +83,7 @@ def show(
 
     with _named(context, name) as (store, session_id):
         session = store.load(session_id, with_undone=undone)
-    typer.echo(visible(as_markdown(session)), nl=False)
+    typer.echo(as_markdown(session), nl=False)
 
 
 @sessions_app.command()
@@ -172,10 +172,9 @@ def _read_export(file: Path) -> str:
 @sessions_app.command()
 def rename(context: typer.Context, name: _Name, title: Annotated[str, typer.Argument(help="The new title.")]) -> None:
     """Give a chat another title."""
-    title = " ".join(title.split())
-    from ..sessions.finding import check_title
+    from ..sessions.finding import parse_title
 
-    check_title(title)
+    title = parse_title(title)
     with _named(context, name, reading=False) as (store, session_id):
         store.rename(session_id, title)
 

@@ -19,7 +19,7 @@ from ..errors import UsageError
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.faults import RemovedError
-from ..sessions.finding import check_title
+from ..sessions.finding import parse_title
 from ..sessions.importing import parse_export
 from ..sessions.recorder import Recorder
 from ..sessions.session import Session, Turn
@@ -92,8 +92,7 @@ def chat_routes() -> list[Route]:
             if changes.settings is None:
                 raise Wrong("title is missing", "title")
             return as_json({"settings": changes.settings})
-        check_title(changes.title)
-        title = " ".join(changes.title.split())
+        title = parse_title(changes.title)
         await _changed(number, lambda store: store.rename(number, title))
         return as_json({"title": title})
 

@@ -47,18 +47,24 @@ _SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # length of a snippet; characters 
 _LONGEST_TITLE = 200
 
 
-def check_title(title: str) -> None:
-    """Refuse a title that cannot name a session.
+class NoSuchChatError(UsageError):
+    """No saved chat has this name."""
+
+
+def parse_title(text: str) -> str:
+    """A session's title, in one line with single spaces.
 
     Raises:
         UsageError: the title is empty, too long, or a number, which names the session of that number.
     """
-    if not title.strip():
+    title = " ".join(text.split())
+    if not title:
         raise UsageError("a chat's title must not be empty")
     if len(title) > _LONGEST_TITLE:
         raise UsageError(f"a chat's title must have at most {_LONGEST_TITLE} characters (not {len(title)})")
-    if title.strip().isdecimal():
-        raise UsageError(f"a number cannot be a title: {title.strip()} means the chat of that number")
+    if title.isdecimal():
+        raise UsageError(f"a number cannot be a title: {title} means the chat of that number")
+    return title
 
 
 def find(name: str, sessions: Sequence[Summary]) -> int:
@@ -67,7 +73,8 @@ def find(name: str, sessions: Sequence[Summary]) -> int:
     Case is ignored.
 
     Raises:
-        UsageError: no session matches, or several do; the message names them or similar ones.
+        NoSuchChatError: no session matches; the message names similar ones.
+        UsageError: several match; the message names them.
     """
     name = name.strip()
     for session in sessions:
@@ -86,7 +93,7 @@ def find(name: str, sessions: Sequence[Summary]) -> int:
     similar = difflib.get_close_matches(folded, [title for title, _ in titles], n=3)
     nearest = [next(session for title, session in titles if title == match) for match in dict.fromkeys(similar)]
     hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
-    raise UsageError(f"there is no saved chat {name!r}: {hint}")
+    raise NoSuchChatError(f"there is no saved chat {name!r}: {hint}")
 
 
 def search(db: sqlite3.Connection, query: str) -> list[Hit]:

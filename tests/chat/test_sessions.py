@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commandline import PREFER
+from commandline import PREFER, one_line
 from talking import QUESTIONS, Talk, plain_event, prompt_text, talk
 
 from pjlocal.sessions.session import Session, Turn
@@ -163,6 +163,10 @@ def test_a_chat_continues_with_a_model_of_another_vocabulary(smollm2: Path, tiny
         assert chat.conversation.session.turns[1].events
 
 
+def test_a_title_has_one_line_with_single_spaces(chat: Talk) -> None:
+    assert chat.say("/title Of  rain \t and") == ["title: Of rain and"]
+
+
 def test_a_number_is_not_a_title(chat: Talk) -> None:
     chat.say("Why?")
     assert "a number cannot be a title" in chat.say("/title 7")[0]
@@ -229,3 +233,14 @@ def test_an_option_for_one_view_leaves_the_saved_preference_of_the_other(pjlocal
     assert pjlocal(*chat, "--draft-prefer", "vivid", "--judge-prefer", "formal", stdin="Why?\n").returncode == 0
     done = pjlocal(*chat, "--judge-prefer", "concise", stdin="/prefer\nHow?\n")
     assert done.stderr.splitlines()[:2] == ["pjlocal: a: vivid", "pjlocal: b: concise"]
+
+
+def test_a_beginning_of_several_titles_opens_none_and_begins_no_chat(pjlocal, tiny) -> None:
+    chat = ("chat", "-m", str(tiny("llama")), "-n", "2", "--session")
+    for title in ("Rain one", "Rain  two"):
+        assert pjlocal(*chat, title, stdin="Why?\n").returncode == 0
+    for name, says in (("rain", "several saved chats begin with 'rain': Rain two (2), Rain one (1)"),
+                       (" 12 ", "there is no saved chat '12'"),
+                       ("a" * 201, "at most 200 characters")):  # fmt: skip
+        done = pjlocal(*chat, name, stdin="Why?\n")
+        assert done.returncode == 2 and says in one_line(done.stderr)

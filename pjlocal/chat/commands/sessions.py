@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ...errors import UsageError
 from ...sessions.export import FORMATS, write_export
-from ...sessions.finding import check_title
+from ...sessions.finding import parse_title
 from ...sessions.session import Session
 from ...textfile import user_path
 from .. import figures
@@ -56,8 +56,7 @@ def load(chat: Chat, words: str) -> None:
 def title(chat: Chat, words: str) -> None:
     session = chat.conversation.session
     if words:
-        check_title(words)
-        session.title = words
+        session.title = parse_title(words)
         chat.conversation.recorder.rename()
     chat.screen.say(f"title: {session.title or 'none yet'}")
 
