@@ -64,7 +64,7 @@ class PersonaJudge:
         prefer: one preference or several (presets, free text or ``@file``), assigned to the two views in turn; or two
             lists, the preferences of view a and of view b.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
-        request: all settings of an answer at once, instead of the preferences and the three groups above it.
+        request: all settings of an answer at once, instead of the preferences and the three groups.
         template: the template of a loaded `Model` that several judges share; its process ends when all are closed.
 
     Raises:
@@ -93,8 +93,11 @@ class PersonaJudge:
         if request is None:
             views = make_views(prefer, draft_prefer, judge_prefer)
             request = Request(views, generation, sampling, prompting, changed(generation) | changed(sampling))
-        elif any((prefer, draft_prefer, judge_prefer)):
-            raise TypeError("a request has its own preferences: leave prefer, draft_prefer and judge_prefer out")
+        elif any((prefer, draft_prefer, judge_prefer, *map(changed, (prompting, sampling, generation)))):
+            raise TypeError(
+                "a request has its own preferences and settings: leave prefer, draft_prefer, judge_prefer, prompting, "
+                "sampling and generation out"
+            )
         of_engine = {f.name for f in dataclasses.fields(settings.Engine)} & changes.keys()
         engine = engine.replace(**{name: changes.pop(name) for name in of_engine})
         request = request.replace(**changes)
@@ -332,9 +335,7 @@ class PersonaJudge:
         if type(parallel) is not int or parallel < 1:
             raise UsageError(f"parallel must be a whole number of at least 1 (not {parallel!r})")
         plans = [self._plan_prompt(prompt, changes) for prompt in prompts]
-        for number, _, events in self.write(plans, parallel):
-            for event in events:
-                yield number, event
+        return ((number, event) for number, _, events in self.write(plans, parallel) for event in events)
 
     def write(
         self, plans: Sequence[Plan], parallel: int, *, keep_errors: bool = False

@@ -264,3 +264,9 @@ def test_closing_the_judge_ends_them_all(judge: PersonaJudge, changes: dict[str,
     assert len(list(events)) <= 2, "what was written already"
     with pytest.raises(UsageError, match="closed"):
         list(judge.answers(PROMPTS))
+
+
+def test_wrong_arguments_are_refused_at_the_call_in_python_s_words(make: Make) -> None:
+    with pytest.raises(UsageError, match="n_ctx") as raised:
+        make().answers(["word " * 4000])
+    assert "--ctx" not in str(raised.value)

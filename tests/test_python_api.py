@@ -193,6 +193,8 @@ def test_wrong_values_are_refused_while_loading_too(tiny, arguments, error, says
 def test_a_request_and_preferences_beside_it_exclude_each_other() -> None:
     with pytest.raises(TypeError, match="a request has its own preferences"):
         PersonaJudge("none.gguf", prefer="vivid", request=Request())
+    with pytest.raises(TypeError, match=r"leave .* sampling and generation out"):
+        PersonaJudge("none.gguf", request=Request(), sampling=Sampling(temperature=0.0))
 
 
 def test_a_model_is_a_name_or_a_path() -> None:
