@@ -291,7 +291,7 @@ class Conversation:
         finally:
             sampling = exchange_model_defaults(old.request.sampling, old.recommended, self.judge.recommended)
             self.judge.request = old.request.with_group(sampling)
-            self._answer = None
+            self._answer = self._alternatives = None
 
     def open(self, session: Session) -> None:
         """Continue another session with its settings."""

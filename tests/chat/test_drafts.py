@@ -281,6 +281,14 @@ def test_a_tokens_alternatives_are_those_that_the_views_had(chat: Talk) -> None:
     assert chat.turns[1] is turn
 
 
+def test_after_a_change_of_the_model_the_alternatives_are_its_own(chat: Talk, tiny) -> None:
+    chat.say("Why do cats purr?")
+    before = chat.conversation.alternatives(3)
+    assert chat.conversation.alternatives(3) is before
+    chat.say(f"/model {tiny('qwen2')}")
+    assert chat.conversation.alternatives(3) != before
+
+
 def test_why_shows_alternatives_and_continues_with_one(chat: Talk, store: Store) -> None:
     chat.say("Why do cats purr?")
     turn = chat.turns[0]
