@@ -256,7 +256,7 @@ class ResponsesReply:
         return self._grow(self._reader.push([token.event for token in tokens]))
 
     def _grow(self, part: Part) -> Iterator[bytes]:
-        if part.thinking and self._chat.include_reasoning is not False:
+        if part.thinking and self._chat.with_thinking:
             yield from self._write("reasoning", part.thinking)
         text = self._space + part.text
         self._space = ""

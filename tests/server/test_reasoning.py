@@ -30,7 +30,10 @@ def served(tmp_path_factory: pytest.TempPathFactory, server_environment: dict[st
         yield made
 
 
-def ask(client: OpenAI, text: str = f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}", **values: Any) -> Any:
+TEXT = f"<think>\n{THOUGHT}\n</think>\n\n{ANSWER}"
+
+
+def ask(client: OpenAI, text: str = TEXT, **values: Any) -> Any:
     """A request whose answer is one text."""
     own = {"grammar": f"root ::= {json.dumps(text)}", **values.pop("own", {})}
     extra = {"pjlocal": own, **values.pop("extra", {})}
@@ -67,6 +70,15 @@ def test_the_thinking_is_left_out_on_request(client: OpenAI, left_out: dict[str,
     deltas = [chunk.choices[0].delta for chunk in ask(client, extra=left_out, stream=True)]
     assert "".join(delta.content or "" for delta in deltas) == ANSWER
     assert not any("reasoning_content" in (delta.model_extra or {}) for delta in deltas)
+
+
+@pytest.mark.parametrize("left_out", [{"include_reasoning": False}, {"reasoning": {"exclude": True}}, {}])
+def test_a_stream_of_responses_leaves_it_out_too(client: OpenAI, left_out: dict[str, Any]) -> None:
+    own = {"grammar": f"root ::= {json.dumps(TEXT)}"}
+    stream = client.responses.create(model="tiny", input="Why?", stream=True, extra_body={"pjlocal": own, **left_out})
+    *_, last = stream
+    kinds = [item.type for item in last.response.output]  # type: ignore[union-attr]
+    assert kinds == (["message"] if left_out else ["reasoning", "message"])
 
 
 def test_an_answer_cut_off_while_thinking_is_empty(client: OpenAI) -> None:
