@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 eval_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 _AT_ONCE = 8  # answers, unless another number is given
-_PROMPTS, _SCORES = "Prompts", "Who scores"
+_PROMPTS, _SCORES = "Prompts", "Scoring"
 
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation.")]
 _JudgePairs = Annotated[
@@ -211,7 +211,7 @@ def run_suite(
             _say(_outlook(len(tasks), len(questions)))
             with progress_bars() as progress:
                 generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
-                _score_run(folder, run, scoring_models, request.prompting, engine, interrupt)
+            _score_run(folder, run, scoring_models, request.prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from typing import IO, Protocol
 
 from ..settings import Thoughts, View
 from .blame import blame
 from .console import make_console
-from .display import Display
+from .display import Display, on_terminal
 from .push import push
 from .tint import Tint, TintedDisplay
 
@@ -46,8 +45,7 @@ def make_display(view: View, file: IO[str], answer: ColouredAnswer, thoughts: Th
     console = make_console(file)
     if console.is_dumb_terminal:
         return Display(file, thoughts)
-    if thoughts == "stderr" and sys.stderr.isatty():
-        thoughts = "show"
+    thoughts = on_terminal(thoughts)
     if view != "markdown":
         return TintedDisplay(console, answer_tint(view, answer, console.no_color), thoughts)
     from .flows import MarkdownFlow
