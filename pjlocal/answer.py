@@ -10,13 +10,11 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp
 from random import SystemRandom
-from typing import Any
 
 from .decoding.combine import log_normalizer
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Policies, Policy, Rows, Rules, algorithm1, lockstep
-from .engine.adapters import Adapters
 from .engine.constraint import make_constraint
 from .engine.echo import Echo
 from .engine.engine import Engine
@@ -204,7 +202,7 @@ class SingleAnswer(Answer):
         self._rewrite = rewrite
         self._draft: Result | None = None
         self._started = 0.0  # the start time of the prompts, then of the first token
-        self._prepare(rewrite.draft if rewrite else plan, statistics)
+        self._prepare(rewrite.draft if rewrite else plan)
 
     @property
     def parts(self) -> Sequence[SingleAnswer]:
@@ -213,10 +211,9 @@ class SingleAnswer(Answer):
     def publish(self, events: list[TokenEvent]) -> list[TokenEvent]:
         return events
 
-    def _prepare(self, plan: Plan, statistics: Statistics) -> None:
+    def _prepare(self, plan: Plan) -> None:
         """Reset the state to the beginning of a plan."""
         self._current = plan
-        self.statistics = statistics
         self.emitted: list[TokenEvent] = []  # all its events so far
         self._undecided: list[Decision] = []  # not yet known to be thought or answer
         self._beginning: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
@@ -224,7 +221,7 @@ class SingleAnswer(Answer):
         self._stream: TextStream[Decision] = TextStream()
         self._decisions: Iterator[Decision] = iter(())
         self._stop_tokens: set[int] = set()
-        self._phase: ThinkingPhase[Any]
+        self._phase: ThinkingPhase
         generation, prompts = plan.request.generation, plan.prompts
         longest = max(map(len, prompts))
         # Not methods: in a reference cycle with `_decisions`, llama.cpp's samplers would be freed only by Python's
@@ -233,9 +230,8 @@ class SingleAnswer(Answer):
         self._ends_generation: Callable[[int], bool] = _is_never_end if generation.ignore_end else is_end
         self._is_end: Callable[[int], bool] = _is_never_end
         self.limit = min(generation.most_tokens, self.engine.context_limit - longest)  # of its tokens
-        adapters = plan.roles.adapters or [Adapters()] * len(prompts)
         #: The resources that it needs of the engine.
-        self.needs = Needs(longest + self.limit, adapters, self._n_rows(), plan.shares_prefix)
+        self.needs = Needs(longest + self.limit, plan.roles.adapters, self._n_rows(), plan.shares_prefix)
 
     @property
     def n_ctx(self) -> int:
@@ -285,8 +281,6 @@ class SingleAnswer(Answer):
             )
         self._phase = self._make_phase()
         policies = self._policies()
-        if self.observer:
-            policies = replace(policies, observer=self.observer)
         metered = range(len(prompts)) if policies.meter else ()
         slot.reduce = RowReducer([*policies.drafts, *policies.judges], metered)  # type: ignore[list-item]
         swap = self.plan.roles.mode != "base"
@@ -364,7 +358,7 @@ class SingleAnswer(Answer):
             events += [self.event(*pair, thought) for pair in self._stream.push(each, piece)]
         return events
 
-    def _make_phase(self) -> ThinkingPhase[Any]:
+    def _make_phase(self) -> ThinkingPhase:
         """The state of the thinking after the given beginning of the answer."""
         model, request, ends_generation = self.engine.model, self._current.request, self._ends_generation
         beginning, prompt = self._current.beginning, self._current.prompts[0]
@@ -423,7 +417,7 @@ class SingleAnswer(Answer):
         self.engine = rewrite.engine or self.engine
         self.finish_reason = None
         self.begins_again = True
-        self._prepare(self.plan, self.statistics)
+        self._prepare(self.plan)
 
     def _count(self, decision: Decision) -> None:
         now = running_s()
@@ -505,7 +499,7 @@ class SingleAnswer(Answer):
         if roles.neutral is not None:
             echoes = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
             meter = PushMeter(weights, roles.neutral, echoes)
-        return Policies(drafts, judges, meter)
+        return Policies(drafts, judges, meter, self.observer)
 
     def _guesser(self, slot: Slot) -> Lookahead | None:
         most = min(self._current.request.generation.lookahead, slot.most_rows - 1)

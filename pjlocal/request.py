@@ -35,9 +35,10 @@ Views = tuple[tuple[str, ...], ...]
 _Group = TypeVar("_Group", bound=Settings)
 
 
-def deal(prefer: Sequence[str], n_views: int = 2) -> list[list[str]]:
+def deal(prefer: Sequence[str]) -> list[list[str]]:
     """Assign preferences to the views in turn: the first to view a, the second to view b, the third to a again."""
-    return [list(prefer[view::n_views]) for view in range(n_views)]
+    n = len(VIEW_NAMES)
+    return [list(prefer[view::n]) for view in range(n)]
 
 
 def place(prefer: Sequence[str], draft_prefer: Sequence[str] = (), judge_prefer: Sequence[str] = ()) -> Views:
@@ -267,7 +268,9 @@ class Request:
         return self.replace(views=self.views[::-1], **adapters)
 
     def restore(self, saved: Mapping[str, Any]) -> Request:
-        """Return the request with the values from `as_dict`, without a `removed_setting`; missing ones stay unchanged.
+        """Return the request with the values from `as_dict`, without a `removed_setting`.
+
+        A missing group stays unchanged.  In a saved group, a missing setting gets its default.
 
         Raises:
             UsageError: a value is outside its limits.

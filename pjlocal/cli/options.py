@@ -53,9 +53,8 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     parameters: list[inspect.Parameter] = []
     own = inspect.signature(command, eval_str=True).parameters.values()
     infos = [info for parameter in own for info in getattr(parameter.annotation, "__metadata__", ())]
-    reserved = {
-        spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))
-    }  # the first is there
+    # Typer keeps the first flag in `default`.
+    reserved = {spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))}
     for parameter in own:
         if parameter.name == "given":
             continue

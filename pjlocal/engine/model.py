@@ -22,9 +22,7 @@ from ..gguf.offload import Offload, weights_on_host, with_fewer_layers
 from ..gguf.ollama import manifest_at, model_file, shown_name
 from ..gguf.split import beside_its_parts
 from ..settings import DEFAULT_VIEWS, Engine
-from .backend import device_ran_out_of_memory, last_error, ran_out_of_memory
-from .backend import forget_errors as forget_errors
-from .backend import init_backend as init_backend
+from .backend import device_ran_out_of_memory, forget_errors, init_backend, last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
 from .lifetime import Lifetime
 from .machine import in_bytes, memory

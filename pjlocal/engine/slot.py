@@ -138,7 +138,7 @@ class Slot:
             sequence.release()
         self.sequences = self._engine.lanes.place(self._needs, prompts)
         for view, sequence in enumerate(self.sequences):
-            sequence.reduce = partial(self._reduce, view)
+            sequence.reduce = partial(self.reduce, view)
             if is_first and not self._needs.reuses:
                 sequence.keep(0)
         held = _held(self.sequences, prompts)
@@ -209,9 +209,6 @@ class Slot:
         sequence = self.sequences[view]
         text = sequence.cached[: len(sequence.cached) - n_tokens]
         sequence.unread[:] = text[sequence.keep(len(text)) :]
-
-    def _reduce(self, view: int, row: int, logits: Logits) -> Any:
-        return self.reduce(view, row, logits)
 
     def _reading(self, prompts: Sequence[Sequence[int]], held: Sequence[int]) -> Iterator[None]:
         """Give the sequences prompt tokens to read, a stage at a time: continue when they are read.

@@ -19,10 +19,11 @@ from typing import Any
 import numpy as np
 from llama_cpp import llama_cpp as lib
 
+from ..engine.backend import forget_errors
 from ..engine.context import Batch, check_decoded, context_limit, context_params, freed_with, no_context
 from ..engine.interrupt import Interrupt
 from ..engine.machine import cores
-from ..engine.model import Model, forget_errors
+from ..engine.model import Model
 from ..engine.shortlist import INVALID_LOGITS
 from ..engine.worker import in_thread
 from ..errors import ModelError

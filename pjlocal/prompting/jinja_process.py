@@ -11,6 +11,7 @@ The protocol is one line of JSON for each request and reply: first the template 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from datetime import datetime
 from typing import Any, NoReturn, TextIO
@@ -74,7 +75,7 @@ def _limit() -> None:
 def _address_space() -> int:
     try:
         with open("/proc/self/statm") as file:
-            return int(file.read().split()[0]) * 4096
+            return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:
         return 1 << 30
 

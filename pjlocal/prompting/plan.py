@@ -259,7 +259,7 @@ def make_roles(request: Request) -> Roles:
 
 
 def _adapters(generation: Generation, *views: str) -> Adapters:
-    kinds = zip(*(ADAPTERS.get(view, ()) for view in ("", *views) if view in ADAPTERS), strict=True)
+    kinds = zip(*(ADAPTERS[view] for view in ("", *views) if view in ADAPTERS), strict=True)
     return make_adapters(*([*chain.from_iterable(getattr(generation, name) for name in names)] for names in kinds))
 
 

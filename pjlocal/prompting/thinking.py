@@ -7,7 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -112,17 +112,8 @@ class Thinking:
         return self.marks is not None and self.is_closed and self._text.endswith(self.marks.close.encode())
 
 
-class Policy(Protocol):
-    """A `decoding.schedule.Policy`."""
-
-    def accept(self, token: int, /) -> None: ...
-
-
-V = TypeVar("V", bound=Policy)
-
-
 @dataclass
-class ThinkingPhase(Generic[V]):
+class ThinkingPhase:
     """The part of an answer that a model thinks: a `decoding.schedule.Phase` and an `engine.constraint.Gate`.
 
     thinking: the state of the answer's thinking.
@@ -139,13 +130,13 @@ class ThinkingPhase(Generic[V]):
     thinking: Thinking
     spell: Callable[[int], bytes]
     split: Callable[[str], list[int]]
-    force: Callable[[int], V]
+    force: Callable[[int], Any]
     most: int | None
     most_answer: int
     openings: Collection[int] = ()
     is_constrained: bool = False
     #: The policy that decides the thinking; None leaves it to the rounds.
-    thinker: V | None = None
+    thinker: Any = None
     #: Returns True if the constraint allows a token at the beginning.
     allows: Callable[[int], bool] = lambda token: False
     _n_tokens: int = 0
@@ -156,7 +147,7 @@ class ThinkingPhase(Generic[V]):
         self._end_in_time()
 
     @property
-    def policy(self) -> V | None:
+    def policy(self) -> Any:
         if self._forced:
             return self.force(self._forced[0])
         return self.thinker if self.thinking.is_open else None

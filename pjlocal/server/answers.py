@@ -256,7 +256,7 @@ def answer_routes(
 
     async def answer(request: Request) -> Response:
         body = validated(_Body, await read_body(request, _MOST_BODY), most_values=None)
-        if (body.request is None) == (body.settings is None) and body.request is not None:
+        if body.request is not None and body.settings is not None:
             raise Wrong("request and settings exclude each other: give one")
         if (body.messages is None) == (body.chat is None):
             raise Wrong("give either messages or chat")

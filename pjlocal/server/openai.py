@@ -274,7 +274,7 @@ class Body(Strict):
         others = flat(self.model_extra or {})
         for name in [name for name, value in others.items() if value is not False and name not in UNSUPPORTED]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
-                if name in kind.model_fields and name not in UNSUPPORTED:
+                if name in kind.model_fields:
                     raise Wrong(f"{name} is a field of {path}, not of this path: leave it out", name)
         known = {*type(self).model_fields, *SYNONYMS, *KEYS}
         check_fields({name: value for name, value in others.items() if name not in known}, known)

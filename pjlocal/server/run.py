@@ -118,7 +118,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _wait_for_head(self) -> None:
-        """Start the time limit at the first byte.  Later bytes do not extend it."""
+        """Start the time limit of a request's head, unless it runs: later bytes do not extend it."""
         self._cutting = self._cutting or self.loop.call_later(PATIENCE_S, self.transport.close)
 
     def _stop_waiting(self) -> None:

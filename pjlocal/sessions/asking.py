@@ -88,7 +88,7 @@ def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) ->
 
 
 def written_under(request: Request, turn: Turn) -> Request:
-    """The request under which a turn was answered.  ``request`` has the values that the turn's settings lack.
+    """The request under which a turn was answered.  ``request`` has the groups of settings that the turn lacks.
 
     Raises:
         UsageError: a setting is outside its limits, or was removed.

@@ -26,7 +26,8 @@ class Recorder:
 
     Args:
         store: the store; None to save nothing.
-        say: shows a line to the user.  Without it, a failed write is not repeated, but raises StoreError.
+        say: shows a line to the user.  Without it, a failed write raises StoreError, and the next one
+            repeats it.
     """
 
     def __init__(self, store: Store | None, session: Session, say: Callable[[str], None] | None) -> None:
