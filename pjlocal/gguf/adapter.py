@@ -118,7 +118,7 @@ def read_control_vector(path: Path, model: Header) -> NDArray[np.float32]:
     found = 0
     for tensor in header.tensors:
         match = _DIRECTION.fullmatch(tensor.name)
-        if match is None or tensor.type != "F32" or tensor.n_elements != tensor.shape[0]:
+        if match is None or tensor.type != "F32" or tensor.n_elements not in tensor.shape[:1]:
             _not_a_vector(path)
         layer = int(match[1])
         if not 1 <= layer < n_layer:

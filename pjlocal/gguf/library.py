@@ -69,21 +69,26 @@ class ModelFile:
 
     @property
     def quantization(self) -> str | None:
-        """The quantization in the file's name, in upper case."""
-        return quantization_of(self.name if self.owner == OLLAMA else self.path.name)
+        """The quantization in the name of the file or its folder, in upper case."""
+        return quantization_of(self.name if self.owner == OLLAMA else f"{self.path.parent.name}/{self.path.name}")
 
 
 def quantization_of(file: str) -> str | None:
-    """The last quantization in a file's name, in upper case: ``Q4_K_M`` for ``model-Q4_K_M-00001-of-00002.gguf``."""
-    stem = re.sub(r"\.gguf$", "", _PART.sub("", file.rsplit("/", 1)[-1]), flags=re.IGNORECASE)
-    stem = stem.replace(":", "-")
+    """The last quantization in a file's name, or in its folder's, in upper case.
+
+    ``Q4_K_M`` for ``model-Q4_K_M-00001-of-00002.gguf``, ``BF16`` for ``BF16/model.gguf``.
+    """
+    *folders, name = file.split("/")
+    stem = re.sub(r"\.gguf$", "", _PART.sub("", name), flags=re.IGNORECASE).replace(":", "-")
     spelled = [match["quant"].upper() for match in _QUANTIZATION.finditer(stem)]
-    return spelled[-1] if spelled else None
+    if spelled:
+        return spelled[-1]
+    return quantization_of(f"-{folders[-1]}") if folders else None
 
 
-def part_of(file: str) -> str | None:
-    """The name of a split model's part without the part's number; None for other files."""
-    return _PART.sub(r"/\2", file) if _PART.search(file) else None
+def without_part(file: str) -> str:
+    """The name of a model's file without the number of a split model's part."""
+    return _PART.sub(r"-of-\2", file)
 
 
 def find_all() -> list[ModelFile]:
@@ -131,7 +136,7 @@ def _in_place(place: Place) -> list[ModelFile]:
         files = _current_first(place.folder, files)
     else:
         files.sort(key=lambda path: (path.is_symlink(), path))  # files before links to them
-    return [_one(place, first, parts) for first, parts in _together(files)]
+    return [_one(place, parts) for parts in _together(files)]
 
 
 def _files(folder: Path) -> Iterator[Path]:
@@ -151,17 +156,16 @@ def _files(folder: Path) -> Iterator[Path]:
                 yield path
 
 
-def _together(files: Iterable[Path]) -> Iterator[tuple[Path, list[Path]]]:
-    """Each model's first existing file, and all of its existing files."""
+def _together(files: Iterable[Path]) -> Iterator[list[Path]]:
+    """The files of each model, in their order."""
     models: dict[tuple[Path, str], list[Path]] = {}
     for path in files:
-        models.setdefault((path.parent, part_of(path.name) or path.name), []).append(path)
-    for parts in map(sorted, models.values()):
-        yield parts[0], parts
+        models.setdefault((path.parent, without_part(path.name)), []).append(path)
+    return map(sorted, models.values())
 
 
-def _one(place: Place, first: Path, parts: list[Path]) -> ModelFile:
-    size, trouble = 0, None
+def _one(place: Place, parts: list[Path]) -> ModelFile:
+    first, size, trouble = parts[0], 0, None
     for part in parts:
         try:
             status = part.stat()

@@ -6,6 +6,7 @@ import importlib.util
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -170,15 +171,15 @@ def _downloaded(name: str) -> Path:
 
 
 def of_repository(named: Repository, known: list[ModelFile]) -> list[ModelFile]:
-    """The models that were downloaded from a repository, in its quantization if it has one.
+    """The models that were downloaded from a repository, in its quantization if it has one, or of that file name.
 
     If several versions or programs have the same file, the first one.
     """
     quantization = named.quantization and named.quantization.upper()
     found: dict[str, ModelFile] = {}
     for model in known:
-        same = model.repo and model.repo.lower() == named.repo.lower() and quantization in (None, model.quantization)
-        if same and not model.trouble:
+        of_it = (None, model.quantization, model.path.name.upper().removesuffix(".GGUF"))
+        if model.repo and model.repo.lower() == named.repo.lower() and quantization in of_it and not model.trouble:
             found.setdefault(model.path.name, model)
     return list(found.values())
 
@@ -228,7 +229,10 @@ def lasting_name(name: str | None) -> str:
         return EMBEDDED
     path = find_model(name).absolute()
     manifest = manifest_at(path)
-    return manifest.name if manifest and find_model(manifest.name) == path else str(path)
+    with suppress(ModelError):  # of an Ollama folder that is not searched
+        if manifest and find_model(manifest.name) == path:
+            return manifest.name
+    return str(path)
 
 
 def _how_to_get_one() -> str:

@@ -25,6 +25,8 @@ MOST_CHECKPOINT_BYTES = 256 << 20  # a running state takes 50 MiB or more in mod
 _PROGRAM_BYTES = 74 << 20
 _VOCABULARY_BYTES = 200
 
+MOST_LAYERS = 4096  # a limit for hostile headers
+
 _BLOCKS = {name: n_bytes / n for name, n, n_bytes in TENSOR_TYPES.values()}
 
 
@@ -53,11 +55,11 @@ class Memory:
         return {**asdict(self), "total": self.total}
 
 
-def estimate(header: Header, engine: Engine, n_views: int = DEFAULT_VIEWS) -> Memory:
+def estimate(header: Header, engine: Engine) -> Memory:
     """The memory of the process on a CPU with all contexts full."""
+    n_views = DEFAULT_VIEWS
     n_ctx = engine.n_ctx or min(header.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
-    in_contexts = engine.layout == "contexts" or (engine.layout == "auto" and n_views == 2)
-    n_contexts = n_views if in_contexts else 1
+    n_contexts = n_views if engine.layout == "contexts" else 1
     return Memory(
         n_views,
         n_ctx,
@@ -167,16 +169,13 @@ def compute(header: Header, engine: Engine, n_ctx: int) -> int:
 
 def _by_layer(header: Header, key: str, otherwise: int | list[int]) -> list[int]:
     """A number for each layer.  A file gives one for all layers, or one for each."""
-    n_layer = max(1, min(header.of_architecture("block_count") or 1, _MOST_LAYERS))
+    n_layer = max(1, min(header.of_architecture("block_count") or 1, MOST_LAYERS))
     full = f"{header.architecture}.{key}"
-    if (numbers := header.metadata.array(full)) and numbers.type != "str" and len(numbers) == n_layer:
+    if (numbers := header.metadata.array(full)) and numbers.type[0] in "iu" and len(numbers) == n_layer:
         return [int(value) for value in numbers.numbers().tolist()]
     if (number := header.metadata.integer(full)) is not None:
         return [number] * n_layer
     return otherwise if isinstance(otherwise, list) else [otherwise] * n_layer
-
-
-_MOST_LAYERS = 4096  # a limit for hostile headers
 
 
 def _padded(n: int) -> int:

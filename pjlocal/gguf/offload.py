@@ -11,7 +11,7 @@ from typing import Any
 
 from ..settings import DEFAULT_N_CTX, Engine
 from .header import Header
-from .memory import caches, compute
+from .memory import MOST_LAYERS, caches, compute
 
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
 _EXPERTS = re.compile(r"_(?:ch)?exps\b")
@@ -161,7 +161,7 @@ def assign_layers(n: int, shares: Sequence[float]) -> list[int]:
 
 def _layers(header: Header) -> _Layers:
     """The weights of each layer and, last, of the output.  The embedding stays on the CPU."""
-    n = header.of_architecture("block_count") or 0
+    n = max(0, min(header.of_architecture("block_count") or 0, MOST_LAYERS))
     experts, rest = [0] * (n + 1), [0] * (n + 1)
     names = {tensor.name for tensor in header.tensors}
     for tensor in header.tensors:

@@ -22,7 +22,7 @@ from typing import IO, TYPE_CHECKING, Any
 import psutil
 
 from ..errors import ModelError, UsageError
-from .library import part_of, quantization_of
+from .library import quantization_of, without_part
 from .locate import PREFERRED, Repository
 
 if TYPE_CHECKING:
@@ -130,21 +130,17 @@ def _models(info: ModelInfo) -> dict[str, list[RemoteFile]]:
         if base.endswith(".gguf") and not base.startswith("mmproj"):
             sha256 = sibling.lfs.sha256 if sibling.lfs else None
             whole = sha256 if sha256 and _CHECKSUM.fullmatch(sha256) else None
-            models.setdefault(part_of(name) or name, []).append(RemoteFile(name, sibling.size or 0, whole))
+            models.setdefault(without_part(name), []).append(RemoteFile(name, sibling.size or 0, whole))
     by_quantization: dict[str, list[str]] = {}
     for model in models:
-        by_quantization.setdefault(_quantization(model), []).append(model)
+        by_quantization.setdefault(quantization_of(model) or "", []).append(model)
     named: dict[str, list[RemoteFile]] = {}
     for quantization, same in by_quantization.items():
         for model in same:
-            key = quantization if quantization and len(same) == 1 else model.rsplit("/", 1)[-1].removesuffix(".gguf")
-            named[key] = sorted(models[model], key=lambda file: file.name)
+            files = sorted(models[model], key=lambda file: file.name)
+            is_unique = quantization and len(same) == 1
+            named[quantization if is_unique else files[0].name.rsplit("/", 1)[-1].removesuffix(".gguf")] = files
     return named
-
-
-def _quantization(name: str) -> str:
-    *folders, base = name.split("/")
-    return quantization_of(base) or (quantization_of(f"-{folders[-1]}") if folders else None) or ""
 
 
 def _chosen(repository: Repository, models: dict[str, list[RemoteFile]]) -> str:

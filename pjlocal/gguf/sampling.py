@@ -51,7 +51,7 @@ def recommended(metadata: Callable[[str], Any], path: Path | None = None) -> dic
 def _number(value: int | float | str, kind: type) -> int | float | None:
     try:
         number = float(value)
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
     if not math.isfinite(number):
         return None

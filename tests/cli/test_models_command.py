@@ -114,6 +114,16 @@ def test_rm_takes_all_parts_of_a_split_model_and_of_a_link_the_link(pjlocal: Cal
     assert Path(elsewhere).exists()
 
 
+def test_rm_leaves_the_files_in_a_linked_folder(pjlocal: Callable, home: Path) -> None:
+    theirs = home / "theirs"
+    theirs.mkdir()
+    shutil.move(home / "data/pjlocal/models/mine.gguf", theirs / "far.gguf")
+    (home / "data/pjlocal/models/linked").symlink_to(theirs)
+    kept = pjlocal("models", "rm", "far", "--yes")
+    assert kept.returncode == 2 and (theirs / "far.gguf").exists()
+    assert one_line(kept.stderr).endswith(f"is outside pjlocal's folders of models: remove {theirs}/far.gguf yourself")
+
+
 def test_rm_and_info_mean_the_file_that_is_named_not_a_link_to_it(pjlocal: Callable, home: Path) -> None:
     own = home / "data/pjlocal/models"
     (own / "a-link.gguf").symlink_to("mine.gguf")

@@ -97,7 +97,9 @@ def test_a_pulled_model_answers_at_once_and_lies_where_others_find_it(
 def test_the_requested_quantization_is_downloaded_or_the_available_ones_listed(pjlocal: Callable, hub: Hub) -> None:
     offered(hub, "tiny-Q8_0.gguf", "tiny-q4_0.gguf", "odd.gguf", n=1000)
     assert pulled(pjlocal("models", "pull", f"{MODEL}:q8_0")).name == "tiny-Q8_0.gguf"
-    assert pulled(pjlocal("models", "pull", f"{MODEL}:odd")).name == "odd.gguf"
+    odd = pjlocal("models", "pull", f"{MODEL}:odd")
+    assert pulled(odd).name == "odd.gguf" and f"use it with: pjlocal run -m {MODEL}:odd," in one_line(odd.stderr)
+    assert "is not on this machine" not in pjlocal("models", "info", f"{MODEL}:odd").stderr
     assert pulled(pjlocal("models", "pull", MODEL)).name == "tiny-q4_0.gguf"
     wrong = pjlocal("models", "pull", f"{MODEL}:Q2_K")
     assert one_line(wrong.stderr).endswith("has no Q2_K: it has Q4_0, Q8_0, odd") and wrong.returncode == 2
@@ -114,6 +116,25 @@ def test_a_split_quantization_comes_whole(pjlocal: Callable, hub: Hub, tmp_path:
     assert path.name == parts[0].name
     assert [(path.parent / part.name).read_bytes() for part in parts] == [part.read_bytes() for part in parts]
     assert pjlocal("run", "-m", MODEL, "-n", "1", "hello").returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("names", "there"),
+    [
+        (["BF16/m-0000{}-of-00002.gguf", "Q2_K/m-0000{}-of-00002.gguf"], ["BF16", "Q2_K"]),
+        (
+            ["a-Q4_K-0000{}-of-00002.gguf", "b-Q4_K-0000{}-of-00002.gguf"],
+            ["a-Q4_K-00001-of-00002", "b-Q4_K-00001-of-00002"],
+        ),
+    ],
+)
+def test_every_split_model_of_a_repository_can_be_chosen(
+    pjlocal: Callable, hub: Hub, names: list[str], there: list[str]
+) -> None:
+    hub.files[MODEL] = {name.format(part): b"1" for name in names for part in (1, 2)}
+    asked = pjlocal("models", "pull", MODEL)
+    assert asked.returncode == 2 and one_line(asked.stderr).endswith(f": it has {', '.join(there)}")
+    assert str(pulled(pjlocal("models", "pull", f"{MODEL}:{there[1]}"))).endswith(names[1].format(1))
 
 
 def test_redirects_to_another_host_do_not_get_the_token(

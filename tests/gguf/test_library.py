@@ -111,6 +111,12 @@ def test_ollamas_folder_is_where_its_variable_says(home: Path, monkeypatch: pyte
     assert shown_name(model_file(manifest)) == "qwen:latest", "also by the file's own path"
 
 
+def test_a_model_of_an_ollama_folder_elsewhere_keeps_its_path(home: Path) -> None:
+    in_ollama(home, "registry.ollama.ai/library/qwen/latest", "c" * 64, folder="backup")
+    manifest = home / "backup/manifests/registry.ollama.ai/library/qwen/latest"
+    assert lasting_name(str(manifest)) == str(manifest)
+
+
 def test_a_file_is_listed_once_however_many_names_lead_to_it(home: Path, put: Put) -> None:
     own = put(".local/share/pjlocal/models/own.gguf")
     (own.parent / "link.gguf").symlink_to(own)
@@ -252,7 +258,8 @@ def test_a_path_goes_before_a_repository(home: Path) -> None:
         ("gemma-3-4b-it-qat-q4_0.gguf", "Q4_0"),
         ("model-f16.gguf", "F16"),
         ("model.BF16.gguf", "BF16"),
-        ("Q4_K_M/model-00001-of-00002.gguf", None),
+        ("Q4_K_M/model-00001-of-00002.gguf", "Q4_K_M"),
+        ("Q4_K_M/model-Q8_0.gguf", "Q8_0"),
         ("plain.gguf", None),
     ],
 )
