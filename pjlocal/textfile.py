@@ -95,8 +95,16 @@ def output_file(
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replace a file's text atomically; see `write_bytes`."""
-    write_bytes(path, text.encode("utf-8"))
+    """Replace a file's text atomically; see `write_bytes`.
+
+    Raises:
+        OutputError: see `write_bytes`; or the text has half a character, which a file cannot have.
+    """
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise OutputError(f"cannot write {path}: {text[error.start]!r} is not a character") from None
+    write_bytes(path, content)
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -27,7 +27,7 @@ from ..config.config import (
 from ..config.editor import edit_file
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
-from ..prompting.preferences import PRESETS, resolve
+from ..prompting.preferences import PRESETS, preset_hint
 from ..request import GROUPS, Request, in_turn
 from ..screen.display import in_columns
 from ..settings import Sampling, kind
@@ -94,8 +94,11 @@ def show_preset(name: _Name) -> None:
         for key, value in persona.flat().items():
             typer.echo(visible(f"{key} = {tomlfile.value(value)}"))
     else:
-        known = PRESETS | dict(config.presets) | dict.fromkeys(config.personas, "")  # personas are suggested too
-        typer.echo(visible(resolve(name, known)))
+        known = PRESETS | dict(config.presets)
+        if name.lower() not in known:
+            hint = preset_hint(name.lower(), known | dict.fromkeys(config.personas, ""))
+            raise UsageError(f"unknown preset {name!r}: {hint}")
+        typer.echo(visible(known[name.lower()]))
 
 
 @prefs_app.command()

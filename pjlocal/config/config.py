@@ -218,10 +218,6 @@ def check_preset(name: str, text: str) -> None:
         raise UsageError(f"a preset's name is one bare word of letters, digits, - and _ (not {name!r})")
     if not text.strip():
         raise UsageError(f"the preset {name!r} is empty: describe the answer that you want")
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        raise UsageError(f"the preset {name!r} is not valid UTF-8 text") from None
 
 
 def set_preset(path: Path, name: str, text: str) -> None:

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from ..errors import UsageError
-from ..gguf.locate import EMBEDDED, repository
+from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import resolve
 from ..settings import Settings, flag_names, rename_flags, with_whole_path
 from ..settings import typed as typed
@@ -83,7 +83,8 @@ def model_named(name: str, folder: Path) -> str:
         beside = folder.absolute() / name
         return str(beside) if name != EMBEDDED and os.path.isfile(beside) else name
     path = folder.absolute() / user_path(name)
-    return name if repository(name) and not os.path.lexists(path) else str(path)
+    is_path = os.path.lexists(path) or name.startswith((".", "/", "~")) or name.lower().endswith(".gguf")
+    return str(path) if is_path else name
 
 
 def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str) -> str:

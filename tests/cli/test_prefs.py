@@ -5,6 +5,7 @@ from __future__ import annotations
 import stat
 
 import pytest
+from commandline import one_line
 from config_file import call, settled
 from config_file import file as file
 from config_file import write as write
@@ -142,3 +143,17 @@ def test_a_broken_file_is_not_edited(write, file) -> None:
     with pytest.raises(UsageError, match="line 1 is not valid TOML"):
         call(prefs_app, "add", "new", "Be new.")
     assert file.read_text() == "[presets\n"
+
+
+@pytest.mark.parametrize("name", ["talk like a poet", "step by step", "@/etc/hostname"])
+def test_show_prints_presets_and_personas_alone(pjlocal, name) -> None:
+    shown = pjlocal("prefs", "show", name)
+    assert (shown.returncode, shown.stdout) == (2, "") and f"unknown preset {name!r}: " in one_line(shown.stderr)
+
+
+def test_half_a_character_is_refused_in_a_line(pjlocal, write, file, tmp_path) -> None:
+    write("")
+    (tmp_path / "card.json").write_text('{"name": "Ann", "description": "cut \\ud83d"}')
+    refused = pjlocal("prefs", "import", "card.json")
+    assert refused.returncode == 1 and "is not a character" in one_line(refused.stderr)
+    assert file.read_text() == ""

@@ -232,6 +232,8 @@ def test_a_model_path_in_the_file_is_relative_to_the_file(write, file, tmp_path)
     for name in ("x.gguf", "smollm2", "~x.gguf"):
         assert model(name) == name, "a name is looked up"
         (there / name).touch()
+    for name in ("org/repo", "org/repo:Q8_0", "hf.co/org/repo:Q8_0"):
+        assert model(name) == name, "a repository's name, or Ollama's"
     assert model("x.gguf") == str(there / "x.gguf") and model("~x.gguf") == str(there / "~x.gguf")
     assert model("smollm2") == "smollm2"
 
