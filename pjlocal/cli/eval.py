@@ -15,7 +15,7 @@ import typer
 
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
-from ..request import Request, in_turn
+from ..request import Request, absolute, in_turn
 from ..screen.console import make_console
 from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting, Settings, setting
@@ -173,7 +173,7 @@ def run_suite(
     if seed is not None:
         changes["seeds"] = (seed,)
     if prefer:
-        changes["objectives"] = (Objectives(" + ".join(prefer), tuple(prefer)),)
+        changes["objectives"] = (Objectives(" + ".join(prefer), tuple(map(absolute, prefer))),)
     wanted = replace(load_suite(suite), **changes)
     wanted = with_models(wanted, models if len(models) > 1 else [])
     check_systems(wanted, request, given)

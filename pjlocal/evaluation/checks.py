@@ -22,7 +22,7 @@ from .extra import extra
 from .records import AnswerRecord, Score, key_of
 from .suite import Check, Objectives, compiled
 
-_MEANING = 1  # version of the metrics below and part of the cache key: increase it when a metric changes
+_MEANING = 2  # version of the metrics below and part of the cache key: increase it when a metric changes
 
 #: Checks of presets that the text alone can decide.  ``concise`` is compared with the plain answer, because a fixed
 #: number of words would be easier for a model that writes short answers.  With SmolLM2, 25 questions, two seeds and at
@@ -41,7 +41,7 @@ PROMISES = {
 
 def checks_of(objectives: Objectives) -> tuple[Check, ...]:
     """The checks of the objectives, and those of their presets (`PROMISES`)."""
-    written = {name for check in objectives.checks for name in (check.name, check.of)}
+    written = {name.lower() for check in objectives.checks for name in (check.name, _preference_of(check))}
     names = map(str.lower, _texts(objectives))
     promised = dict.fromkeys(name for name in names if name in PROMISES and name not in written)
     return (*objectives.checks, *(PROMISES[name] for name in promised if resolve(name) == PRESETS[name]))
@@ -49,8 +49,13 @@ def checks_of(objectives: Objectives) -> tuple[Check, ...]:
 
 def unchecked(objectives: Objectives) -> list[str]:
     """The preferences that ``check:all`` leaves out, because only others have a check."""
-    checked = {(check.of or check.name).lower() for check in checks_of(objectives)}
+    checked = {_preference_of(check).lower() for check in checks_of(objectives)}
     return [text for text in _texts(objectives) if text.lower() not in checked] if checked else []
+
+
+def _preference_of(check: Check) -> str:
+    """The preference that a check is of, without a strength."""
+    return split_strength(check.of)[0] if check.of else check.name
 
 
 def _texts(objectives: Objectives) -> list[str]:
@@ -88,16 +93,16 @@ def met(check: Check, answer: AnswerRecord, plain: AnswerRecord | None = None) -
     An empty answer meets no check.  An answer without a word (``?!``, emoji) meets no check of words, sentences or
     capitals.
     """
+    if check.needs_plain and not (plain and words(plain.text)):
+        return None
     if not answer.text.strip() or (_is_about_words(check) and not words(answer.text)):
         return False
     return _all([*_results(check, answer, plain)])
 
 
 def _all(results: Sequence[bool | None]) -> bool | None:
-    """False if a check is not met, else None if one is unknown, else True."""
-    if False in results:
-        return False
-    return None if None in results else True
+    """True if all are met; None if one is unknown, because only failures would be known then."""
+    return None if None in results else False not in results
 
 
 def _is_about_words(check: Check) -> bool:

@@ -90,7 +90,7 @@ def _once(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
 def located(source: str, folder: Path) -> str:
     """Resolve a source's file relative to a folder."""
     name, path = _split(source)
-    if not path:
+    if source == "default":
         return source
     path = str(folder.absolute() / user_path(path))
     return f"{name}:{path}" if name else path
@@ -103,7 +103,7 @@ def _split(source: str) -> tuple[str, str]:
         if not path:
             raise UsageError(f"the prompts of {name} come from your own file: give it as {name}:FILE")
         return name, path
-    return ("default", "") if source == "default" else ("", source)
+    return ("default", str(files(__package__) / "prompts.jsonl")) if source == "default" else ("", source)
 
 
 def _sample(prompts: Iterable[Prompt], limit: int | None, seed: int) -> list[Prompt]:
@@ -200,13 +200,11 @@ def _id(record: Any, number: int, taken: set[str]) -> str:
 
 
 def read_records(path: str, field: str | None = None) -> Records:
-    """The records of a file, of standard input for ``-``, or the built-in prompts for an empty path.
+    """The records of a file, or of standard input for ``-``.
 
     Raises:
         UsageError: the file cannot be read.
     """
-    if not path:
-        return _json_values(_lines(Path(str(files(__package__).joinpath("prompts.jsonl")))))
     if path == "-":
         return _of_standard_input()
     file = user_path(path)

@@ -145,7 +145,8 @@ PERSON = "person"
 
 def voter(name: str) -> str:
     """The name under which a person's votes are saved."""
-    return f"{PERSON} {' '.join(name.split())}".strip()
+    name = " ".join(name.split())
+    return PERSON if name in ("", PERSON) else f"{PERSON} {name}"
 
 
 def is_person(by: str) -> bool:
@@ -227,7 +228,7 @@ class Folder:
             raise UsageError(f"{self.path} is a file: name a folder")
         with self.writing():
             for kind in kinds:
-                _lock(self._file(kind))
+                self._file(kind, locks=True)
 
     def append(self, record: AnswerRecord | Score | Verdict) -> None:
         """Append a record.  When the method returns, the record survives a kill of the process.
@@ -258,11 +259,13 @@ class Folder:
             file.seek(0, os.SEEK_END)
         return last
 
-    def _file(self, kind: type) -> IO[bytes]:
+    def _file(self, kind: type, locks: bool = False) -> IO[bytes]:
         """Open a file for appending, and remove an incomplete line at its end, which a crash may have left."""
         if kind not in self._files:
             self.path.mkdir(parents=True, exist_ok=True)
             file = open(self.path / _FILES[kind], "ab+", buffering=0, opener=owner_only)  # noqa: SIM115
+            if locks:
+                _lock(file)  # before reading: another process may be writing its last line
             file.seek(0)
             whole = sum(len(line) + 1 for line in _whole_lines(file.read()))
             file.truncate(whole)

@@ -127,13 +127,16 @@ def _check(
     objectives: Mapping[str, Objectives],
     progress: Callable[[str, int, int], None],
 ) -> None:
-    """Compute the scores that need no model.  Some compare with the plain answer to the same prompt and seed."""
+    """Compute the scores that need no model.  Some compare with the plain answer of the same model, prompt and
+    seed."""
     known = folder.read(Score)
-    unpreferred = {system.name for system in run.suite.systems if system.settings.get("mode") == "plain"}
-    plain = {(a.prompt_id, a.seed): a for a in answers if a.system in unpreferred}
+    of_all = run.suite.settings.get("mode")
+    unpreferred = {each.name for each in run.suite.systems if each.settings.get("mode", of_all) == "plain"}
+    models = {each.name: each.model for each in run.suite.systems}
+    plain = {(models[a.system], a.prompt_id, a.seed): a for a in answers if a.system in unpreferred}
     for number, answer in enumerate(answers, 1):
         of = objectives[answer.objectives]
-        for score in checks.scores(answer, of, plain.get((answer.prompt_id, answer.seed))):
+        for score in checks.scores(answer, of, plain.get((models[answer.system], answer.prompt_id, answer.seed))):
             if score.key not in known:
                 folder.append(score)
         progress("checks", number, len(answers))

@@ -80,7 +80,8 @@ class _Table:
 
     def wrong(self, message: str, key: str = "") -> InvalidValue:
         """The error for a key, with the key's name if the message does not contain it."""
-        return InvalidValue(self.label + (message if re.search(rf"\b{key}\b", message) else f"{key}: {message}"))
+        names_key = re.search(rf"\b{re.escape(key)}\b", message)
+        return InvalidValue(self.label + (message if names_key else f"{key}: {message}"))
 
     def tables(self, key: str, what: str) -> Iterator[tuple[str, _Table]]:
         """Yield the tables of a list, which must have at least one, with their names, which must be unique."""

@@ -17,7 +17,8 @@ from .suite import Suite
 from .table import NOISE, Cell, Column, Table, rank_cells
 
 _CHECKS = ("check", "checks")
-_SCORES = ("least", "reward", "prompting", "fluency", "rank")
+_SCORES = ("least", "reward", "prompting", "fluency")  # in nats per token
+_RANKS = ("rank",)  # of a reward model, without a unit
 _SPEED = ("tokens/s", "seconds an answer")
 _COMPARED = ("check:all", "least", "fluency", "repetition")  # metrics whose differences have a table of their own
 _SUMMARY = ("check:all", "least", "prompting", "fluency", "repetition", "words", "tokens/s")  # averaged over all
@@ -58,7 +59,7 @@ class _Value(NamedTuple):
 def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
     """The tables for all metrics that were measured."""
     metrics = dict.fromkeys(metric for row in comparison.systems for metric in row.means)
-    texts = {_kind(metric) for metric in metrics} - {*_CHECKS, *_SCORES}
+    texts = {_kind(metric) for metric in metrics} - {*_CHECKS, *_SCORES, *_RANKS}
     times = (
         _time_table(suite, comparison)
         if suite.shape == "time"
@@ -73,8 +74,9 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
         ),
         _metric_table(comparison, "Checks that need no model", _CHECKS, "", *_unchecked_note(suite)),
         *(
-            _metric_table(comparison, f"Scores by {by}, nats per token" if by else "Scores", _SCORES, by)
-            for by in dict.fromkeys(metric.by for metric in metrics)
+            _metric_table(comparison, title, kinds, by)
+            for by in dict.fromkeys(metric.by for metric in metrics if metric.by)
+            for title, kinds in ((f"Scores by {by}, nats per token", _SCORES), (f"Scores by {by}", _RANKS))
         ),
         *_baseline_tables(comparison),
         _metric_table(comparison, "The texts", texts, ""),

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UsageError
+from ..prompting.preferences import split_strength
 from ..screen.tables import plain_table
 from ..visible import shown, shown_line
 from .browser import check_names, place_boxes
@@ -47,12 +48,13 @@ def questions(
     draws = random.Random(seed)
     groups = []
     for row in rows:
+        wanted = aspects or [*(split_strength(wish)[0] for wish in row.prefer), QUALITY]
         for one, other in pairs:
             both = [row.answers.get(one), row.answers.get(other)]
             draws.shuffle(both)
             first, second = both
             if first and second and first.text.strip() != second.text.strip():
-                groups.append([Question(first, second, a) for a in aspects or (*row.prefer, QUALITY)])
+                groups.append([Question(first, second, a) for a in wanted])
     draws.shuffle(groups)
     return [question for group in groups for question in group]
 

@@ -110,7 +110,8 @@ def test_a_row_may_name_a_persona_and_no_model(batch: Batch, environment: dict[s
         "unknown persona 'brad': did you mean bard?",
         "a row cannot have the field 'model': one model answers all rows: give it to the command with --model, or "
         "rename the field",
-        "a row cannot have the field 'n': max_tokens limits the answer, and a row for each answer gives several",
+        "a row cannot have the field 'n': max_tokens limits the answer's length, and for several "
+        "answers repeat the row",
     ]
 
 

@@ -128,9 +128,9 @@ def test_an_answer_is_compared_with_the_plain_one_and_left_out_where_there_is_no
 
     alone = scores_of("First boil the egg.", shorter, Check("b", regex="egg"))
     assert "check:shorter" not in alone and "check:all" not in alone and alone["check:b"] == 1
-    assert scores_of("First boil the egg.", shorter, Check("b", regex="ham"))["check:all"] == 0, (
-        "whatever the other says"
-    )
+    failing = scores_of("First boil the egg.", shorter, Check("b", regex="ham"))
+    assert failing["check:b"] == 0 and "check:all" not in failing, "or only failures would be counted"
+    assert "check:shorter" not in scores_of("", shorter)
     assert "check:shorter" not in scores_of("Boil it.", shorter, plain="?"), "nothing is shorter than nothing"
     assert scores_of("", shorter, plain="Boil it.")["check:shorter"] == 0
 
@@ -141,6 +141,9 @@ def test_presets_have_checks_of_their_own() -> None:
     assert names == ["concise", "simple"]
     own = Check("brief", of="concise", max_words=20)
     assert checks.checks_of(Objectives("o", ("concise",), (own,))) == (own,), "the suite knows better"
+    strong = Check("brief", of="Concise:1.5", max_words=20)
+    stronger = Objectives("o", ("Concise:1.5",), (strong,))
+    assert checks.checks_of(stronger) == (strong,) and not checks.unchecked(stronger)
     preferences.use_own({"simple": "Answer like Hemingway."})
     try:
         assert checks.checks_of(Objectives("o", ("simple",))) == ()

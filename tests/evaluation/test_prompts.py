@@ -333,6 +333,8 @@ def test_a_file_that_is_not_text_gives_an_error(tmp_path: Path, data: bytes) -> 
 def test_a_path_that_is_not_a_file_gives_an_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot read prompts .*none\.txt: No such file or directory"):
         texts(tmp_path / "none.txt")
+    with pytest.raises(UsageError, match="the file name is empty"):
+        texts("")
     with pytest.raises(UsageError, match="Is a directory"):
         texts(tmp_path)
     with pytest.raises(UsageError, match="contains a NUL character"):

@@ -388,6 +388,7 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         (CHECKED + SYSTEM, "objectives 'o': check 'c': it checks nothing"),
         (CHECKED + "regex = '('\n" + SYSTEM, "objectives 'o': check 'c': regex: '(' is not a regular expression"),
         (CHECKED + "not_regex = '*'\n" + SYSTEM, "objectives 'o': check 'c': not_regex: '*' is not a regular"),
+        (CHECKED + "'max_words[' = 3\n" + SYSTEM, "check 'c': unknown key 'max_words['"),
         (CHECKED + "max_wrds = 3\n" + SYSTEM, "check 'c': unknown key 'max_wrds': did you mean max_words"),
         (CHECKED + "max_words = 0\n" + SYSTEM, "objectives 'o': check 'c': max_words must be at least 1"),
         (CHECKED + "max_words = 1\nmin_words = 2\n" + SYSTEM, "min_words must be at most max_words, 1 (not 2)"),
