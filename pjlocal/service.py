@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -340,7 +341,9 @@ class LoadedModel:
 
     def _check_length(self, request: Request, prompt: Sequence[Message] | Raw, tools: Tools) -> None:
         texts = [prompt.text] if isinstance(prompt, Raw) else [f"{m.content}{m.others or ''}" for m in prompt]
-        length = sum(map(len, (*texts, request.prompting.system, str(tools.offered))))
+        preferences = [*chain.from_iterable(request.views), *request.generation.avoid]
+        others = request.prompting.system, request.prompting.begin, str(tools.offered)
+        length = sum(map(len, (*texts, *preferences, *others)))
         if length > _MOST_PER_TOKEN * self.n_ctx:
             raise UsageError(
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
@@ -504,6 +507,8 @@ class Service:
             work()
 
     def _prepare(self, model: LoadedModel, job: Job) -> None:
+        if job.is_cancelled:
+            return  # its place is free, and nobody waits for it
         prepared: PreparedRequest | Checked | Exception
         try:
             if job.text:
@@ -628,9 +633,10 @@ class Service:
         engine = self._model.engine
         n_fed, n_decodes = engine.lanes.n_fed, engine.lanes.n_decodes
         with self._changed:
-            self._only_job = next(iter(self._writing.values())) if len(self._writing) == 1 else None
-            if self._only_job in self._stopped or self._only_job in self._cancelled:
+            only = next(iter(self._writing.values())) if len(self._writing) == 1 else None
+            if only in self._stopped or only in self._cancelled:
                 return
+            self._only_job = only
         try:
             news = engine.step()
         except Exception as error:  # unforeseen: the contexts may be in any state

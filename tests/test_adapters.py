@@ -243,6 +243,15 @@ def test_a_file_is_checked_as_what_it_is_used_for(judge: Make, lora: Path) -> No
         ids(one, lora=(), control_vector=(str(lora),))
 
 
+def test_a_vector_that_is_gone_leaves_no_adapter_in_force(judge: Make, lora: Path, vector: Path) -> None:
+    plain = ids(judge("vivid", "formal"))
+    one = judge("vivid", "formal", lora=(str(lora),), control_vector=(str(vector),))
+    vector.unlink()
+    with pytest.raises(ModelError):
+        ids(one)
+    assert ids(one, lora=(), control_vector=()) == plain
+
+
 def test_an_adapter_for_a_larger_model_is_refused_before_the_model_is_loaded(tmp_path: Path, lora: Path) -> None:
     other = write_llama(tmp_path / "other.gguf", n_embd=32)
     with pytest.raises(ModelError, match=r"pirate.gguf does not fit the model other.gguf: its blk.0.attn_q.weight"):

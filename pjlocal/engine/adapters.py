@@ -68,14 +68,14 @@ def apply_adapters(context: Any, model: Model, adapters: Adapters) -> None:
     Raises:
         ModelError: an adapter cannot be loaded.
     """
+    directions = _summed_directions(model, adapters) if adapters.vectors else None
     n = len(adapters.loras)
     handles = (lib.llama_adapter_lora_p_ctypes * n)(*(model.lora(file) for file, _ in adapters.loras))
     scales = (ctypes.c_float * n)(*(scale for _, scale in adapters.loras))
     lib.llama_set_adapters_lora(context, handles, n, scales)
-    if not adapters.vectors:
+    if directions is None:
         lib.llama_set_adapter_cvec(context, None, 0, 0, 0, 0)
         return
-    directions = _summed_directions(model, adapters)
     n_layers, width = directions.shape
     data = directions.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
     lib.llama_set_adapter_cvec(context, data, directions.size, width, 1, n_layers)

@@ -290,6 +290,9 @@ class Engine:
                 self._waiting.appendleft(answer)
         del failed  # its traceback refers to this frame, and so to the answers
         events = [(submission, submission.publish(of_parts)) for submission, of_parts in news.items()]
+        for submission in news:
+            if submission.is_done:  # a part failed, which ends the others
+                self.cancel(submission)
         if not self._waiting and all(slot.is_ready for slot in self._in_flight.values()):
             self._launch()  # other lanes decode while the caller shows the events
         return events

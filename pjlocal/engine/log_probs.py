@@ -47,6 +47,7 @@ class TokenLogProbs:
     def __call__(self, judge: Policy, rows: Rows, decision: Decision) -> None:
         assert isinstance(judge, SingleView | Steered | Forced)
         if self._model.is_end(decision.token) and not self._ignore_end:
+            self._seen.pop(decision.position, None)  # of the first answer in mode rewrite
             return
         known, log_probs = judge.unfiltered(rows)
         ids = np.arange(len(log_probs)) if known is None else known

@@ -35,8 +35,9 @@ class Store(Database):
     def add_session(self, session: Session) -> int:
         """Add the session itself, not its turns; sets ``session.id``."""
         with self._transaction():
-            session.id = self._insert_session(session)
-        return session.id
+            session_id = self._insert_session(session)
+        session.id = session_id  # not before the commit, or after a failed one it could be another chat's
+        return session_id
 
     def add_whole(self, session: Session) -> int:
         """Add a session with its turns and their drafts in one step; sets all ids."""

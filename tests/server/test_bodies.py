@@ -332,6 +332,7 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"messages": [{"role": "user", "content": " "}]}, "the prompt is empty: give one"),
         ({"messages": [{"role": "user", "content": "x " * 400}]}, "start the server with a larger --ctx"),
         ({"messages": [{"role": "user", "content": "x " * 9000}]}, "far too long"),
+        ({"pjlocal": {"prefer": ["x " * 9000]}}, "far too long"),
         ({"messages": []}, "messages must be a list of at least 1"),
         ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role must be 'system', 'developer', 'user',"),
         ({"n": 17}, "n must be at most 16"),

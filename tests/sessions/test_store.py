@@ -26,6 +26,30 @@ from pjlocal.sessions.store import Store
 # What is kept.
 
 
+def test_a_session_whose_commit_fails_has_no_id(store) -> None:
+    class Full:
+        """A connection to a full disk."""
+
+        def __init__(self, db: sqlite3.Connection) -> None:
+            self._db = db
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._db, name)
+
+        def execute(self, statement: str, *values: object) -> sqlite3.Cursor:
+            if statement == "COMMIT":
+                raise sqlite3.OperationalError("database or disk is full")
+            return self._db.execute(statement, *values)
+
+    session, other, db = Session("one"), Session("other"), store._db
+    store._db = Full(db)
+    with pytest.raises(StoreError, match="full"):
+        store.add_session(session)
+    store._db = db
+    assert session.id is None, "the next session gets that id"
+    assert store.add_session(other) != store.add_session(session)
+
+
 def test_a_session_comes_back_as_it_was(store) -> None:
     session = Session("Grüße 🎉", settings={"model": "smollm2", "preferences": {"a": ["vivid"], "b": []}}, created=1.5)
     assert store.add_session(session) == session.id
