@@ -169,6 +169,7 @@ class _BeingWritten:
         self._events: list[bytes] = []
         self._more = asyncio.Event()  # set and replaced when there are more events
         self._n_clients = 0
+        self._timer: asyncio.TimerHandle | None = None  # ends the answer, after the last client has left
         self._writing = asyncio.create_task(self._write())
         self._writing.add_done_callback(self._finish)  # also called if it is cancelled before it starts
 
@@ -219,8 +220,10 @@ class _BeingWritten:
 
     def _leave(self) -> None:
         self._n_clients -= 1
+        if self._timer:
+            self._timer.cancel()
         if self._patience and self.question and self.question.session.id is not None:
-            asyncio.get_running_loop().call_later(self._patience, self._check_followed)
+            self._timer = asyncio.get_running_loop().call_later(self._patience, self._check_followed)
         else:
             self._check_followed()
 

@@ -240,6 +240,35 @@ def test_the_question_that_is_edited_is_the_one_that_was_chosen(opened, store: S
     assert texts(store, session) == [("Hello", "Hi you"), ("From the terminal", "Yes")]
 
 
+def test_a_question_that_is_edited_and_refused_is_edited_again_in_its_place(opened, store: Store) -> None:
+    chromium, session = opened("mine", a_turn("Hello", "Hi you"))
+    chromium.eval("question.focus()")
+    chromium.type("Another, not asked yet")
+    click(chromium, "Edit question")
+    assert chromium.eval("question.value") == "Hello"
+    chromium.type(" there")
+    chromium.eval("document.querySelector('#temperature').value = 'warm'")
+    chromium.press("Enter")
+    chromium.wait_for(TROUBLE)
+    assert chromium.eval("question.value") == "Hello there"
+    assert chromium.eval("document.getElementById('editing').hidden") is False
+    chromium.eval("document.querySelector('#temperature').value = ''")
+    chromium.press("Enter")
+    chromium.wait_for(f"document.querySelector('article h3').textContent === 'Hello there' && {WRITTEN}")
+    assert [asked for asked, _ in texts(store, session)] == ["Hello there"]
+    assert chromium.eval("question.value") == "Another, not asked yet"
+
+
+def test_escape_brings_back_what_was_written_before_a_question_was_edited(opened) -> None:
+    chromium, _ = opened("mine", a_turn("Hello", "Hi you"))
+    chromium.eval("question.focus()")
+    chromium.type("And now?")
+    click(chromium, "Edit question")
+    chromium.press("Escape")
+    assert chromium.eval("question.value") == "And now?"
+    assert chromium.eval("document.getElementById('editing').hidden") is True
+
+
 def test_a_chat_is_renamed_by_keyboard_and_a_title_that_names_nothing_is_refused_in_a_line(
     opened, store: Store
 ) -> None:

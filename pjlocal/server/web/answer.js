@@ -183,7 +183,10 @@ function withNumbers(text, name) {
   text.addEventListener("blur", leave);
   text.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-    if (event.key === "Escape") leave();
+    if (event.key === "Escape") {
+      if (unpin()) event.stopPropagation(); // or it would also stop the answer that is being written
+      leave();
+    }
     if (event.key === "Enter" && now && event.target === text) {
       event.preventDefault();
       choose(now, true);

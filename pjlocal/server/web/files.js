@@ -4,13 +4,16 @@ import { json } from "./api.js";
 import { button, by, element } from "./nodes.js";
 import { say, visible } from "./token.js";
 
+let reading = 0; // files whose tokens are being counted
 let files = []; // each with its name, its size in words, and what it puts before the question
 
 /** mostBytes: the size limit of a file; onTrouble: shows an error message. */
 export function begin(mostBytes, onTrouble) {
   const add = async (picked) => {
     onTrouble("");
+    reading += 1;
     for (const file of picked) await attach(file, mostBytes).catch((error) => onTrouble(error.message));
+    reading -= 1;
     by("question").focus();
   };
   by("attach").addEventListener("click", () => by("pick").click());
@@ -32,9 +35,11 @@ export function begin(mostBytes, onTrouble) {
   });
 }
 
+export const isReading = () => reading > 0;
+
 async function attach(file, mostBytes) {
   const body = file.slice(0, mostBytes + 1); // a larger one is refused by its first bytes
-  const attached = await json(`api/files?name=${encodeURIComponent(file.name)}`, { body, method: "POST" });
+  const attached = await json(`api/files?name=${encodeURIComponent(file.name)}`, { body });
   put([...files, attached]);
   say(attached.size);
 }

@@ -17,7 +17,9 @@ let chat = null; // its number, once it is saved
 let title = "";
 let turns = [];
 let writing = null; // the answer being written: the argument of `write`, with the answer's number
-let editing = null; // the turn whose question is being edited
+let editing = null; // the turn whose question is being edited: the last one
+const NOTHING = { words: "", files: [] };
+let kept = NOTHING; // what the form contained before, which comes back afterwards
 let stale = false; // whether the chat was changed elsewhere while an answer was being written here
 let opening = null; // the promise that loads the chat in the address
 let wanted = 0; // counts requests for a chat: only the reply to the latest one is shown
@@ -87,7 +89,7 @@ async function write(one, begin) {
   const continues = Boolean(one.how?.continues || one.how?.takes);
   if (turn.id === null) {
     show(before); // remove the turn
-    if (!continues && (isOwn || one.isStopped)) putBack(turn.asked);
+    if (!continues && (isOwn || one.isStopped || (failed && isGone(failed)))) putBack(turn.asked, one.replaced);
     if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
   } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
     show(before); // nothing was added, so the server kept the previous answer
@@ -130,28 +132,40 @@ function stop() {
   else ask(`api/answers/${number}/stop`, { body: {} }).catch(() => stopping.abort());
 }
 
-/** Put a question and its files back into the form, unless the form contains another question. */
-function putBack({ words, files: sent }) {
-  if (question.value.trim()) return;
-  question.value = words;
-  files.put(sent);
+/** Put a question and its files into the form.  That of the last turn, with the turn's number, is edited in its place; any
+ * other is put before what the form contains. */
+function putBack({ words, files: sent }, replaced = null) {
+  const last = turns[turns.length - 1];
+  const edits = replaced !== null && last?.id === replaced;
+  const other = files.asked(question.value.trim());
+  if (edits && !editing) kept = other;
+  question.value = edits ? words : [words, other.words].filter(Boolean).join("\n\n");
+  files.put(edits ? sent : [...sent, ...other.files]);
+  if (edits) mark(last);
+}
+
+/** Note the turn whose question is being edited, or that none is. */
+function mark(turn) {
+  editing = turn;
+  by("editing").hidden = !turn;
 }
 
 function edit() {
-  editing = turns[turns.length - 1];
-  by("editing").hidden = false;
-  question.value = "";
-  putBack(editing.asked);
+  const last = turns[turns.length - 1];
+  putBack(last.asked, last.id);
   question.focus();
 }
 
+/** End editing, and put back what the form contained before. */
 function leave() {
-  if (editing) {
-    question.value = "";
-    files.put([]);
-  }
-  editing = null;
-  by("editing").hidden = true;
+  if (editing) restore();
+  mark(null);
+}
+
+function restore() {
+  question.value = kept.words;
+  files.put(kept.files);
+  kept = NOTHING;
 }
 
 // Actions on an answer.
@@ -190,7 +204,11 @@ async function saveAnswer(turn, answer) {
 }
 
 function replaceLast(which, saved) {
-  if (chat === which && !writing) show([...turns.slice(0, -1), asTurn(saved)]);
+  if (chat === which && !writing) {
+    const turn = asTurn(saved);
+    if (editing) editing = turn;
+    show([...turns.slice(0, -1), turn]);
+  }
   changed(which);
 }
 
@@ -217,13 +235,20 @@ async function tellDrafts(turn) {
 
 function show(all) {
   turns = all;
-  by("turns").replaceChildren(...turns.map(({ element }) => element));
+  if (editing && editing !== turns[turns.length - 1]) mark(null); // what the form contains is a new question now
+  place(by("turns"), turns.map(({ element }) => element));
   by("begin").hidden = turns.length > 0;
   by("own").hidden = chat === null;
   by("rename").disabled = by("delete").disabled = Boolean(writing);
   by("stop").hidden = !writing;
   by("send").disabled = Boolean(writing);
   offer();
+}
+
+/** Show these elements in a part of the page.  Those that stay keep the focus and the selected text. */
+function place(part, elements) {
+  for (const old of [...part.children]) if (!elements.includes(old)) old.remove();
+  elements.forEach((one, n) => part.children[n] === one || part.insertBefore(one, part.children[n] ?? null));
 }
 
 /** Make the buttons of each turn. */
@@ -313,6 +338,9 @@ function showHit() {
 async function opened() {
   const which = address().chat;
   if (which === chat && which !== null) return showHit();
+  if (writing?.isOwn && writing.turn.id === null && !writing.how.continues && !writing.how.takes) {
+    putBack(writing.turn.asked); // it is saved with its first token
+  }
   writing?.stopping.abort();
   writing = null;
   leave();
@@ -472,9 +500,11 @@ async function begin() {
     event.preventDefault();
     const [text, replaced] = [question.value, editing];
     if (writing || !text.trim()) return;
-    editing = null;
-    question.value = "";
-    send(files.asked(text), replaced);
+    if (files.isReading()) return trouble("A file is still being read: ask again when it is listed.");
+    const asked = files.asked(text);
+    restore();
+    mark(null);
+    send(asked, replaced);
   });
   addEventListener("keydown", ofInputMethod, true);
   question.addEventListener("keydown", (event) => {

@@ -118,12 +118,14 @@ function choices(found, event, take) {
   return element("table", "", ...found.map(row));
 }
 
-/** Close a panel that was kept open. */
+/** Close the panel, also if it was kept open; returns whether it was open. */
 export function unpin() {
+  const wasOpen = !panel.hidden;
   const back = panel.contains(document.activeElement) && pinned?.closest("[tabindex]");
   pinned = null;
   panel.hidden = true;
   if (back) back.focus({ preventScroll: true });
+  return wasOpen;
 }
 addEventListener("pointerdown", ({ target }) => pinned && !panel.contains(target) && unpin());
 panel.addEventListener("keydown", (event) => {
