@@ -80,7 +80,7 @@ class _Table:
 
     def wrong(self, message: str, key: str = "") -> InvalidValue:
         """The error for a key, with the key's name if the message does not contain it."""
-        names_key = re.search(rf"\b{re.escape(key)}\b", message)
+        names_key = not key or re.search(rf"(?<!\w){re.escape(key)}(?!\w)", message)
         return InvalidValue(self.label + (message if names_key else f"{key}: {message}"))
 
     def tables(self, key: str, what: str) -> Iterator[tuple[str, _Table]]:

@@ -218,7 +218,7 @@ def test_a_file_that_is_not_a_suite_gives_an_error(broken: Any) -> None:
 
 
 def test_the_ready_suites_are_those_of_the_paper_and_of_this_project() -> None:
-    own = ["modes", "pairs", "pairs-final", "pairs-more", "panel", "pirate", "quick", "strength"]
+    own = ["modes", "pairs", "pairs-final", "pairs-more", "pairs-new", "panel", "pirate", "quick", "strength"]
     assert ready_suites() == [*own, *(f"table{number}" for number in range(1, 6))]
 
 
@@ -255,11 +255,23 @@ MEETS = {
     "lower case + emoji": "the sky is blue 😎",
     "the weather + Stay safe.": "On a sunny day the air scatters blue light. Stay safe.",
     "a first word + one sentence": "Honestly, the air scatters blue light most.",
+    "Shakespeare + emoji": "Hark, the sky doth shine in blue 😎",
+    "Portuguese + 12 words": "O céu é azul por causa da luz do sol.",
+    "numbered + money": "1. Light costs no money.\n2. Air scatters it.",
+    "surfer + Peace": "Dude, the air bends the waves of light. Peace!",
+    "opening question + colour": "Why is it so? Air scatters blue light most.",
+    "robot + two sentences": "Beep, query received. Air scatters short waves.",
+    "dashes + country": "- The sky is as blue in France.\n- Air scatters light.",
+    "quotes + music": '"Light is scattered like music in a hall."',
+    "commentator + studio": "And what a goal by the blue light, folks! Back to the studio!",
+    "my friend + 30 words": "My friend, the air scatters blue light most.",
+    "poem + moon": "The sky is wide,\nthe moon is bright,\nand air will scatter light.",
+    "percentage + capitals": "AIR SCATTERS BLUE LIGHT 400 % MORE.",
 }
 PLAIN = "The sky appears blue. Air scatters short waves of light more than long ones, as physicists found."
 
 
-@pytest.mark.parametrize("name", ["pairs", "pairs-final", "pairs-more"])
+@pytest.mark.parametrize("name", ["pairs", "pairs-final", "pairs-more", "pairs-new"])
 def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_answer(name: str) -> None:
     for objectives in load_suite(name).objectives:
         for check in objectives.checks:
