@@ -1,8 +1,7 @@
-"""Tokens that copy a preference or the question into the answer.
+"""Tokens that copy a preference into the answer instead of following it.
 
 A view repeats text of its prompt.  The neutral view does not contain the preference.  So a push away from the neutral
-view repeats the preference most of all: "Talk like a cowboy." in place of an answer.  A preference behind a question
-also reads as a request to write the question in another way: "why is the sky blue? 😎".
+view repeats the preference most of all: "Talk like a cowboy." in place of an answer.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ _SENTENCE_END = r"(?<=[.!?])\s+|(?<=[。！？])"
 
 
 class Echo:
-    """The tokens that would begin or continue a copy of a sentence, from its first word on.
+    """The tokens that would begin or continue a copy of a sentence of a preference, from its first word on.
 
     A copy begins with the sentence's first word at the start of a line, or with its second one behind the first
     anywhere.  Capitals and punctuation do not matter.  What a line quotes, and all behind it in the line, may be
     copied, as in: End with "Amen".
 
     Args:
-        texts: the text that a view must not copy, by view.
+        preferences: the text of each view with preferences, one preference a line.
     """
 
-    def __init__(self, model: Model, texts: Mapping[int, str]) -> None:
+    def __init__(self, model: Model, preferences: Mapping[int, str]) -> None:
         self._model = model
         self._sentences = [
             (view, [(word, self._spellings(word)) for word in self._words(sentence)])
-            for view, text in texts.items()
+            for view, text in preferences.items()
             for line in text.splitlines()
             for sentence in re.split(_SENTENCE_END, re.split(_QUOTES, line)[0])
         ]
@@ -53,7 +52,7 @@ class Echo:
             ]
 
     def copies(self, view: int) -> list[int]:
-        """The tokens that would copy the text of the view."""
+        """The tokens that would copy a preference of the view."""
         return [
             token
             for copied, (of, words) in zip(self._copied, self._sentences, strict=True)

@@ -264,13 +264,13 @@ class Folder:
         if kind not in self._files:
             self.path.mkdir(parents=True, exist_ok=True)
             file = open(self.path / _FILES[kind], "ab+", buffering=0, opener=owner_only)  # noqa: SIM115
+            self._files[kind] = file
             if locks:
                 _lock(file)  # before reading: another process may be writing its last line
             file.seek(0)
             whole = sum(len(line) + 1 for line in _whole_lines(file.read()))
             file.truncate(whole)
             file.seek(0, os.SEEK_END)
-            self._files[kind] = file
         return self._files[kind]
 
 
