@@ -142,7 +142,7 @@ def chat_routes() -> list[Route]:
         session = await open_chat(number)
         n_turns = find_turn(session, turn) + 1
         fork = session.fork(n_turns)
-        await _changed(session.id, lambda store: store.add_whole(fork))
+        await _changed(number, lambda store: store.add_whole(fork))
         return as_json(_described(fork))
 
     async def one_turn(request: Request) -> Response:
