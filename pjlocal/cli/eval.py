@@ -420,11 +420,10 @@ def _opened(path: Path) -> Iterator[tuple[Folder, Run]]:
 
 def _results(folder: Folder, run: Run) -> Results:
     from ..evaluation.compare import Results
-    from ..evaluation.records import Score, Verdict
-    from ..evaluation.run import written_answers
+    from ..evaluation.run import written_answers, written_scores, written_verdicts
 
     answers = written_answers(folder, run)
-    return Results(run.suite, answers, list(folder.read(Score).values()), list(folder.read(Verdict).values()))
+    return Results(run.suite, answers, written_scores(folder, run, answers), written_verdicts(folder, answers))
 
 
 def _print_report(folder: Folder, run: Run, *, with_page: bool = False) -> None:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -244,7 +244,7 @@ def _recommended() -> str | None:
     """
     from ..engine.machine import memory
     from ..gguf.catalogue import recommend
-    from ..gguf.locate import find_model
+    from ..gguf.locate import Repository, all_models, find_model, of_repository
 
     _print_catalogue()
     free = memory()
@@ -252,12 +252,12 @@ def _recommended() -> str | None:
     entry = recommend(free.amount)
     if entry is None:
         raise ModelError(f"{room}, too little for these models: close other programs, or name a model anyway")
-    try:
+    there = entry.repo if of_repository(Repository(entry.repo, None), all_models()) else None
+    with suppress(ModelError):  # none, or several
         find_model(entry.name)
-    except ModelError:
-        pass
-    else:
-        _say(f"{room}: {entry.name} is recommended, and it is on this machine: pjlocal chat -m {entry.name}")
+        there = entry.name
+    if there:
+        _say(f"{room}: {entry.name} is recommended, and it is on this machine: pjlocal chat -m {there}")
         return None
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(f"name a model: {room}, and this one is recommended: {entry.command} ({entry.facts})")

@@ -253,8 +253,10 @@ def _lambda_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
 
 
 def _but_lambda(system: System) -> str:
-    """The settings of a system except λ.  Systems that agree in them form one line of a plot."""
-    return " ".join(str(value) for name, value in sorted(system.settings.items()) if name != "lam")
+    """A system's model, preference and settings except λ.  Systems that agree in them form one line of a plot."""
+    values = [value for name, value in sorted(system.settings.items()) if name != "lam"]
+    model = Path(system.model).name if system.model else None
+    return " ".join(str(value) for value in (*values, model, system.only) if value is not None)
 
 
 def _series(

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from hashlib import sha256
 from itertools import product
@@ -18,11 +18,12 @@ from ..errors import UsageError
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import recommended, with_model_defaults
-from ..prompting.preferences import prefix
+from ..prompting.preferences import prefix, split_strength
 from ..request import GROUPS, Request
 from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
-from .records import AnswerRecord, Folder, computed_with, digest_of, key_of
+from .checks import checks_of
+from .records import AnswerRecord, Folder, Score, Verdict, computed_with, digest_of, key_of
 from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request
 
 FORMAT = 1  # of run.json
@@ -251,6 +252,27 @@ def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
     """The answers of the run that exist already, in the order of its keys."""
     written = folder.read(AnswerRecord)
     return [written[key] for key in run.keys if key in written]
+
+
+def written_scores(folder: Folder, run: Run, answers: Iterable[AnswerRecord]) -> list[Score]:
+    """The scores of answers by the run's checks and preferences.  The folder keeps those of others that it had."""
+    objectives = {answer.key: answer.objectives for answer in answers}
+    named = {
+        of.name: {"all", *(check.name for check in checks_of(of)), *(split_strength(wish)[0] for wish in of.prefer)}
+        for of in run.suite.objectives
+    }
+
+    def belongs(score: Score) -> bool:
+        _, _, of = score.metric.partition(":")
+        return score.answer in objectives and (not of or of in named[objectives[score.answer]])
+
+    return [score for score in folder.read(Score).values() if belongs(score)]
+
+
+def written_verdicts(folder: Folder, answers: Iterable[AnswerRecord]) -> list[Verdict]:
+    """The verdicts between these answers."""
+    keys = {answer.key for answer in answers}
+    return [verdict for verdict in folder.read(Verdict).values() if {verdict.first, verdict.second} <= keys]
 
 
 def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:

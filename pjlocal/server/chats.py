@@ -141,7 +141,9 @@ def chat_routes() -> list[Route]:
         turn = validated(_OfTurn, await read_body(request)).turn
         session = await open_chat(number)
         n_turns = find_turn(session, turn) + 1
-        return as_json(_described(await _recorded(session, lambda recorder: recorder.fork(n_turns))))
+        fork = session.fork(n_turns)
+        await _changed(number, lambda store: store.add_whole(fork))
+        return as_json(_described(fork))
 
     async def one_turn(request: Request) -> Response:
         session = await open_chat(number_of(request, "id"))

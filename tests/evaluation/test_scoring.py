@@ -16,11 +16,11 @@ from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.model import Model
 from pjlocal.evaluation.judges import Group, LocalJudge, Opinion
 from pjlocal.evaluation.question import Question
-from pjlocal.evaluation.records import Folder, Score
+from pjlocal.evaluation.records import Folder, Score, Verdict
 from pjlocal.evaluation.reward import Scorer
-from pjlocal.evaluation.run import Run
+from pjlocal.evaluation.run import Run, written_answers, written_scores, written_verdicts
 from pjlocal.evaluation.score import Judging, Pair, ScoringModels, pairs_of, score_answers, score_run
-from pjlocal.evaluation.suite import Objectives, Suite, System
+from pjlocal.evaluation.suite import Check, Objectives, Suite, System
 
 OBJECTIVES = {"o": Objectives("o", ("vivid:1.5", "Talk like a pirate."))}
 SYSTEMS = (System("plain"), System("judge"), System("both"))
@@ -238,3 +238,21 @@ def test_a_local_judge_stops_at_once(model: Model) -> None:
         with pytest.raises(Interrupted):
             list(verdicts)
     assert first.aspect == "vivid"
+
+
+def test_a_report_leaves_out_scores_of_checks_preferences_and_answers_that_the_suite_no_longer_has(
+    tmp_path: Path,
+) -> None:
+    mine, other = make_answer("the cat", system="judge"), make_answer("the dog", system="gone")
+    objectives = Objectives("o", ("vivid:1.5",), (Check("brief", max_words=3),))
+    run = Run(Suite("s", "S", (objectives,), (System("judge"),), baseline="judge"), (), (mine.key,), {})
+    metrics = ["words", "check:brief", "check:all", "reward:vivid", "check:short", "reward:formal"]
+    with Folder(tmp_path) as folder:
+        for answer in (mine, other):
+            folder.append(answer)
+            for metric in metrics:
+                folder.append(Score(f"{answer.key}{metric}", answer.key, metric, 1.0))
+        folder.append(Verdict("v", mine.key, other.key, "quality", "m", 1.0, 0.0, 0.0))
+        answers = written_answers(folder, run)
+        assert [score.metric for score in written_scores(folder, run, answers)] == metrics[:4]
+        assert written_verdicts(folder, answers) == []

@@ -5,6 +5,7 @@ import { button, element } from "./nodes.js";
 const panel = document.getElementById("token");
 const said = document.getElementById("said");
 let pinned = null; // the token whose panel stays open
+let at = null; // the token that the panel is beside
 
 /** Make untrusted text safe to show: replace control characters and direction marks by visible marks. */
 export const visible = (text) =>
@@ -99,7 +100,10 @@ export async function pin({ span, event, byKey }, find, take, why) {
   if (!others.isConnected) return;
   others.replaceChildren(...shown);
   place(span);
-  if (byKey) others.querySelector("button:enabled")?.focus();
+  if (!byKey) return;
+  const first = others.querySelector("button:enabled");
+  if (first) first.focus();
+  else say(others.innerText);
 }
 
 /** A table of the alternatives, with their probabilities in each view. */
@@ -127,6 +131,12 @@ export function unpin() {
   if (back) back.focus({ preventScroll: true });
   return wasOpen;
 }
+/** Keep the panel beside its token when the page scrolls. */
+export function follow() {
+  if (panel.hidden) return;
+  if (at.isConnected) place(at);
+  else unpin();
+}
 addEventListener("pointerdown", ({ target }) => pinned && !panel.contains(target) && unpin());
 panel.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
@@ -148,6 +158,7 @@ export const viewClass = (name) => (/^[a-z]$/.test(name ?? "") ? "abcdef"[(name.
 
 /** Place the panel below the token's first line, or above it if there is no room, and within the window. */
 function place(span) {
+  at = span;
   const box = span.getClientRects()[0] ?? span.getBoundingClientRect();
   const { width, height } = panel.getBoundingClientRect();
   const below = box.bottom + 8;
