@@ -7,7 +7,7 @@ import * as files from "./files.js";
 import { lasting } from "./lasting.js";
 import { manage } from "./manage.js";
 import { button, by, element } from "./nodes.js";
-import { follow, pin, say, unpin, visible } from "./token.js";
+import { pin, say, stayBeside, unpin, visible } from "./token.js";
 import { Turn } from "./turn.js";
 import * as views from "./views.js";
 
@@ -529,7 +529,7 @@ async function begin() {
   for (const one of by("export").querySelectorAll("button")) {
     one.addEventListener("click", () => chats.save(chat, one.dataset.form).catch((error) => trouble(error.message)));
   }
-  addEventListener("scroll", follow, { passive: true });
+  addEventListener("scroll", stayBeside, { passive: true });
   by("turns").addEventListener("token", tellOthers);
   addEventListener("hashchange", open);
   by("new").addEventListener("click", () => question.focus());

@@ -132,7 +132,7 @@ export function unpin() {
   return wasOpen;
 }
 /** Keep the panel beside its token when the page scrolls. */
-export function follow() {
+export function stayBeside() {
   if (panel.hidden) return;
   if (at.isConnected) place(at);
   else unpin();
