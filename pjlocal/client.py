@@ -363,7 +363,7 @@ class _Patience:
         self._last_activity = time.monotonic()
 
     def look(self) -> None:
-        """Handle Ctrl-C.  Raises Interrupted, unless this Ctrl-C made the server stop."""
+        """Handle Ctrl-C: ask the server to stop.  Raises Interrupted if it cannot be asked, or sends nothing then."""
         if not (self._interrupt and self._interrupt.is_set()):
             return
         if self._is_stopping and time.monotonic() - self._last_activity <= _STOPPING_S:

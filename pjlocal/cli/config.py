@@ -95,10 +95,10 @@ def show_preset(name: _Name) -> None:
             typer.echo(visible(f"{key} = {tomlfile.value(value)}"))
     else:
         known = PRESETS | dict(config.presets)
-        if name.lower() not in known:
+        if (text := known.get(name.lower())) is None:
             hint = preset_hint(name.lower(), known | dict.fromkeys(config.personas, ""))
             raise UsageError(f"unknown preset {name!r}: {hint}")
-        typer.echo(visible(known[name.lower()]))
+        typer.echo(visible(text))
 
 
 @prefs_app.command()

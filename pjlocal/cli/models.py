@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -252,10 +252,11 @@ def _recommended() -> str | None:
     entry = recommend(free.amount)
     if entry is None:
         raise ModelError(f"{room}, too little for these models: close other programs, or name a model anyway")
-    there = entry.repo if of_repository(Repository(entry.repo, None), all_models()) else None
-    with suppress(ModelError):  # none, or several
+    there: str | None = entry.name
+    try:
         find_model(entry.name)
-        there = entry.name
+    except ModelError:  # none, or several
+        there = entry.repo if of_repository(Repository(entry.repo, None), all_models()) else None
     if there:
         _say(f"{room}: {entry.name} is recommended, and it is on this machine: pjlocal chat -m {there}")
         return None

@@ -130,8 +130,7 @@ def _check(
     """Compute the scores that need no model.  Some compare with the plain answer of the same model, prompt and
     seed."""
     known = folder.read(Score)
-    of_all = run.suite.settings.get("mode")
-    unpreferred = {each.name for each in run.suite.systems if each.settings.get("mode", of_all) == "plain"}
+    unpreferred = {each.name for each in run.suite.systems if run.suite.in_force(each, "mode") == "plain"}
     models = {each.name: each.model for each in run.suite.systems}
     plain = {(models[a.system], a.prompt_id, a.seed): a for a in answers if a.system in unpreferred}
     for number, answer in enumerate(answers, 1):

@@ -113,10 +113,9 @@ def legends(row: SideBySide, suite: Suite) -> list[Legend]:
     for name, answer in row.answers.items():
         wrote = {span.writer for span in spans(answer)} - {None}
         system = systems.get(name)
-        settings = {**suite.settings, **(system.settings if system else {})}
-        only = slice(system.only - 1, system.only) if system and system.only else slice(None)
-        panel = bool(settings.get("panel")) or bool(wrote - {*VIEW_NAMES, ALL})
-        assigned = [[preference] for preference in row.prefer] if panel else deal(row.prefer[only])
+        panel = bool(system and suite.in_force(system, "panel")) or bool(wrote - {*VIEW_NAMES, ALL})
+        prefer = system.preferred(row.prefer) if system else row.prefer
+        assigned = [[preference] for preference in row.prefer] if panel else deal(prefer)
         legend = Legend(dict(zip(PANEL_NAMES, assigned, strict=False)), ALL in wrote)
         if wrote and legend.views and legend not in distinct:
             distinct.append(legend)

@@ -116,7 +116,11 @@ class System(Settings):
 
     def views(self, objectives: Objectives) -> list[list[str]]:
         """The two views' preferences."""
-        return deal(objectives.prefer if self.only is None else objectives.prefer[self.only - 1 : self.only])
+        return deal(self.preferred(objectives.prefer))
+
+    def preferred(self, prefer: Sequence[str]) -> Sequence[str]:
+        """Those of the objectives' preferences that the system has."""
+        return prefer if self.only is None else prefer[self.only - 1 : self.only]
 
 
 @dataclass(frozen=True)
@@ -155,6 +159,10 @@ class Suite(Settings):
             if seed < 0:  # -1 means a random seed
                 raise UsageError(f"--seed must be at least 0 (not {seed})")
             Generation(seed=seed, max_tokens=self.max_tokens)  # checks the limits
+
+    def in_force(self, system: System, name: str) -> Any:
+        """A setting of a system, its own or that of all; None if the suite does not set it."""
+        return system.settings.get(name, self.settings.get(name))
 
     @property
     def baselines(self) -> dict[str, str | None]:

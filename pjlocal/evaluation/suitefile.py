@@ -236,7 +236,7 @@ def _check_together(table: _Table, suite: Suite) -> None:
         check_systems(suite, Request())
     except UsageError as error:
         raise InvalidValue(by_keys(str(error), Generation)) from None
-    modes = {system.settings.get("mode", suite.settings.get("mode")) for system in suite.systems}
+    modes = {suite.in_force(system, "mode") for system in suite.systems}
     for check in (check for objectives in suite.objectives for check in objectives.checks):
         if check.needs_plain and "plain" not in modes:
             raise table.wrong(f"check {check.name!r} compares with plain answers: add a system of mode plain")

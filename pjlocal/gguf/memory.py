@@ -59,13 +59,12 @@ def estimate(header: Header, engine: Engine) -> Memory:
     """The memory of the process on a CPU with all contexts full."""
     n_views = DEFAULT_VIEWS
     n_ctx = engine.n_ctx or min(header.n_ctx_train or DEFAULT_N_CTX, DEFAULT_N_CTX)
-    n_contexts = n_views if engine.layout == "contexts" else 1
     return Memory(
         n_views,
         n_ctx,
         _weights(header, engine.mmap),
         n_views * (sum(caches(header, engine, n_ctx)) + _checkpoints(header, engine)),
-        n_contexts * compute(header, engine, n_ctx * n_views // n_contexts),
+        compute_of_views(header, engine, n_ctx, n_views),
         _PROGRAM_BYTES + _VOCABULARY_BYTES * header.n_vocab,
     )
 
@@ -150,6 +149,12 @@ def _running_states(header: Header) -> list[int]:
     groups = header.of_architecture("ssm.group_count") or 0
     of_layer = (kernel - 1) * (inner + 2 * groups * state) + state * inner
     return [0 if n else 4 * of_layer for n in _attention_heads(header, 0)]
+
+
+def compute_of_views(header: Header, engine: Engine, n_ctx: int, n_views: int) -> int:
+    """The bytes of the compute buffers of all contexts: one for all views, or one for each in the layout contexts."""
+    n_contexts = n_views if engine.layout == "contexts" else 1
+    return n_contexts * compute(header, engine, n_ctx * n_views // n_contexts)
 
 
 def compute(header: Header, engine: Engine, n_ctx: int) -> int:

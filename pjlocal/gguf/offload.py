@@ -11,7 +11,7 @@ from typing import Any
 
 from ..settings import DEFAULT_N_CTX, Engine
 from .header import Header
-from .memory import MOST_LAYERS, caches, compute
+from .memory import MOST_LAYERS, caches, compute, compute_of_views
 
 _LAYER = re.compile(r"blk\.(\d{1,4})\.")
 _EXPERTS = re.compile(r"_(?:ch)?exps\b")
@@ -209,8 +209,7 @@ def _needed(
 ) -> list[int]:
     """The bytes on each device, if it gets ``counts`` layers."""
     n_ctx = offload.n_ctx or _contexts(header, engine)[0]
-    n_contexts = n_views if engine.layout == "contexts" else 1
-    between = n_contexts * compute(header, engine, n_ctx * n_views // n_contexts)
+    between = compute_of_views(header, engine, n_ctx, n_views)
     weights = _on_devices(layers, offload)
     cached = [*caches(header, engine, n_ctx), 0][-len(weights) :]  # the output has no cache
     each = [n + n_views * of_it for n, of_it in zip(weights, cached, strict=True)]

@@ -86,10 +86,9 @@ async function write(one, begin) {
   if (writing !== one) return;
   writing = null;
   const { answer, finish } = turn.written;
-  const continues = Boolean(one.how?.continues || one.how?.takes);
   if (turn.id === null) {
     show(before); // remove the turn
-    if (!continues && (isOwn || one.isStopped || (failed && isGone(failed)))) putBack(turn.asked, one.replaced);
+    if (!continues(one) && (isOwn || one.isStopped || (failed && isGone(failed)))) putBack(turn.asked, one.replaced);
     if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
   } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
     show(before); // nothing was added, so the server kept the previous answer
@@ -102,13 +101,16 @@ async function write(one, begin) {
   }
   if (failed && isGone(failed)) {
     const where = isLost(failed) && (await isThere()) ? "The connection was lost." : "The server stopped.";
-    const left = continues ? "" : "Your question is in its field again.";
+    const left = continues(one) ? "" : "Your question is in its field again.";
     trouble(`${where} ${turn.id === null ? left : "Your answer so far is saved."}`);
   } else if (failed) refused(failed);
   else if (stale) refresh();
   if (isOwn) changed();
   else list();
 }
+
+/** Whether an answer that was there is continued. */
+const continues = ({ how }) => Boolean(how?.continues || how?.takes);
 
 /** Note the numbers under which the chat and the turn are saved. */
 function named({ turn, isOwn }, head) {
@@ -338,9 +340,7 @@ function showHit() {
 async function opened() {
   const which = address().chat;
   if (which === chat && which !== null) return showHit();
-  if (writing?.isOwn && writing.turn.id === null && !writing.how.continues && !writing.how.takes) {
-    putBack(writing.turn.asked); // it is saved with its first token
-  }
+  if (writing?.isOwn && writing.turn.id === null && !continues(writing)) putBack(writing.turn.asked); // not saved yet
   writing?.stopping.abort();
   writing = null;
   leave();

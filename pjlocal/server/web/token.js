@@ -131,12 +131,14 @@ export function unpin() {
   if (back) back.focus({ preventScroll: true });
   return wasOpen;
 }
+
 /** Keep the panel beside its token when the page scrolls. */
 export function stayBeside() {
   if (panel.hidden) return;
   if (at.isConnected) place(at);
   else unpin();
 }
+
 addEventListener("pointerdown", ({ target }) => pinned && !panel.contains(target) && unpin());
 panel.addEventListener("keydown", (event) => {
   if (event.key !== "Escape") return;
