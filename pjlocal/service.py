@@ -625,7 +625,7 @@ class Service:
         job.answer.interrupt()
         if not self._model.engine.is_in_flight(job.answer):
             self._model.engine.cancel(job.answer)
-            self._finish(job)
+            self._take(job, job.answer.publish([]))
 
     def _step(self) -> None:
         """Write one more token of every answer that has a slot."""
@@ -652,15 +652,21 @@ class Service:
             job = self._writing[answer]
             if job.is_cancelled:  # during the step
                 self._cancel(job)
-                continue
-            try:
-                if events:
-                    self._emit_tokens(job, events)
-                if answer.is_done:
-                    self._finish(job)
-            except Exception as error:  # the turn cannot be saved
-                engine.cancel(answer)
-                self._end(job, error)
+            else:
+                self._take(job, events)
+
+    def _take(self, job: Job, events: Sequence[TokenEvent]) -> None:
+        """Emit the new events of a job's answer, and its result if it is done."""
+        answer = job.answer
+        assert answer and self._model
+        try:
+            if events:
+                self._emit_tokens(job, events)
+            if answer.is_done:
+                self._finish(job)
+        except Exception as error:  # the turn cannot be saved
+            self._model.engine.cancel(answer)
+            self._end(job, error)
 
     def _fail_all(self, fault: Exception) -> None:
         """End all current answers, and unload the model: the next job loads it again."""

@@ -105,3 +105,29 @@ def test_llama_cpps_samplers_are_freed_with_their_answer_and_not_by_pythons_garb
     when(lambda: not chains)
     service.end(0.0)
     service.join(PATIENCE_S)
+
+
+def test_the_best_answer_so_far_is_given_if_it_is_stopped_while_the_next_one_waits_for_a_place(model: Path) -> None:
+    """One of two places is taken, so the second answer to choose from begins when the first one is finished."""
+    interrupt = Interrupt()
+    service = Service(partial(LoadedModel, model, ENGINE, 2, interrupt), 8, None, interrupt)
+    news: list[News] = []
+
+    def stop_between(_: News) -> None:
+        if best.answer and best.answer.parts[0].is_done:
+            service.stop([best])
+
+    views, ask = place(["vivid", "creative"]), [Message("user", "Why?")]
+    other = Job(Request(views, Generation(max_tokens=9000, ignore_end=True)), ask, stop_between)
+    both = Generation(mode="both", best=2, max_tokens=4, ignore_end=True)
+    best = Job(Request(views, both), ask, news.append)
+    service.submit([other, best])
+    service.start()
+    when(lambda: any(isinstance(one, Result | Exception) for one in news))
+    service.end(0.0)
+    service.join(PATIENCE_S)
+    *_, tokens, result = news
+    assert isinstance(result, Result) and isinstance(tokens, list)
+    assert result.finish_reason == "interrupted"
+    assert [bool(each.result.text) for each in result.candidates] == [True, False]
+    assert "".join(token.event.text for token in tokens) == result.text == result.candidates[0].result.text != ""
