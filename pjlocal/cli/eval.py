@@ -15,7 +15,7 @@ import typer
 
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
-from ..request import Request, absolute, in_turn
+from ..request import PREFERENCES, Request, absolute, in_turn, place
 from ..screen.console import make_console
 from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting, Settings, setting
@@ -162,7 +162,7 @@ def run_suite(
     interrupt = Interrupt()
     there = server_at(server, interrupt, given)
     models = [] if there else _models(model, given)
-    prefer = in_turn(request.views) if "prefer" in given else []  # the config file's preferences are for chats
+    prefer = _preferences(request, given)
     seed = request.generation.seed if "seed" in given else None
     if "seed" in given and seed is None:
         raise UsageError("--seed must be at least 0 (not -1): an evaluation can be run again with the same seeds")
@@ -342,6 +342,20 @@ def vote(
 
 
 # Helpers of the commands.
+
+
+def _preferences(request: Request, given: frozenset[str]) -> list[str]:
+    """The preferences from the command line or its persona.  Those of the config file are for chats.
+
+    Raises:
+        UsageError: they are not in turn for the two views.
+    """
+    if given.isdisjoint(PREFERENCES):
+        return []
+    prefer = in_turn(request.views)
+    if place(prefer) != request.views:
+        raise UsageError("an evaluation gives the views their preferences in turn: give them all with -p")
+    return prefer
 
 
 def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:

@@ -228,6 +228,22 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
         assert [of["name"] for of in run["suite"]["objectives"]] == ["bright"]
 
 
+def test_a_personas_preferences_for_each_view_replace_the_suites_or_are_refused(
+    pjlocal: Pjlocal, environment: dict[str, str], tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    configure(
+        environment,
+        '[personas.brief-pirate]\ndraft_prefer = ["Talk like a pirate"]\njudge_prefer = ["concise"]\n'
+        '[personas.lopsided]\ndraft_prefer = ["vivid", "concise"]\n',
+    )
+    run = ["eval", "run", suite, "-m", tiny("llama"), "--limit", "1", "--no-reward", "--out", "out"]
+    refused = pjlocal(*run, "-P", "lopsided")
+    assert refused.returncode == 2 and "an evaluation gives the views their preferences in turn" in refused.stderr
+    assert pjlocal(*run, "-P", "brief-pirate").returncode == 0
+    told = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert [of["name"] for of in told["suite"]["objectives"]] == ["Talk like a pirate + concise"]
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
