@@ -16,7 +16,7 @@ from functools import cache
 from typing import Any
 
 from ..errors import UsageError
-from ..prompting.preferences import PRESETS, resolve, split_strength
+from ..prompting.preferences import PRESETS, resolve, without_strength
 from ..unspaced import UNSPACED
 from .extra import extra
 from .records import AnswerRecord, Score, key_of
@@ -55,12 +55,12 @@ def unchecked(objectives: Objectives) -> list[str]:
 
 def _preference_of(check: Check) -> str:
     """The preference that a check is of, without a strength."""
-    return split_strength(check.of)[0] if check.of else check.name
+    return without_strength(check.of) if check.of else check.name
 
 
 def _texts(objectives: Objectives) -> list[str]:
     """The preferences without their strengths."""
-    return [split_strength(spec)[0].strip() for spec in objectives.prefer]
+    return [without_strength(spec) for spec in objectives.prefer]
 
 
 def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | None = None) -> list[Score]:

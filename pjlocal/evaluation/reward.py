@@ -28,7 +28,7 @@ from ..engine.scoring import TextReader, Tokens
 from ..engine.shortlist import INVALID_LOGITS
 from ..errors import ModelError
 from ..prompting.pieces import tokens_after
-from ..prompting.preferences import prefix, split_strength
+from ..prompting.preferences import prefix, without_strength
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
 from .records import AnswerRecord, computed_with, digest_of
@@ -64,7 +64,7 @@ class Scorer:
 
     def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
         """The preference prefix of each metric, by the metric's name."""
-        rewards = {f"reward:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
+        rewards = {f"reward:{without_strength(wish)}": prefix([wish]) for wish in prefer}
         return rewards | {"fluency": "", "prompting": prefix(prefer)}
 
     def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> list[dict[str, float]]:

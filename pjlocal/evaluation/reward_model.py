@@ -30,7 +30,7 @@ from ..errors import ModelError
 from ..gguf.header import Header
 from ..gguf.kind import no_model
 from ..prompting.pieces import Hidden, tokens_after, tokens_of
-from ..prompting.preferences import prefix, split_strength
+from ..prompting.preferences import prefix, without_strength
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
 from .records import AnswerRecord, computed_with, digest_of
@@ -112,7 +112,7 @@ class Ranker:
 
     def metrics(self, prefer: Sequence[str]) -> dict[str, str]:
         """The preference text of each metric, by the metric's name."""
-        return {f"rank:{split_strength(wish)[0]}": prefix([wish]) for wish in prefer}
+        return {f"rank:{without_strength(wish)}": prefix([wish]) for wish in prefer}
 
     def scores(self, answers: Sequence[AnswerRecord], prefer: Sequence[str]) -> list[dict[str, float]]:
         """The values of each answer by metric; empty if the answer is empty or exceeds the model's context.

@@ -18,7 +18,7 @@ from ..errors import UsageError
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import recommended, with_model_defaults
-from ..prompting.preferences import prefix, split_strength
+from ..prompting.preferences import prefix, without_strength
 from ..request import GROUPS, Request
 from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
@@ -258,7 +258,7 @@ def written_scores(folder: Folder, run: Run, answers: Iterable[AnswerRecord]) ->
     """The scores of answers by the run's checks and preferences.  The folder keeps those of others that it had."""
     objectives = {answer.key: answer.objectives for answer in answers}
     named = {
-        of.name: {"all", *(check.name for check in checks_of(of)), *(split_strength(wish)[0] for wish in of.prefer)}
+        of.name: {"all", *(check.name for check in checks_of(of)), *(without_strength(wish) for wish in of.prefer)}
         for of in run.suite.objectives
     }
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
 from ..gguf.ollama import shown_name
-from ..prompting.preferences import resolve, split_strength
+from ..prompting.preferences import resolve, without_strength
 from ..settings import Engine, Prompting
 from . import checks
 from .judges import Judge, LocalJudge
@@ -249,7 +249,7 @@ def _place(answer: AnswerRecord, system: str | None) -> tuple[str, str, int, str
 
 def questions_of(pair: Pair, prefer: Sequence[str], judge: Judge) -> list[Question]:
     """The questions about each preference and about quality, in both orders."""
-    aspects = {split_strength(wish)[0]: resolve(wish) for wish in prefer} | {QUALITY: QUALITY_CRITERION}
+    aspects = {without_strength(wish): resolve(wish) for wish in prefer} | {QUALITY: QUALITY_CRITERION}
     return [
         Question(first, second, aspect, text, judge.identity)
         for first, second in (pair, pair[::-1])

@@ -15,7 +15,7 @@ from ..config import tomlfile
 from ..config.config import TABLES
 from ..config.values import InvalidValue, by_keys, checked, model_named, preference, typed
 from ..errors import UsageError, did_you_mean
-from ..prompting.preferences import presets, split_strength
+from ..prompting.preferences import presets, without_strength
 from ..request import Request
 from ..settings import Generation, Settings, advise
 from ..textfile import user_path
@@ -185,7 +185,7 @@ def _objectives(table: _Table, name: str) -> Objectives:
     prefer = tuple(table.preference(wish, "prefer") for wish in wishes)
     if len(set(prefer)) < len(prefer):
         raise table.wrong("prefer names one preference twice", "prefer")
-    known = {split_strength(wish)[0]: lasting for wish, lasting in zip(wishes, prefer, strict=True)}
+    known = {without_strength(wish): lasting for wish, lasting in zip(wishes, prefer, strict=True)}
     known |= dict(zip(wishes, prefer, strict=True))
     tables = table.tables("checks", "check") if "checks" in table.values else ()
     return Objectives(name, prefer, tuple(_check(one, key, known) for key, one in tables))

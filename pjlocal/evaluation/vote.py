@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ..errors import UsageError
-from ..prompting.preferences import split_strength
+from ..prompting.preferences import without_strength
 from ..screen.tables import plain_table
 from ..visible import shown, shown_line
 from .browser import check_names, place_boxes
@@ -48,7 +48,7 @@ def questions(
     draws = random.Random(seed)
     groups = []
     for row in rows:
-        wanted = aspects or [*(split_strength(wish)[0] for wish in row.prefer), QUALITY]
+        wanted = aspects or [*(without_strength(wish) for wish in row.prefer), QUALITY]
         for one, other in pairs:
             both = [row.answers.get(one), row.answers.get(other)]
             draws.shuffle(both)

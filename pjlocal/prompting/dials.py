@@ -5,7 +5,7 @@ from __future__ import annotations
 from ..request import Request, deal
 from ..settings import OF_ONE_VIEW, parse_strength
 from .plan import resolve_mode, strength_in_force
-from .preferences import resolve, split_strength
+from .preferences import resolve, split_strength, without_strength
 
 STEP = 0.5
 _AUTO = 1.5  # about the strength auto, in steps of `STEP`
@@ -21,7 +21,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     Raises:
         UsageError: the preference does not exist, or the strength is outside its limits.
     """
-    name = split_strength(preference)[0].strip()
+    name = without_strength(preference)
     resolve(name)
     for view, preferences in enumerate(request.views):
         for at, given in enumerate(preferences):
@@ -52,7 +52,7 @@ def add(request: Request, preferences: list[str]) -> list[list[str]]:
 
 
 def _is(given: str, name: str) -> bool:
-    return split_strength(given)[0].strip().lower() == name.lower()
+    return without_strength(given).lower() == name.lower()
 
 
 def _strength(request: Request, given: str) -> float:

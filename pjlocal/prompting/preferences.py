@@ -95,7 +95,7 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
     Raises:
         UsageError: the preference is empty, an unknown preset, or a file that cannot be read as UTF-8.
     """
-    spec = split_strength(spec)[0].strip()
+    spec = without_strength(spec)
     known = presets() if known is None else known
     if not spec:
         raise UsageError(f"a preference is empty: name a preset ({', '.join(known)}) or write one out")
@@ -136,6 +136,11 @@ def split_strength(spec: str) -> tuple[str, str | None]:
         return spec, None
     _check_strength(spec, match["strength"])
     return match["text"], match["strength"]
+
+
+def without_strength(spec: str) -> str:
+    """A preference without its strength."""
+    return split_strength(spec)[0].strip()
 
 
 def _check_strength(spec: str, strength: str) -> None:
