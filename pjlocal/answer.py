@@ -362,24 +362,20 @@ class SingleAnswer(Answer):
         """The state of the thinking after the given beginning of the answer."""
         model, request, ends_generation = self.engine.model, self._current.request, self._ends_generation
         beginning, prompt = self._current.beginning, self._current.prompts[0]
-        opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-_PROMPT_END:]))
-        thinking = Thinking(opened, may_begin=self._current.may_think)
+        may_think = self._current.may_think
+        opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-_PROMPT_END:])) if may_think else None
+        thinking = Thinking(opened, may_begin=may_think)
         self._beginning = []
         for token in beginning:
             thinking.accept(model.piece(token, special=True))
             self._beginning.append((token, bool(thinking.is_thought)))
         thinking.n_tokens = 0
-        is_constrained = any(getattr(request.sampling, form) is not None for form in FORMS)
+        constraint = next(filter(None, (getattr(request.sampling, form) for form in FORMS)), None)
         openings: set[int] = set()
-        if (
-            is_constrained
-            and self._current.may_think
-            and not opened
-            and not beginning
-            and request.prompting.think != "off"
-        ):
-            first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS]
-            openings = {token for token in first if model.is_cut_out(token)}
+        if constraint and may_think and not opened and not beginning and request.prompting.think != "off":
+            spelled = constraint.replace("\\", "")  # without the escapes of an expression
+            first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS if marks.open not in spelled]
+            openings = {token for token in first if model.is_cut_out(token) and f"<[{token}]>" not in constraint}
         return ThinkingPhase(
             thinking,
             lambda token: b"" if ends_generation(token) else model.piece(token, special=True),
@@ -388,7 +384,7 @@ class SingleAnswer(Answer):
             request.generation.think_tokens,
             request.generation.max_tokens,
             openings,
-            is_constrained,
+            constraint is not None,
         )
 
     def _piece(self, decision: Decision, thought: bool) -> bytes:
@@ -447,21 +443,19 @@ class SingleAnswer(Answer):
         weights = list(roles.weights.values())
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
-        constraint = make_constraint(model, sampling, generation.min_tokens)
+        constraint = make_constraint(model, sampling, generation.min_tokens, self._stop_tokens)
         beginning = [token for token, thought in self._beginning if not thought]
+        spelled = _without_prefix(model, beginning)
         if constraint:
-            constraint.begin(model.text(beginning))
-        gate = self._phase if self._phase.is_constrained else None
+            constraint.begin(spelled)
 
         def chain(view: int, number: int, adjusted: Sampling = sampling) -> FilterChain:
-            counted = None if adjusted is sampling else self._phase
+            counted = None if adjusted is sampling else self._phase.answer
             prompt, randomness = self._current.prompts[view], (self.seed, 1 + number)
-            filters = FilterChain(model, adjusted, prompt, randomness, constraint, gate, counted)
-            filters.begin(beginning)
+            filters = FilterChain(model, adjusted, prompt, randomness, constraint, self._phase.answer, counted)
+            filters.begin(beginning, spelled)
             return filters
 
-        if self._phase.openings:
-            self._phase.allows = chain(0, 0).allows
         if roles.neutral is not None and not generation.push_thoughts:
             self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
@@ -491,7 +485,7 @@ class SingleAnswer(Answer):
         judges: list[SingleView | Steered]
         if roles.mode == "both":
             drafts = [alone(view) for view in speakers]
-            adjusted = sampling if gate else against_repetition(sampling)
+            adjusted = sampling if self._phase.is_constrained else against_repetition(sampling)
             judges = [combined(weights, 0, roles.n_speakers, adjusted, roles.joint)] * roles.n_speakers
         else:
             drafts = judges = [own(view) for view in speakers]
@@ -539,6 +533,15 @@ class SingleAnswer(Answer):
 
 def _is_never_end(token: int) -> bool:
     return False
+
+
+def _without_prefix(model: Model, tokens: list[int]) -> list[int]:
+    """Tokens with the same text, but without the space that many vocabularies put before a text."""
+    text = model.text(tokens)
+    bare = text.removeprefix(" ")
+    if bare != text and model.tokenize(bare, special=False) == tokens:
+        return model.tokenize(bare, special=False, continues=True)
+    return tokens
 
 
 class ViewTokens:

@@ -34,7 +34,7 @@ from .events import N_ALTERNATIVES, Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
-from .gguf.sampling import model_defaults_in_words, recommended, with_model_defaults
+from .gguf.sampling import exchange_model_defaults, model_defaults_in_words, recommended, with_model_defaults
 from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, expected_views, in_mode, make_plan, make_roles, resolve_mode, write_prompts
@@ -238,6 +238,9 @@ class PersonaJudge:
         if named := {*PREFERENCES} & changes.keys():
             changes["views"] = make_views(**{name: changes.pop(name) for name in named})
         request = self.request.replace(**changes)
+        if "defaults" in changes:
+            values = self.recommended
+            request = request.with_group(exchange_model_defaults(request.sampling, values, values, request.explicit))
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
         return self.plan(conversation, request.with_system(system) if system else request)
@@ -312,8 +315,13 @@ class PersonaJudge:
 
         Returns:
             The new plan, and the observer that will have the n most probable tokens of each view.
+
+        Raises:
+            UsageError: mode rewrite, in which an answer has two prompts.
         """
-        request = plan.request.replace(max_tokens=1, lookahead=0, schedule="lockstep", best=1)
+        if plan.roles.mode == "rewrite":
+            raise UsageError("mode rewrite has no tokens to choose from")
+        request = plan.request.replace(max_tokens=1, think_tokens=None, lookahead=0, schedule="lockstep", best=1)
         return replace(plan, request=request), ViewTokens(self.model, plan.roles.view_names, n)
 
     @_by_keywords

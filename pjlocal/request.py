@@ -218,8 +218,10 @@ class Request:
             UsageError: a value is outside its limits.
             TypeError: there is no setting of that name.
         """
-        views = _as_views(changes.pop("views", self.views))
         explicit = self.explicit.union(changes)
+        forms = [form for form in FORMS if changes.get(form) is not None]
+        changes = dict.fromkeys(excluded_by(forms)) | changes
+        views = _as_views(changes.pop("views", self.views))
         groups: dict[str, Any] = {}
         for name, group in GROUPS.items():
             keys = {f.name for f in dataclasses.fields(group)} & changes.keys()  # type: ignore[arg-type]
@@ -235,7 +237,9 @@ class Request:
     def unset(self, keys: Collection[str]) -> Request:
         """Return the request with these settings reset, as if nothing had set them."""
         fields = [f for group in GROUPS.values() for f in dataclasses.fields(group)]  # type: ignore[arg-type]
-        cleared = self.replace(**{f.name: f.default for f in fields if f.name in keys})
+        changes = {f.name: f.default for f in fields if f.name in keys}
+        views = zip(PREFERENCES[1:], self.views, strict=True)
+        cleared = self.replace(**changes, views=[() if {key, "prefer"} & {*keys} else own for key, own in views])
         return dataclasses.replace(cleared, explicit=self.explicit.difference(keys))
 
     def pick(self, keys: Collection[str], other: Request) -> Overrides:
@@ -282,7 +286,8 @@ class Request:
         if "preferences" in saved:
             views = _as_views([saved["preferences"].get(view, ()) for view in VIEW_NAMES])
         groups = {name: group.from_dict(saved[name]) for name, group in GROUPS.items() if name in saved}
-        explicit = self.explicit | set(saved.get("explicit", saved.get("sampling", ())))
+        replaced = {f.name for name in groups for f in dataclasses.fields(GROUPS[name])}  # type: ignore[arg-type]
+        explicit = self.explicit - replaced | set(saved.get("explicit", saved.get("sampling", ())))
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)  # type: ignore[arg-type]
 
     def as_dict(self) -> dict[str, Any]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny_models
 
 from pjlocal import Engine, Generation, Message, PersonaJudge, Result, Sampling
 from pjlocal.errors import UsageError, explain
@@ -239,3 +240,26 @@ def test_a_strict_type_checker_takes_what_runs(tmp_path: Path) -> None:
     )
     (error,) = [line for line in result.stdout.splitlines() if line.startswith("program.py")]
     assert 'error: Argument 1 to "PersonaJudge"' in error, result.stdout + result.stderr
+
+
+def test_defaults_of_one_answer_bring_the_models_sampling_or_pjlocals(tmp_path: Path) -> None:
+    path = tiny_models.write_llama(tmp_path / "m.gguf", recommends={"temp": 0.3, "top_k": 7})
+    with PersonaJudge(path, top_k=5) as judge:
+        theirs = judge.stream("Why?", defaults="model").plan.request.sampling
+        assert (theirs.temperature, theirs.top_k) == (0.3, 5), "what was set stays"
+    with PersonaJudge(path, defaults="model") as judge:
+        assert judge.stream("Why?", defaults="own").plan.request.sampling == Sampling()
+
+
+def test_mode_rewrite_has_no_alternatives(tiny: Callable[[str], Path]) -> None:
+    with (
+        PersonaJudge(tiny("llama"), prefer=["vivid"], mode="rewrite") as judge,
+        pytest.raises(UsageError, match="rewrite"),
+    ):
+        judge.next_tokens(judge.plan("Why?", judge.request))
+
+
+def test_preferences_push_the_thinking_in_mode_prompt_too(tiny: Callable[[str], Path], caplog) -> None:
+    with PersonaJudge(tiny("llama"), prefer=["vivid"], mode="prompt", strength="2", push_thoughts=True) as judge:
+        judge("Why?", max_tokens=1)
+    assert "no effect" not in caplog.text

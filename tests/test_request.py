@@ -122,3 +122,26 @@ def test_preferences_are_dealt_in_turn_or_placed() -> None:
     assert place(["a", "b"]) == (("a",), ("b",)) and place([], ["a"], ["b", "c"]) == (("a",), ("b", "c"))
     with pytest.raises(UsageError, match="use one"):
         place(["a"], ["b"])
+
+
+def test_one_form_of_the_answer_takes_the_place_of_another() -> None:
+    as_regex = Request().replace(json_schema="{}").replace(regex="a+")
+    assert (as_regex.sampling.json_schema, as_regex.sampling.regex) == (None, "a+")
+    assert as_regex.replace(json_schema=None) == as_regex.replace(temperature=0.7).replace(json_schema=None).unset(
+        ["temperature"]
+    ), "what is only reset takes no place"
+    with pytest.raises(UsageError, match="exclude each other"):
+        Request().replace(json_schema="{}", regex="a+")
+
+
+def test_preferences_can_be_unset() -> None:
+    assert REQUEST.unset(["prefer"]).views == ((), ())
+    assert REQUEST.unset(["judge_prefer"]).views == (("vivid", "formal"), ())
+
+
+def test_restored_settings_count_as_set_only_if_they_did_when_they_were_saved() -> None:
+    """Else a chat with preferences would make its mode an error in the next one, which has none."""
+    with_mode = Request().replace(mode="both", top_k=5, views=[["vivid"], []])
+    saved = Request().replace(mode="judge", begin="So").as_defaults().as_dict()
+    restored = with_mode.restore(saved)
+    assert restored.explicit.isdisjoint({"mode", "top_k"}) and restored.generation.mode == "judge"

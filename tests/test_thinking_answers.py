@@ -187,6 +187,16 @@ def test_a_constrained_answer_may_begin_with_thinking(tmp_path, form, kind, mode
         assert (off.statistics.thinking_tokens, len(off.text)) == (0, 5), "where thinking is not switched off"
 
 
+@pytest.mark.parametrize("form", [{"regex": "(?s).{7}"}, {"lark": "start: /(.|\\n){7}/"}, {"grammar": "root ::= .{7}"}])
+def test_a_constraint_that_allows_any_text_applies_after_the_thinking(tmp_path: Path, form: dict[str, Any]) -> None:
+    """The opening mark is a text that it allows, and yet it does not begin the answer."""
+    settings = {"think_tokens": 6, "max_tokens": 20, "logit_bias": ("<think>=100",), "floor": 0, "top_k": 0}
+    with judge(tmp_path, added=["<think>", "</think>"], **settings) as one:
+        result = one("Why?", **form)
+    assert (len(result.text), result.finish_reason) == (7, "stop")
+    assert result.statistics.thinking_tokens >= 6
+
+
 def test_white_space_after_the_closing_mark_precedes_a_constrained_answer(tmp_path: Path) -> None:
     settings = {"regex": "[a-z]{5}", "max_tokens": 30, "logit_bias": ("</think>=100",)}
     with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], **settings) as one:
@@ -223,3 +233,12 @@ def test_a_quotation_in_the_question_is_not_thinking(tmp_path: Path, question: s
     with judge(tmp_path, added=["<think>", "[THINK]"], max_tokens=5, ignore_end=True) as one:
         events = list(one.stream(question, logit_bias=("<think>=-inf", "[THINK]=-inf")))
     assert not any(event.thought for event in events)
+
+
+def test_min_tokens_counts_the_answer_and_bars_stop_tokens_too(tmp_path: Path) -> None:
+    bias = {"think_tokens": 3, "max_tokens": 12, "logit_bias": ("</s>=100", "<|im_end|>=100", "a=90")}
+    with judge(tmp_path, opening(MARKS[0]), added=["<think>", "</think>"], min_tokens=5, **bias) as one:
+        assert sum(not event.thought for event in one.stream("Why?")) == 6, "and the token that ends it"
+    with judge(tmp_path, min_tokens=5, stop_token=("a",), max_tokens=12, logit_bias=("a=100",)) as one:
+        events = list(one.stream("Why?"))
+    assert len(events) == 6 and all(event.text != "a" for event in events[:5])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..attachments import Attachment, with_attachments
@@ -24,6 +25,7 @@ class Chat:
     saved: the store of sessions; None if nothing is saved.
     status: the exit status.
     attachments: files for the next question.
+    unsent: a text of the user's that was not sent, for the history of the prompt.
     """
 
     conversation: Conversation
@@ -34,6 +36,7 @@ class Chat:
     done: bool = False
     status: int = field(default=0, init=False)
     attachments: list[Attachment] = field(default_factory=list, init=False)
+    unsent: str = field(default="", init=False)
 
     @property
     def store(self) -> Store | RemoteStore:
@@ -58,6 +61,15 @@ class Chat:
         finally:
             if writing.turn in self.conversation.session.turns:
                 self.attachments.clear()
+
+    @contextmanager
+    def keeping(self, text: str) -> Iterator[None]:
+        """Keep a text from the user's editor if it cannot be sent."""
+        try:
+            yield
+        except BaseException:
+            self.unsent = text
+            raise
 
     def changed(self) -> None:
         """Save changed settings in the session."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, get_args
 
@@ -136,7 +136,7 @@ class Conversation:
             UsageError: there is no answer, or none that can be continued; nothing has changed then.
         """
         last = self.last
-        if not last.answer:
+        if not last.text:
             raise UsageError("the last answer is empty: /regen asks again")
         request = self.judge.request
         if max_tokens is not None:
@@ -168,7 +168,12 @@ class Conversation:
         self.recorder.replace(last.edited(answer), last)
 
     def undo(self) -> Turn:
-        """Undo the last turn."""
+        """Undo the last turn.
+
+        Raises:
+            UsageError: there is none, or the chat was continued elsewhere.
+        """
+        self.recorder.check_seen()
         turn = self.last
         self.recorder.undo(turn)
         self.session.turns.remove(turn)
@@ -195,13 +200,14 @@ class Conversation:
         for mode in modes:
             request = self.judge.request
             request = request.with_group(in_mode(request.generation, mode).replace(best=1))
+            turn = Turn(last.question)
             try:
                 self.judge.roles(request)
+                started = self._begin(turn, request, last, keep=False)
             except UsageError as error:
                 self._say(f"mode {mode} is left out: {error}")
                 continue
-            turn = Turn(last.question)
-            yield Writing(self, turn, self._begin(turn, request, last, keep=False), last, keep=False)
+            yield Writing(self, turn, started, last, keep=False)
 
     def progress(self) -> Progress:
         """The progress of the current or the last answer."""
@@ -242,15 +248,17 @@ class Conversation:
             self.prefer(deal(in_turn([*others, first])))
 
     def put_in_force(self, request: Request) -> None:
-        """Use this request for the next answers.
+        """Use this request for the next answers.  Without preferences, settings that need some are kept for later.
 
         Raises:
             UsageError: the request cannot be used; nothing has changed then.
             ModelError: the same for an adapter.
         """
         judge = self.judge
-        if any(request.views):
+        if request.has_preferences:
             make_roles(request)
+        else:
+            request = request.as_defaults()
         judge.check_adapters(request.generation)
         judge.request = request
 
@@ -349,7 +357,7 @@ class Writing:
         self._conversation = conversation
         self._replacing = replacing
 
-    def __iter__(self) -> Iterator[TokenEvent]:
+    def __iter__(self) -> Generator[TokenEvent, None, None]:
         conversation, turn = self._conversation, self.turn
         if isinstance(self.answer, RemoteAnswer):
             self.answer.wait()  # nothing has changed if this fails

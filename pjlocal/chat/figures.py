@@ -53,7 +53,7 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
             if rejected:
                 token.append(f"\nfor {_in_cell(rejected.text)}", _UNMARKED)
             if event.pushes:
-                token.append(f"\n{pushes_text(event.pushes)}", _UNMARKED)
+                token.append(f"\n{visible(pushes_text(event.pushes))}", _UNMARKED)
             table.add_row(str(event.position), token, event.shown_writer or "-", *numbers)
         else:
             table.add_row(

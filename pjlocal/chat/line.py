@@ -81,11 +81,22 @@ class Line:
         """
         with suspend.at_prompt(self._on_suspend):
             typed = self._session.prompt(pre_run=self._begin, handle_sigint=False)
+        self._mark_pastes()
         if self._interrupt.ended_by:
             raise EOFError
         text = self._paste.as_typed(typed.removeprefix("\ufeff"))
         self._paste.begins = ""
         return unquoted(text)
+
+    def _mark_pastes(self) -> None:
+        """Let the terminal mark what is pasted while an answer is written: its line breaks send nothing."""
+        self._session.output.enable_bracketed_paste()
+        self._session.output.flush()
+
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        self._session.output.disable_bracketed_paste()
+        self._session.output.flush()
 
     def _begin(self) -> None:
         """Prepare the prompt: from now on Ctrl-C clears the line, because nothing else can be stopped."""
@@ -94,6 +105,9 @@ class Line:
         if self._interrupt.ended_by:
             self._session.app.exit(exception=EOFError)
         else:
+            if self._chat.unsent:
+                self._session.history.append_string(self._chat.unsent)
+                self._chat.unsent = ""
             self._type_ahead()
 
     def _type_ahead(self) -> None:
@@ -111,7 +125,8 @@ class Line:
 
     def _keep_unsent(self, lines: list[list[KeyPress]]) -> None:
         """Report unsent lines, and keep their text in the history."""
-        unsent = [text for line in lines if (text := "".join(key.data for key in line if len(key.key) == 1))]
+        typed = [[key.data for key in line if len(key.key) == 1 or key.key is Keys.BracketedPaste] for line in lines]
+        unsent = [text for data in typed if (text := "".join(data))]
         if unsent:
             self._session.history.append_string("\n".join(unsent))
             summary = "1 line typed ahead was" if len(unsent) == 1 else f"{len(unsent)} lines typed ahead were"

@@ -6,6 +6,7 @@ import codecs
 import os
 import sys
 from collections.abc import Iterable
+from contextlib import closing
 from pathlib import Path
 
 from ..engine.interrupt import Interrupt, Interrupted
@@ -42,8 +43,7 @@ def talk(chat: Chat, history: Path | None) -> int:
         return chat.status
     from .line import Line
 
-    with keys_kept() as keys:
-        line = Line(chat, history, keys)
+    with keys_kept() as keys, closing(Line(chat, history, keys)) as line:
         while not chat.done and not chat.conversation.judge.interrupt.ended_by:
             try:
                 text = line.read()
@@ -69,6 +69,7 @@ def handle(chat: Chat, line: str) -> bool:
         if is_command(line):
             run(chat, line)
         else:
+            _check_text(line)  # a command may contain a file name that is not UTF-8
             chat.ask(line[1:] if line.startswith("//") else line)
     # A started answer handles Ctrl-C itself.  It may raise KeyboardInterrupt just outside a body of `at_once`.
     except (Interrupted, KeyboardInterrupt):
@@ -83,6 +84,14 @@ def handle(chat: Chat, line: str) -> bool:
     if stopped:
         interrupt.clear()
     return stopped
+
+
+def _check_text(line: str) -> None:
+    """Raises UsageError: the line contains bytes that are not UTF-8."""
+    try:
+        os.fsencode(line).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8 text (byte {error.start} of a line)") from None
 
 
 def _in_the_chat(line: str, chat: Chat) -> str:
@@ -132,10 +141,4 @@ def _lines(interrupt: Interrupt, types: bool) -> Iterable[str]:
             return
         # Windows begins a file with a byte order mark, and a pipe may contain several files.
         raw = raw.removeprefix(codecs.BOM_UTF8)
-        line = raw.decode("utf-8", "surrogateescape").rstrip("\r\n")
-        try:
-            if not is_command(line):  # a command may contain a file name that is not UTF-8
-                raw.decode("utf-8")
-            yield line
-        except UnicodeDecodeError as error:
-            raise UsageError(f"standard input is not UTF-8 text (byte {error.start} of a line)") from None
+        yield raw.decode("utf-8", "surrogateescape").rstrip("\r\n")

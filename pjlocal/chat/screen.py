@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import IO, ParamSpec
 
 from rich.console import Console, RenderableType
@@ -182,15 +182,16 @@ class TerminalScreen(Screen):
         with keys_unseen(), self._spinner as spinner:
             spinner.say(_waiting_for(writing.answer))
             writing.answer.on_progress = spinner.say
-            events = when_ready(writing)
-            spinner.stop()
-            tint = answer_tint(view, writing.answer, self.no_color)
-            with self._live(view, tint, status) as self._display:
-                try:
-                    for event in events:
-                        self._display.show(event)
-                finally:
-                    self._display = None
+            with closing(iter(writing)) as written:  # also if the screen is lost
+                events = when_ready(written)
+                spinner.stop()
+                tint = answer_tint(view, writing.answer, self.no_color)
+                with self._live(view, tint, status) as self._display:
+                    try:
+                        for event in events:
+                            self._display.show(event)
+                    finally:
+                        self._display = None
 
     def _live(self, view: View, tint: Tint | None, status: Callable[[], Text] | None) -> LiveDisplay:
         if tint:
@@ -251,7 +252,8 @@ def _ending(turn: Turn) -> str:
 
 
 def _cut_off(turn: Turn, while_thinking: str) -> str:
-    n, generation = turn.statistics["usage"]["completion_tokens"], turn.settings.get("generation", {})
+    n = turn.statistics.get("usage", {}).get("completion_tokens", len(turn.events))  # imported chats may lack it
+    generation = turn.settings.get("generation", {})
     answered = [event for event in turn.events[-n:] if not event.thought]
     n_limited = n if generation.get("think_tokens") is None else len(answered)
     instead = ", /set think-tokens limits the thinking" if while_thinking else ""

@@ -92,7 +92,7 @@ def chat(
         model = _same_model(stored["model"], screen)
     else:
         model = lasting_name(model)
-    restored = request.restore(stored)
+    restored = request.restore(stored).as_defaults()  # it may be without preferences now
     request = restored.override(request.pick(given, restored))
     if stored and "defaults" in given:  # the model's filters replace the saved ones
         request = dataclasses.replace(request, explicit=request.explicit & given)

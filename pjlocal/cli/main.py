@@ -8,6 +8,7 @@ import re
 import stat
 import sys
 import threading
+from typing import Any
 
 import typer
 
@@ -155,9 +156,21 @@ class _Formatter(logging.Formatter):
         return visible(super().format(record))
 
 
+class _StandardError(logging.StreamHandler[Any]):
+    """A handler that writes to the standard error of the moment: while a spinner turns, Rich puts lines above it."""
+
+    @property
+    def stream(self) -> Any:
+        return sys.stderr
+
+    @stream.setter
+    def stream(self, stream: Any) -> None:
+        pass
+
+
 def _show_log() -> None:
     """Send warnings, llama.cpp's log on request, and details of errors with --debug to standard error."""
-    handler = logging.StreamHandler()
+    handler = _StandardError()
     handler.setFormatter(_Formatter("pjlocal: %(message)s"))
     logger = logging.getLogger("pjlocal")
     logger.addHandler(handler)

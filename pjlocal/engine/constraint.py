@@ -11,7 +11,7 @@ import json
 import re
 import textwrap
 import threading
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
@@ -114,6 +114,12 @@ class _Vocabulary:
     text: NDArray[np.uint32]  # a bit is set for each token with text
     ends: NDArray[np.uint32]  # a bit is set for each token that ends the answer
 
+    def bits(self, tokens: Iterable[int]) -> NDArray[np.uint32]:
+        """A bit for every token, which is set for the given ones."""
+        flags = np.zeros(self.n_vocab, np.bool_)
+        flags[list(tokens)] = True
+        return _bits(flags)
+
     @cached_property
     def mask_of_thoughts(self) -> Mask:
         """All tokens except those that end the answer."""
@@ -128,38 +134,41 @@ class Constraint:
     Args:
         grammar: the grammar for llguidance; None if any text is allowed.
         min_tokens: least length of the answer in tokens; it ends earlier only if no other token is allowed.
+        stop_tokens: further tokens that end the answer.
 
     Raises:
         UsageError: this model's tokens cannot spell the constraint.
     """
 
-    def __init__(self, model: Model, grammar: str | None, min_tokens: int = 0) -> None:
+    def __init__(
+        self, model: Model, grammar: str | None, min_tokens: int = 0, stop_tokens: Collection[int] = ()
+    ) -> None:
         self._model = model
         self._vocabulary = _vocabulary(model)
         self._matcher = None if grammar is None else _matcher(self._vocabulary.tokenizer, grammar)
         self._text = self._vocabulary.text
         if named := [int(token) for token in _TOKEN.findall(grammar or "")]:  # these may be tokens without text
-            flags = np.zeros(model.n_vocab, np.bool_)
-            flags[[token for token in named if token < model.n_vocab]] = True
-            self._text = self._text | _bits(flags)
+            self._text = self._text | self._vocabulary.bits(token for token in named if token < model.n_vocab)
         self._min_tokens = min_tokens
+        self._stops = self._vocabulary.bits(stop_tokens)
+        self._n_tokens = 0  # accepted
         self._lock = threading.Lock()  # views that decode side by side run in threads of their own
         self._position = 0
         self._mask: Mask | None = None
         if self._matcher and (error := self._matcher.get_error()):
             raise UsageError(f"the constraint cannot be used with this model: {_reason(error)}")
 
-    def begin(self, text: str) -> None:
-        """Advance by text that precedes the first token.
+    def begin(self, tokens: Sequence[int]) -> None:
+        """Advance by tokens that precede the first written one.
 
         Raises:
-            UsageError: the answer cannot begin with it.
+            UsageError: the answer cannot begin with them.
         """
         if self._matcher is None:
             return
-        self._matcher.consume_tokens(self._model.tokenize(text, special=False))
+        self._matcher.consume_tokens(list(tokens))
         if self._matcher.get_error():
-            raise cannot_begin(text)
+            raise cannot_begin(self._model.text(tokens))
 
     def clone(self) -> Constraint:
         """A copy, to try tokens on."""
@@ -174,16 +183,13 @@ class Constraint:
         with self._lock:
             if position < self._position:
                 return
-            if self._position < self._min_tokens <= position + 1:
-                self._mask = None
             self._position = position + 1
+            self._n_tokens += 1
+            if self._n_tokens == self._min_tokens:
+                self._mask = None
             if self._matcher and not self._model.is_end(token):  # after it, an answer continues only with --ignore-end
                 self._mask = None
                 self._matcher.consume_token(token)
-
-    def allows(self, token: int) -> bool:
-        """True if the token may come next."""
-        return bool(self.mask().allows(np.array([token])).all())
 
     @property
     def mask_of_thoughts(self) -> Mask:
@@ -199,7 +205,9 @@ class Constraint:
         with self._lock:
             if self._mask is None:
                 words, may_end, error = self._next()
-                if may_end and (self._position >= self._min_tokens or not words.any()):
+                if self._n_tokens < self._min_tokens and (words & ~self._stops).any():
+                    words, may_end = words & ~self._stops, False
+                if may_end:
                     words |= self._vocabulary.ends
                 if error or not words.any():
                     raise RefusedError(
@@ -223,10 +231,12 @@ def cannot_begin(text: str) -> UsageError:
     return UsageError(f"the answer cannot begin with {text!r:.100}: the constraint does not allow it")
 
 
-def make_constraint(model: Model, sampling: Sampling, min_tokens: int = 0) -> Constraint | None:
+def make_constraint(
+    model: Model, sampling: Sampling, min_tokens: int = 0, stop_tokens: Collection[int] = ()
+) -> Constraint | None:
     """The constraint of an answer, or None.  Raises the errors of `check_constraint`."""
     grammar = _grammar(sampling)
-    return Constraint(model, grammar, min_tokens) if grammar is not None or min_tokens else None
+    return Constraint(model, grammar, min_tokens, stop_tokens) if grammar is not None or min_tokens else None
 
 
 def check_constraint(sampling: Sampling) -> None:

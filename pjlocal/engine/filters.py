@@ -231,22 +231,19 @@ class FilterChain:
         mask = self._constraint.mask()
         return mask.with_tokens(self._openings) if self._openings else mask
 
-    def allows(self, token: int) -> bool:
-        """True if the constraint or grammar allows the token next."""
-        if self._grammar:
-            self._fill(Candidates(np.array([token], np.int32), np.zeros(1, np.float32)))
-            lib.llama_sampler_apply(self._grammar, self._array_pointer)
-            return bool(self._logits[0] > -np.inf)
-        return self._constraint is None or self._constraint.allows(token)
-
-    def begin(self, tokens: Sequence[int]) -> None:
+    def begin(self, tokens: Sequence[int], spelled: Sequence[int] | None = None) -> None:
         """Advance by the answer's tokens that precede the first written one; see `Constraint.begin` for constraints.
+
+        Args:
+            spelled: the tokens that spell this beginning for the grammar; by default the same.
 
         Raises:
             UsageError: the answer cannot begin with them.
         """
-        for token in tokens if self._grammar else ():
-            if not self.allows(token):  # llama.cpp would abort the process
+        for token in (tokens if spelled is None else spelled) if self._grammar else ():
+            self._fill(Candidates(np.array([token], np.int32), np.zeros(1, np.float32)))
+            lib.llama_sampler_apply(self._grammar, self._array_pointer)
+            if self._logits[0] == -np.inf:  # accepting it, llama.cpp would abort the process
                 raise cannot_begin(self._model.text(tokens))
             lib.llama_sampler_accept(self._grammar, token)
         for token in tokens if self._whole and self._counted else ():

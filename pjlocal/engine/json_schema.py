@@ -22,11 +22,13 @@ from ..errors import UsageError
 
 Schema = Any  # a bool or an object
 
-_ANNOTATIONS = {
+ANNOTATIONS = {
     *("$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment", "$defs", "definitions"),
     *("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"),
     *("contentMediaType", "contentEncoding", "contentSchema", "discriminator"),
 }
+#: Formats of OpenAPI, which describe how a program stores the value.
+_OTHER_FORMATS = ("int32", "int64", "float", "double", "byte", "binary", "password")
 _SIZES = ("minLength", "maxLength", "minItems", "maxItems", "minProperties", "maxProperties")
 _BOUNDS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _MAX_NESTING = 100  # levels of brackets; llguidance parses JSON up to 128 deep
@@ -143,7 +145,7 @@ class _Translation:
             self._joint = self._joint_of([schema])
         result: dict[str, Any] = {}
         for keyword, value in schema.items():
-            if keyword not in _ANNOTATIONS:
+            if keyword not in ANNOTATIONS:
                 self._add(result, schema, keyword, value)
             elif keyword in ("$id", "id") and schema is not self._root:
                 raise Refused(f"{keyword} inside a schema changes the meaning of its references")
@@ -175,6 +177,8 @@ class _Translation:
             case "pattern":
                 value = self._regex(keyword, value)
             case "format":
+                if value in _OTHER_FORMATS:
+                    return
                 if not isinstance(value, str) or value not in _FORMATS:
                     raise Refused(f"format {_short(value)} is not supported; {', '.join(sorted(_FORMATS))} are")
                 if narrower := _FORMATS[value]:
@@ -412,7 +416,7 @@ def _check_exclusive(
 def _is_joined(schema: dict[str, Any]) -> bool:
     """True if several schemas describe one value."""
     applied = {"$ref", "allOf", "anyOf", "oneOf", "const", "enum"} & schema.keys()
-    others = schema.keys() - applied - _ANNOTATIONS
+    others = schema.keys() - applied - ANNOTATIONS
     return "allOf" in schema or "patternProperties" in schema or len(applied) > 1 or bool(applied and others)
 
 

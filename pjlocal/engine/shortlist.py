@@ -51,7 +51,7 @@ def make_shortlist(k: int, n: int) -> Shortlist:
     """
     k, n_rows = min(k, n), max(1, n // _COLUMNS)
     n_columns = n // n_rows
-    rest = np.arange(n_rows * n_columns, n)  # ids outside the table, which are always on the list
+    rest = np.arange(n_rows * n_columns, n)  # ids outside the table
     row_starts = n_columns * np.arange(n_rows)[:, np.newaxis]
     maxima = np.empty(n_columns, np.float32)
 
@@ -63,6 +63,8 @@ def make_shortlist(k: int, n: int) -> Shortlist:
         bound = order.item(n_columns - k)
         (columns,) = (maxima >= bound).nonzero()
         ids = (row_starts + columns).ravel()
-        return np.concatenate((ids[logits[ids] >= bound], rest))
+        ids = np.concatenate((ids, rest))
+        listed: NDArray[np.intp] = ids[logits[ids] >= bound]
+        return listed
 
     return shortlist

@@ -72,11 +72,17 @@ def with_model_defaults(sampling: Sampling, values: Mapping[str, Any], own: Coll
     return sampling.replace(**{name: value for name, value in values.items() if name not in own})  # type: ignore[no-any-return]
 
 
-def exchange_model_defaults(sampling: Sampling, old: Mapping[str, Any], new: Mapping[str, Any]) -> Sampling:
-    """The settings after a change of ``defaults`` or of the model: its old values are replaced by the new ones."""
+def exchange_model_defaults(
+    sampling: Sampling, old: Mapping[str, Any], new: Mapping[str, Any], own: Collection[str] | None = None
+) -> Sampling:
+    """The settings after a change of ``defaults`` or of the model: its old values are replaced by the new ones.
+
+    Args:
+        own: fields that the user has set, which stay; by default those that have another value than the old one.
+    """
     defaults = {f.name: f.default for f in dataclasses.fields(sampling)}
-    same = {name: defaults[name] for name, value in old.items() if getattr(sampling, name) == value}
-    return with_model_defaults(sampling.replace(**same), new)
+    same = {n: defaults[n] for n, value in old.items() if n not in (own or ()) and getattr(sampling, n) == value}
+    return with_model_defaults(sampling.replace(**same), new, own)
 
 
 def model_defaults_in_words(sampling: Sampling, values: Mapping[str, Any]) -> str:

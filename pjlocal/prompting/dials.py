@@ -26,7 +26,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     for view, preferences in enumerate(request.views):
         for at, given in enumerate(preferences):
             if _is(given, name):
-                new = _spelled(name, _strength(request, given) + step)
+                new = _turned(name, _strength(request, given), step)
                 changed = [*preferences[:at], *new, *preferences[at + 1 :]]
                 views = [*request.views[:view], changed, *request.views[view + 1 :]]
                 strengths = {_strength(request, each) for each in changed}
@@ -38,9 +38,9 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     for at, given in enumerate(avoided):
         if _is(given, name):
             strength = float(split_strength(given)[1] or 1)
-            return request.replace(avoid=(*avoided[:at], *_spelled(name, strength - step), *avoided[at + 1 :]))
+            return request.replace(avoid=(*avoided[:at], *_turned(name, strength, -step), *avoided[at + 1 :]))
     if step < 0:
-        return request.replace(avoid=(*avoided, *_spelled(name, -step)))
+        return request.replace(avoid=(*avoided, *_turned(name, 0, -step)))
     return request.replace(views=add(request, [name]))
 
 
@@ -61,7 +61,8 @@ def _strength(request: Request, given: str) -> float:
     return _AUTO if value is None else value
 
 
-def _spelled(name: str, strength: float) -> list[str]:
-    """The preference with its strength; empty at 0 or below.  Raises UsageError outside the limits."""
-    parse_strength(spelled := f"{strength:g}")
-    return [f"{name}:{spelled}"] if strength > 0 else []
+def _turned(name: str, strength: float, step: float) -> list[str]:
+    """The preference with its strength after a step; empty if it reaches 0.  Raises UsageError outside the limits."""
+    new = strength + step
+    parse_strength(spelled := f"{new:g}")
+    return [f"{name}:{spelled}"] if new * (strength or step) > 0 else []

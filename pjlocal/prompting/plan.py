@@ -145,7 +145,7 @@ _IDLE: dict[str, tuple[Mode, ...]] = {
     "strength": ("plain", "rewrite"),
     "avoid": ("plain",),
     "panel": OF_ONE_VIEW,
-    "push_thoughts": OF_ONE_VIEW,
+    "push_thoughts": ("plain", "rewrite"),
     "floor": ("plain", "rewrite"),
     "best": ("plain", "rewrite"),
     "lam": ("plain", "rewrite", "prompt"),

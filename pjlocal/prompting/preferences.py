@@ -126,13 +126,13 @@ _STRENGTH = re.compile(r"(?P<text>.*[^\s:]):(?P<strength>[+-]?(?:\d+\.?\d*|\.\d+
 def split_strength(spec: str) -> tuple[str, str | None]:
     """Split a preference at the strength after its last colon, as in ``vivid:1.5``.
 
-    A colon in a text, as in ``a ratio of 3:2`` or ``note: 5``, belongs to the text.
+    A colon in a text, as in ``a ratio of 3:2``, ``note: 5`` or ``http://localhost:8080``, belongs to the text.
 
     Raises:
         UsageError: the strength is outside its limits.
     """
     match = _STRENGTH.fullmatch(spec.strip())
-    if match is None or (match["text"][-1].isdigit() and " " in match["text"]):
+    if match is None or (match["text"][-1].isdigit() and " " in match["text"]) or "://" in match["text"]:
         return spec, None
     _check_strength(spec, match["strength"])
     return match["text"], match["strength"]

@@ -404,7 +404,7 @@ class ChatTemplate:
         decoder = codecs.getincrementaldecoder("utf-8")("replace")
         ends = [0]
         for token in message.tokens:
-            if token >= self.model.n_vocab:
+            if not 0 <= token < self.model.n_vocab:
                 break
             piece = self._piece(token) or self._mark(token)
             text = decoder.decode(piece)
@@ -463,5 +463,6 @@ def _think(is_on: bool) -> dict[str, bool]:
 
 
 def _headed(turns: Sequence[Message], text: str) -> list[Message]:
-    first, *rest = turns
-    return [replace(first, content=f"{text}\n\n{first.content}"), *rest]
+    first = next((n for n, turn in enumerate(turns) if turn.role == "user"), 0)
+    headed = replace(turns[first], content=f"{text}\n\n{turns[first].content}")
+    return [*turns[:first], headed, *turns[first + 1 :]]

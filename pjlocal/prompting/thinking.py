@@ -113,8 +113,20 @@ class Thinking:
 
 
 @dataclass
+class AnswerPart:
+    """The part of a text that is the answer, behind the thinking: an `engine.constraint.Gate`.
+
+    start: the position of its first token; None while the model thinks.
+    openings: tokens with which a constrained answer may begin to think.
+    """
+
+    start: int | None
+    openings: Collection[int]
+
+
+@dataclass
 class ThinkingPhase:
-    """The part of an answer that a model thinks: a `decoding.schedule.Phase` and an `engine.constraint.Gate`.
+    """The part of an answer that a model thinks: a `decoding.schedule.Phase`.
 
     thinking: the state of the answer's thinking.
     spell: returns the bytes of a token; for a control token, its spelling.
@@ -123,8 +135,8 @@ class ThinkingPhase:
     most: the most tokens of the thinking; None if only the limit of the whole answer applies.
     most_answer: the most tokens of the answer after the thinking.
     openings: tokens with which a constrained answer may begin to think.
-    is_constrained: whether the answer has a constraint.  The constraint applies after the white space that follows the
-        closing mark.  If it allows the opening mark itself, it applies from the first token on, also to the thinking.
+    is_constrained: whether the answer has a constraint.  It applies after the white space that follows the closing
+        mark; from the first token on, also to the thinking, if it spells the opening mark itself.
     """
 
     thinking: Thinking
@@ -137,13 +149,13 @@ class ThinkingPhase:
     is_constrained: bool = False
     #: The policy that decides the thinking; None leaves it to the rounds.
     thinker: Any = None
-    #: Returns True if the constraint allows a token at the beginning.
-    allows: Callable[[int], bool] = lambda token: False
     _n_tokens: int = 0
     _forced: deque[int] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        self.start: int | None = None if self.thinking.is_open else 0
+        # Not this object: in a reference cycle with the thinker, llama.cpp's samplers would be freed only by Python's
+        # garbage collector.
+        self.answer = AnswerPart(None if self.thinking.is_open else 0, self.openings)
         self._end_in_time()
 
     @property
@@ -166,24 +178,32 @@ class ThinkingPhase:
 
     def accept(self, token: int) -> None:
         thinking = self.thinking
-        if self._n_tokens == 0 and token in self.openings and not self.allows(token):
-            self.start = None
+        if self._n_tokens == 0 and token in self.openings:
+            self.answer.start = None
         self._n_tokens += 1
         if self.thinker:
             self.thinker.accept(token)
         was_open = thinking.is_open
         thinking.accept(self.spell(token))
+        if thinking.is_open and not self.is_constrained:
+            self.answer.start = None
         if self._forced:
             self._forced.popleft()
-        elif was_open and self.is_constrained and thinking.ends_with_mark and thinking.marks and self.start is None:
+        elif (
+            was_open
+            and self.is_constrained
+            and thinking.ends_with_mark
+            and thinking.marks
+            and self.answer.start is None
+        ):
             self._forced += self.split(thinking.marks.after)
         self._end_in_time()
-        if self.start is None and thinking.is_closed and not self._forced:
-            self.start = self._n_tokens
+        if self.answer.start is None and thinking.is_closed and not self._forced:
+            self.answer.start = self._n_tokens
 
     def _end_in_time(self) -> None:
         """End the thinking at its token limit, unless a constraint covers it."""
-        may_end = self.thinking.is_open and not self._forced and (self.start is None or not self.is_constrained)
+        may_end = self.thinking.is_open and not self._forced and (self.answer.start is None or not self.is_constrained)
         if may_end and self.most is not None and self.thinking.n_tokens >= self.most:
             self._forced += self.split(self.thinking.ending)
 

@@ -40,7 +40,7 @@ def blame(preferences: Mapping[str, Sequence[str]], mode: str | None, no_color: 
 
     line = Text()
     for name, wishes in preferences.items():
-        line.append(f"{name}: {visible(', '.join(wishes)) or 'no preference'}", _view_style(name, no_color))
+        line.append(f"{visible(name)}: {visible(', '.join(wishes)) or 'no preference'}", _view_style(name, no_color))
         line.append("  ")
     if mode == "both":
         line.append("all: what they agree on  ")

@@ -43,8 +43,8 @@ def push(preferences: Mapping[str, Sequence[str]], pushing: Sequence[str], no_co
         return Tint(Text(_NONE), lambda event: "")
     line = Text()
     for name in pushing:
-        wishes = visible(", ".join(preferences.get(name, ())))
-        line.append(f"{name}: {wishes}" if wishes else name, _style(name, 2, no_color)).append("  ")
+        wishes = ", ".join(preferences.get(name, ()))
+        line.append(visible(f"{name}: {wishes}" if wishes else name), _style(name, 2, no_color)).append("  ")
     line.append("more probable by it:")
     for times in _STEPS:
         line.append(" ").append(f"×{times}", _style(pushing[0], times, no_color))

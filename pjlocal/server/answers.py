@@ -45,7 +45,7 @@ MOST_FILE = 8 << 20  # bytes of an attached file
 class _Message(Exact):
     role: Literal["system", "developer", "user", "assistant"]
     content: str
-    tokens: list[int] = Field(default=[], fail_fast=True)
+    tokens: list[Annotated[int, Field(ge=0)]] = Field(default=[], fail_fast=True)
 
 
 class _Taken(Exact):
@@ -464,7 +464,7 @@ def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
     """Make the turn to answer, with the tokens that begin its answer."""
     if not chat.continues and not chat.takes:
         return Turn(chat.question)
-    if replaced is None or not replaced.answer:
+    if replaced is None or not replaced.text:
         raise Wrong(f"chat.{'takes' if chat.takes else 'continues'} needs chat.replacing: a turn with an answer")
     if chat.takes:
         return replaced.taking(chat.takes.position, chat.takes.text, chat.takes.token)

@@ -12,6 +12,7 @@ from uuid import uuid4
 from pydantic import BeforeValidator, Field
 
 from ..engine.constraint import check_constraint, json_rule
+from ..engine.json_schema import ANNOTATIONS
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..prompting.prompt import Message
@@ -43,7 +44,7 @@ class Function(Strict):
     @property
     def arguments(self) -> dict[str, Any]:
         """The JSON schema of the arguments object, which is empty if the function has no parameters."""
-        others = self.parameters.keys() - {"type", "properties", "required", "title", "description"}
+        others = self.parameters.keys() - {"type", "properties", "required", *ANNOTATIONS}
         is_empty = not (others or self.parameters.get("properties"))
         return {"type": "object", **self.parameters} | ({"additionalProperties": False} if is_empty else {})
 

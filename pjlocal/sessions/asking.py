@@ -88,7 +88,8 @@ def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) ->
 
 
 def written_under(request: Request, turn: Turn) -> Request:
-    """The request under which a turn was answered.  ``request`` has the groups of settings that the turn lacks.
+    """The request under which a turn was answered, to see what could stand in the place of its tokens: its answer has
+    no other beginning.  ``request`` has the groups of settings that the turn lacks.
 
     Raises:
         UsageError: a setting is outside its limits, or was removed.
@@ -98,7 +99,7 @@ def written_under(request: Request, turn: Turn) -> Request:
     views = list(settings.get("preferences", {}).values())
     if len(views) > len(VIEW_NAMES):  # a panel
         settings["preferences"] = dict(zip(VIEW_NAMES, deal(in_turn(views)), strict=True))
-    return request.restore(settings)
+    return request.restore(settings).replace(begin="")
 
 
 def turn_settings(settings: Mapping[str, Any], request: Request, roles: Roles, model: str, seed: int) -> dict[str, Any]:

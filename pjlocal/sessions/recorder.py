@@ -56,7 +56,7 @@ class Recorder:
             return
         with suppress(StoreError):  # saving the turn reports it
             last = store.last_turn(session.id)
-            if last is not None and last != (session.turns[-1].id if session.turns else None):
+            if last is not None and last != (session.turns[-1].id if session.turns else 0):
                 raise UsageError(GONE_ON)
 
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
@@ -112,6 +112,12 @@ class Recorder:
         """Replace the last turn by another of its drafts."""
         self.session.turns[-1:] = [draft]
         self.put_in_force(draft)
+
+    def remove(self) -> None:
+        """Remove the session, for whose only turn nothing was written.  A next turn saves it anew."""
+        session, saved = self.session, self.session.id
+        session.id = None
+        self._do(lambda store: None if saved is None else store.remove(saved))
 
     def drop(self, turn: Turn) -> None:
         """Hide a turn for which nothing was written.  It is no longer a draft of the turn that it would replace."""
@@ -239,6 +245,7 @@ class Recording:
         #: Whether the beginning of the answer is not the whole answer of the turn that it replaces.
         self._begins_anew = replacing is not None and bool(turn.events) and not turn.continues(replacing)
         self._title = self._session.title
+        self._is_first = self._session.id is None  # of its session, which is saved with it
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Add the turn to its session and set the session's settings, unless it stays a draft.
@@ -284,7 +291,10 @@ class Recording:
             if self._session.title != self._title:
                 self._session.title = self._title
                 self._recorder.rename()
-            self._recorder.drop(self.turn)
+            if self._is_first:
+                self._recorder.remove()
+            else:
+                self._recorder.drop(self.turn)
 
     def _others(self, result: Result) -> list[Turn]:
         """The answers among which this one was chosen."""

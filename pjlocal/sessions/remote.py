@@ -170,9 +170,9 @@ class RemoteRecorder(Recorder):
         return self.session
 
     def undo(self, turn: Turn) -> None:
-        turn.undone = True
         if turn.id is not None and self.session.id is not None:
             self._chats.undo(self.session.id, turn.id)
+        turn.undone = True
 
     def save_settings(self) -> None:
         if self.session.id is not None:

@@ -190,11 +190,14 @@ class Store(Database):
         return row and int(row["id"])
 
     def last_turn(self, session_id: int) -> int | None:
-        """The last turn of a session that is not undone; None without any."""
+        """The last turn of a session that is not undone; 0 without any, and None if there is no such session."""
         with self._named_errors():
-            row = self._db.execute("SELECT max(id) AS id FROM turns WHERE session_id = ? AND NOT undone", (session_id,))
-            found: int | None = row.fetchone()["id"]
-        return found
+            row = self._db.execute(
+                "SELECT (SELECT max(id) FROM turns WHERE session_id = sessions.id AND NOT undone) AS id "
+                "FROM sessions WHERE id = ?",
+                (session_id,),
+            ).fetchone()
+        return row and (row["id"] or 0)
 
     def find(self, name: str) -> int:
         """Find a session by its name; see `finding.find`."""

@@ -8,7 +8,7 @@ import re
 
 import pytest
 import tiny_models
-from talking import Talk
+from talking import Talk, talk
 from terminal import database
 
 from pjlocal.chat.commands.table import COMMANDS
@@ -138,3 +138,38 @@ def test_wrong_use_of_commands_is_reported_in_one_line(chat: Talk) -> None:
         ("/view loud", "the view must be one of text, blame, push, markdown (not 'loud')"),
     ):
         assert chat.say(line) == [expected]
+
+
+def test_any_white_space_ends_a_commands_name(lasting_chat: Talk) -> None:
+    lasting_chat.say("/mode\tjudge")
+    assert lasting_chat.judge.request.generation.mode == "judge"
+    lasting_chat.say("/mode\nboth")
+    assert lasting_chat.judge.request.generation.mode == "both"
+
+
+def test_apostrophes_within_words_are_no_quotation_marks(lasting_chat: Talk) -> None:
+    lasting_chat.say("/prefer a don't say can't")
+    assert lasting_chat.judge.request.views[0] == ("don't say can't",)
+    lasting_chat.say("/prefer a 'Be brief' vivid")
+    assert lasting_chat.judge.request.views[0] == ("Be brief", "vivid")
+    lasting_chat.say("/prefer vivid, creative")
+    assert lasting_chat.judge.request.views == (("vivid",), ("creative",))
+    lasting_chat.say('/prefer "Be brief" "Be kind"')
+
+
+def test_a_question_cannot_be_taken_back_in_a_chat_that_went_on_elsewhere(chat: Talk, store: Store) -> None:
+    chat.say("Why?")
+    with talk(chat.judge.model.path, store=store, session=store.load(1)) as elsewhere:
+        elsewhere.say("And how?")
+        assert "new turns" in chat.say("/undo")[0]
+        assert [turn.question for turn in store.load(1).turns] == ["Why?", "And how?"]
+        elsewhere.say("/undo")
+        elsewhere.say("/undo")
+    assert "new turns" in chat.say("Where?")[0], "the question that this chat shows is gone"
+
+
+def test_an_edited_question_that_cannot_be_asked_is_kept_for_the_prompt(chat: Talk, edited) -> None:
+    chat.say("Why?")
+    edited("How? " * 3000)
+    assert "too long" in chat.say("/edit")[0]
+    assert chat.chat.unsent == "How? " * 3000

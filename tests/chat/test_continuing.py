@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
-from talking import ENDLESS, Talk, talk
+import tiny_models
+from talking import ENDLESS, Talk, plain_event, talk
 
 from pjlocal import Sampling
 from pjlocal.events import TokenEvent
@@ -150,3 +152,29 @@ def test_an_unchanged_answer_in_the_editor_changes_nothing(chat: Talk, edited) -
     edited("")
     assert chat.say("/edit answer") == ["the answer is unchanged"] and chat.turns == before
     assert chat.say("/edit title") == ["/edit must be one of question, answer (not 'title')"]
+
+
+def test_an_answer_that_was_cut_off_while_thinking_goes_on_thinking(tmp_path: Path) -> None:
+    template = tiny_models.CHATML.replace("'<|im_start|>assistant\n'", "'<|im_start|>assistant\n<think>\n'")
+    added = ["<think>", "</think>"]
+    model = tiny_models.write_llama(tmp_path / "m.gguf", chat_template=template, add_bos=False, added=added)
+    with talk(model, sampling=ENDLESS) as chat:
+        chat.say("Why?")
+        cut = chat.turns[0].events
+        assert cut[-1].thought and not chat.turns[0].answer
+        assert chat.say("/continue 5") == []
+        assert chat.turns[0].events[:8] == cut and len(chat.turns[0].events) == 13
+        assert all(event.thought for event in chat.turns[0].events)
+
+
+def test_an_edited_answer_keeps_its_tokens_although_editors_keep_no_white_space_around_a_text(
+    chat: Talk, edited
+) -> None:
+    events = [plain_event(n, text) for n, text in enumerate((" Cats", " purr", " softly", ".\n"))]
+    chat.say("Why?")
+    chat.turns[0].events = events
+    edited("Cats purr loudly.")
+    chat.say("/edit answer")
+    (turn,) = chat.turns
+    assert turn.answer == " Cats purr loudly.\n"
+    assert [event.kind for event in turn.events] == ["plain", "plain", "given", "plain"]

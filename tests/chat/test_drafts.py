@@ -332,11 +332,23 @@ def test_a_token_of_the_thinking_can_be_taken_too(tmp_path: Path) -> None:
         chat.say("Why?")
         turn = chat.turns[0]
         assert [event.thought for event in turn.events[:3]] == [True] * 3 and turn.answer
-        assert chat.conversation.alternatives(2)
+        row = chat.conversation.alternatives(2)
+        chat.judge.request = chat.judge.request.replace(think_tokens=None)
+        chat.conversation._alternatives = None
+        assert chat.conversation.alternatives(2) == row, "a limit of the thinking changes no token of it"
+        chat.judge.request = chat.judge.request.replace(think_tokens=6)
         chat.say('/why 2 " so"')
         taken = chat.turns[0]
         assert taken.events[:2] == turn.events[:2] and taken.events[2].thought and " so" in taken.thinking
         assert taken.answer, "the thinking ends by itself, or in its time"
+
+
+def test_what_could_begin_an_answer_stands_in_the_place_of_its_given_beginning(chat: Talk) -> None:
+    chat.say("Why?")
+    first = chat.conversation.alternatives(0)
+    chat.say("/set begin Ahoy")
+    chat.say("/regen")
+    assert [each.id for each in chat.conversation.alternatives(0)] == [each.id for each in first]
 
 
 def test_a_wrong_token_number_is_refused_in_one_line(chat: Talk) -> None:

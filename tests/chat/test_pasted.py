@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from terminal import numbered
 
 pytestmark = pytest.mark.slow  # each starts a chat on a terminal
 
@@ -123,3 +124,14 @@ def test_code_in_a_block_keeps_its_slashes(chat, asked) -> None:
     chat.send()
     chat.leave()
     assert asked() == ["// adds one\n/quit"]
+
+
+def test_what_is_pasted_while_an_answer_is_written_is_one_question(start, slow_toy, says, sessions) -> None:
+    chat = start(*slow_toy, *says(numbered(80)), columns=120)
+    chat.type("Go\r")
+    chat.until("word5 ")
+    chat.type(paste("one\r/undo\rtwo"))
+    chat.until(lambda: "two" in chat.screen.row(chat.screen.cursor.y))
+    chat.send()
+    chat.leave()
+    assert [turn.question for turn in sessions()[0].turns] == ["Go", "one\n/undo\ntwo"]

@@ -13,6 +13,10 @@ from talking import Talk, prompt_text, talk
 from pjlocal.chat.status import status_line
 from pjlocal.errors import UsageError
 from pjlocal.prompting import preferences
+from pjlocal.prompting.plan import make_roles
+from pjlocal.request import Request
+from pjlocal.sessions.store import Store
+from pjlocal.settings import Generation, Sampling
 
 # Settings.
 
@@ -371,3 +375,35 @@ def test_the_filters_of_a_models_file_are_put_on_and_taken_off_and_go_with_the_m
         chat.say("/set temperature 0.6")
         chat.say("/set sampling own")
         assert (chat.judge.request.sampling.temperature, chat.judge.request.sampling.top_k) == (0.7, 5)
+
+
+@pytest.mark.parametrize("setting", ["/strength 2", "/mode judge", "/avoid formal", "/set best 2"])
+def test_settings_that_need_preferences_rest_while_there_are_none(tiny, store: Store, setting: str) -> None:
+    with talk(tiny("llama"), store=store) as chat:
+        chat.say(setting)
+        chat.say("/prefer clear")
+        chat.say("Why?")
+        chat.say("/set temperature 1")
+        assert len(chat.turns) == 1 and chat.judge.request.sampling.temperature == 1
+        saved = chat.conversation.session.settings
+        chat.say("/prefer a vivid")
+        chat.say("/prefer b concise")
+        chat.say("And now?")
+        assert len(chat.turns) == 2 and chat.judge.request.generation != Generation()
+    reopened = Request().restore(saved).as_defaults()
+    assert make_roles(reopened).mode == "plain"
+
+
+def test_default_gives_the_models_own_value_back(tmp_path: Path) -> None:
+    path = tiny_models.write_llama(tmp_path / "m.gguf", recommends={"temp": 0.3})
+    with talk(path, sampling=Sampling(defaults="model")) as chat:
+        assert chat.judge.request.sampling.temperature == 0.3
+        chat.say("/set temperature 1")
+        chat.say("/set temperature default")
+        assert chat.judge.request.sampling.temperature == 0.3
+        assert "temperature" not in chat.judge.request.explicit
+
+
+def test_the_form_of_a_switch_that_turns_it_off_names_no_setting(lasting_chat: Talk) -> None:
+    said = lasting_chat.say("/set no-push-thoughts on")
+    assert not lasting_chat.judge.request.generation.push_thoughts and "no setting" in said[0]

@@ -38,7 +38,9 @@ def test_a_models_text_stays_inert_in_every_view(start, toy, tmp_path) -> None:
 @pytest.mark.slow
 def test_a_saved_session_and_a_file_name_stay_inert(start, toy, environment, tmp_path) -> None:
     session = Session(title=f"T {EVIL}", settings={"preferences": {"a": [f"P {EVIL}"], "b": []}})
-    event = TokenEvent(0, 5, f"A {EVIL}\n\n# Title {EVIL}", "plain", 0, None, 1.0, None, None, None)
+    event = TokenEvent(
+        0, 5, f"A {EVIL}\n\n# Title {EVIL}", "accepted", 0, f"V {EVIL}", 1.0, 1.0, 1.0, pushes={f"W {EVIL}": 1.0}
+    )
     turn = Turn(f"Q {EVIL}", [event], settings={"preferences": session.settings["preferences"], "mode": f"M {EVIL}"})
     with Store(database(environment)) as store:
         store.add_turn(store.add_session(session), turn)
@@ -49,6 +51,8 @@ def test_a_saved_session_and_a_file_name_stay_inert(start, toy, environment, tmp
     for line, expected in (
         ("/prefer", f"a: P {SHOWN}"),
         ("/why", f"a: P {SHOWN}"),
+        ("/why", f"V {SHOWN}"),
+        ("/drafts", f"M {SHOWN}"),
         ("/stats", f"M {SHOWN}"),
         ("/sessions", f"T {SHOWN}"),
         ("/title", f"title: T {SHOWN}"),

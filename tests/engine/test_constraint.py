@@ -324,3 +324,13 @@ def test_an_object_may_have_many_properties(tiny) -> None:
     schema = json.dumps({"type": "object", "properties": {f"p{i}": {"type": "null"} for i in range(800)}})
     with PersonaJudge(tiny("llama"), sampling=Sampling(json_schema=schema)) as judge:
         assert judge("hi", max_tokens=40, seed=1).text.startswith("{")
+
+
+@pytest.mark.parametrize("form", [{"regex": "a(1|22|333)b"}, {"grammar": 'root ::= "a" ("1" | "22" | "333") "b"'}])
+def test_an_answer_begins_with_given_text_under_a_constraint_although_the_vocabulary_puts_a_space_before_it(
+    tiny, form: dict[str, str]
+) -> None:
+    with PersonaJudge(tiny("space_prefix"), seed=1, max_tokens=20) as judge:
+        assert judge("Hello", begin="a3", **form).text.strip() == "a333b"
+        with pytest.raises(UsageError, match="the answer cannot begin with"):
+            judge("Hello", begin="b3", **form)

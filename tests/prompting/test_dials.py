@@ -55,3 +55,10 @@ def test_an_unknown_word_and_a_strength_beyond_the_limit_are_refused() -> None:
         adjust(START, "loving", STEP)
     with pytest.raises(UsageError, match="a strength is a number from -10 to 10"):
         turned(START, *[("vivid", STEP)] * 19)
+
+
+def test_a_negative_strength_is_turned_by_half_a_step_too() -> None:
+    against = Request().replace(views=[["vivid:-1"], []])
+    assert turned(against, ("vivid", STEP))[0] == [["vivid:-0.5"], []]
+    assert turned(against, ("vivid", -STEP))[0] == [["vivid:-1.5"], []]
+    assert turned(against, ("vivid", STEP), ("vivid", STEP))[0] == [[], []]

@@ -57,6 +57,13 @@ def test_a_template_without_a_system_role_gets_it_in_the_first_user_message(tmp_
     assert text == "<|im_start|>user\nSYS\n\nPREF\n\nHello<|im_end|>\n<|im_start|>assistant\n"
 
 
+def test_such_a_template_gets_it_in_the_users_message_if_a_greeting_comes_first(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, NO_SYSTEM, add_bos=False)) as judge:
+        said = [Message("assistant", "Hi"), Message("user", "Hello")]
+        text = judge.model.text(judge.template.tokens(said, "", Prompting(system="SYS")))
+    assert "Hi<|im_end|>" in text and "SYS\n\nHello" in text
+
+
 @pytest.mark.parametrize("template", [CHATML, WITH_BOS, None])
 def test_bos_comes_once(tmp_path: Path, template: str | None) -> None:
     path = model(tmp_path, template, add_bos=True)

@@ -12,6 +12,7 @@ from pjlocal.prompting.thinking import (
     MARKS,
     Marks,
     Thinking,
+    ThinkingPhase,
     ThinkingText,
     answer_start,
     find_thoughts,
@@ -150,3 +151,17 @@ def test_thinking_in_unmarked_texts_is_found() -> None:
     assert find_thoughts(["Hm", "</think>", "Yes"]) == [True, True, False]
     assert find_thoughts(["Yes, ", "<think>", "</think>"]) == [False] * 3
     assert find_thoughts(["<thi"]) == [False] and find_thoughts([]) == []
+
+
+@pytest.mark.parametrize(
+    ("pieces", "starts"), [(["<think>"], [None, None, 3, 3, 3]), (["<th", "ink>"], [0, None, None, 4, 4, 4])]
+)
+def test_the_answer_starts_after_the_thinking_that_the_model_opens(pieces: list[str], starts: list[int | None]) -> None:
+    """There mode both begins to count what the answer repeats, so that it may quote the thinking."""
+    spelled = [*pieces, "why", "</think>", "\n\n", "because"]
+    phase = ThinkingPhase(Thinking(), lambda n: spelled[n].encode(), lambda text: [], str, None, 100)
+    found = []
+    for token in range(len(spelled)):
+        phase.accept(token)
+        found.append(phase.answer.start)
+    assert found == starts

@@ -141,3 +141,8 @@ def test_an_answer_that_is_sent_back_is_taken_however_it_is_worded(
         assert n_prompt(f"{thought}Yes", f"{thought}No") == plain, "thoughts leave the prompt"
         assert n_prompt(f"Yes: {thought}", "No") > plain
         assert n_prompt("<|channel|>analysis<|message|>Hm") == n_prompt("")
+
+
+def test_a_text_that_ends_with_an_opening_mark_is_continued_as_text(served: Served) -> None:
+    reply = served.http.post("/v1/completions", json={"prompt": "Hello<think>\n", "max_tokens": 5, "ignore_eos": True})
+    assert reply.json()["choices"][0]["text"], "a client that writes its prompts itself reads the marks itself"

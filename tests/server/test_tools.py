@@ -15,6 +15,8 @@ from jsonschema import validate
 from openai import OpenAI
 from served import Served, serving
 
+from pjlocal.server.tools import Function
+
 CITY = {
     "type": "object",
     "properties": {"city": {"$ref": "#/$defs/City"}, "days": {"type": "integer", "minimum": 1, "maximum": 9}},
@@ -240,6 +242,11 @@ def test_an_answer_of_a_form_may_be_a_call_instead(client: OpenAI) -> None:
         assert bool(choice.message.tool_calls) == calls
         if not calls:
             validate(json.loads(choice.message.content or ""), CITY)
+
+
+def test_a_function_without_parameters_gets_none() -> None:
+    described = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "properties": {}}
+    assert Function(name="now", parameters=described).arguments["additionalProperties"] is False
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,9 @@ def declared(command: Command) -> tuple[list[Row], dict[str, list[Row]]]:
         if isinstance(info, ArgumentInfo):
             many = "..." if get_origin(kind) is list else ""
             required = " (required)" if parameter.default is parameter.empty else ""
-            arguments.append((_cell(f"`{info.metavar or parameter.name.upper()}{many}`"), _cell(info.help or "") + required))
+            arguments.append(
+                (_cell(f"`{info.metavar or parameter.name.upper()}{many}`"), _cell(info.help or "") + required)
+            )
         elif isinstance(info, OptionInfo) and not info.hidden:
             panels.setdefault(info.rich_help_panel or "", []).append(_option(parameter, kind, info))
     return arguments, panels

@@ -199,21 +199,26 @@ def edit(chat: Chat, words: str) -> None:
     if what == "answer":
         _edit_answer(chat, last.answer)
         return
+    chat.conversation.recorder.check_seen()
     with suspend.undone():
         question = edit_text(last.question)
     if not question or question == last.question.strip():
         chat.screen.say("the question is unchanged: nothing is asked")
         return
-    chat.answer(chat.conversation.ask(question, replacing=last))
+    with chat.keeping(question):
+        chat.answer(chat.conversation.ask(question, replacing=last))
 
 
 def _edit_answer(chat: Chat, before: str) -> None:
+    chat.conversation.recorder.check_seen()
     with suspend.undone():
         answer = edit_text(before)
     if not answer or answer == before.strip():
         chat.screen.say("the answer is unchanged")
         return
-    chat.conversation.edit_answer(answer)
+    head, _, tail = before.partition(before.strip())  # white space, which the editor does not keep
+    with chat.keeping(answer):
+        chat.conversation.edit_answer(f"{head}{answer}{tail}")
     chat.screen.say("the answer is saved as you wrote it; /continue continues it")
 
 

@@ -73,9 +73,9 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
 def _wishes(words: str) -> list[str]:
     """Parse typed preferences: a list of presets, @files and quoted texts.  Words that are no such list, not even one
     with a typing error, are one text."""
-    quoted = re.search("[\"']", words) is not None
+    is_quoted = re.search("(^|[\\s,])[\"']", words) is not None  # within a word it is an apostrophe
     try:
-        wishes = shlex.split(words if quoted else words.replace(",", " "))
+        wishes = shlex.split(words) if is_quoted else words.replace(",", " ").split()
     except ValueError:  # an apostrophe
         return [words]
     try:

@@ -7,7 +7,7 @@ import re
 from typing import Any, get_args
 
 from ...errors import UsageError
-from ...gguf.sampling import exchange_model_defaults
+from ...gguf.sampling import exchange_model_defaults, with_model_defaults
 from ...prompting.plan import make_roles, resolve_mode, strength_in_force
 from ...request import GROUPS
 from ...screen import tables
@@ -45,8 +45,13 @@ def set_named(chat: Chat, name: str, value: str) -> None:
                 if f.name == "defaults":
                     changed = exchange_model_defaults(changed, judge.recommended, judge.recommended)
                 judge.check(changed)
-            # `replace` marks it as set by the user, so that the model's file does not override it.
-            request = judge.request.with_group(changed).replace(**{f.name: getattr(changed, f.name)})
+            request = judge.request.with_group(changed)
+            if value == "default":
+                request = request.unset([f.name])
+                values = with_model_defaults(request.sampling, judge.recommended, request.explicit)
+                request = request.with_group(values)
+            else:  # `replace` marks it as set by the user, so that the model's file does not override it
+                request = request.replace(**{f.name: getattr(changed, f.name)})
             if isinstance(changed, Generation):
                 make_roles(request)
             chat.conversation.put_in_force(request)
@@ -72,7 +77,7 @@ def _field(group: type[Settings], name: str) -> dataclasses.Field[Any] | None:
 
 
 def _spellings(f: dataclasses.Field[Any]) -> list[str]:
-    return [spelling for flags in f.metadata["flags"] for spelling in flags.split("/")]
+    return [flags.partition("/")[0] for flags in f.metadata["flags"]]  # without the form that turns it off
 
 
 def _names(*groups: type[Settings]) -> list[str]:

@@ -73,11 +73,11 @@ def run(chat: Chat, line: str) -> None:
     Raises:
         UsageError: there is no such command (the nearest is named), or it cannot be done.
     """
-    name, _, words = line.strip().partition(" ")
+    name, *words = line.strip().split(maxsplit=1)
     found = _named(name.lower())
-    if words.strip() and found.usage == found.name:
-        raise UsageError(f"{found.name} takes no words (not {words.strip()!r})")
-    found.run(chat, words.strip())
+    if words and found.usage == found.name:
+        raise UsageError(f"{found.name} takes no words (not {words[0]!r})")
+    found.run(chat, *words or [""])
 
 
 def _named(name: str) -> Command:
