@@ -117,7 +117,7 @@ class PersonaJudge:
             model if isinstance(model, Model) else Path(model) if isinstance(model, os.PathLike) else find_model(model)
         )
         self._file = path.path if isinstance(path, Model) else path
-        self.check_adapters(request.generation)
+        self.check_files(request)
         process = None if template else TemplateProcess()  # it starts while the model loads
         with ExitStack() as undo, ExitStack() as on_failure:
             if process:
@@ -205,16 +205,16 @@ class PersonaJudge:
         check_constraint(sampling)
         FilterChain(self.model, sampling, (), (0,), make_constraint(self.model, sampling)).close()
 
-    def check_adapters(self, generation: settings.Generation) -> None:
+    def check_files(self, request: Request) -> None:
         """Refuse adapters that are broken, or made for another model.
 
         Raises:
             ModelError: an adapter cannot be used; the message has the reason.
         """
-        named = generation.adapters()
+        named = request.generation.adapters()
         if self._file is None or named == self._fitting:
             return
-        check_adapters(generation, read_header(self._file))
+        check_adapters(request.generation, read_header(self._file))
         self._fitting = named
 
     @_by_keywords
@@ -475,7 +475,7 @@ class PersonaJudge:
             ModelError: an adapter does not fit; in mode rewrite, the aligner does not exist.
         """
         roles = make_roles(request)
-        self.check_adapters(request.generation)
+        self.check_files(request)
         if roles.mode == "rewrite" and request.generation.aligner is not None:
             self._find_aligner(request.generation.aligner)
         return roles

@@ -252,14 +252,14 @@ class Conversation:
 
         Raises:
             UsageError: the request cannot be used; nothing has changed then.
-            ModelError: the same for an adapter.
+            ModelError: the same for an adapter, or another file.
         """
         judge = self.judge
         if request.has_preferences:
             make_roles(request)
         else:
             request = request.as_defaults()
-        judge.check_adapters(request.generation)
+        judge.check_files(request)
         judge.request = request
 
     def wear(self, persona: Overrides) -> None:
@@ -302,9 +302,13 @@ class Conversation:
             self._answer = self._alternatives = None
 
     def open(self, session: Session) -> None:
-        """Continue another session with its settings."""
+        """Continue another session with its settings, and with the current model.
+
+        Raises:
+            UsageError, ModelError: see `put_in_force`; nothing has changed then.
+        """
         self.recorder.catch_up()
-        self.restore(session.settings)
+        self.put_in_force(self.judge.request.restore(session.settings))
         self._take_up(session)
         self._answer = None
 
@@ -312,10 +316,6 @@ class Conversation:
         self.recorder.session = self.session = session
         if session.notice:
             self._say(session.notice)
-
-    def restore(self, settings: Mapping[str, Any]) -> None:
-        """Apply the settings of a session, without loading its model.  Raises the errors of `put_in_force`."""
-        self.put_in_force(self.judge.request.restore(settings))
 
     def settings(self) -> dict[str, Any]:
         """The settings of the next turn."""

@@ -24,7 +24,7 @@ from ..prompting.prompt import NO_THINK_SWITCH
 from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed, written_under
 from ..sessions.session import Session, Turn
-from ..settings import Engine, FixedLayout, Generation, Sampling
+from ..settings import Engine, FixedLayout, Sampling
 
 _ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
 
@@ -241,21 +241,19 @@ class RemoteJudge:
                 raise
             # Else the next question reports it.
 
-    def check_adapters(self, generation: Generation) -> None:
-        """Refuse adapters that do not fit; all adapters if no model can be loaded here.
+    def check_files(self, request: Request) -> None:
+        """Refuse adapters that do not fit; all files if no model can be loaded here.
 
         Raises:
             UsageError, ModelError: has the reason.
         """
-        if not generation.adapters():
-            return
         if self._path is None:
-            self.server.check_can_write(Request(generation=generation))
-        else:
-            check_adapters(generation, read_header(self._path))
+            self.server.check_can_write(request)
+        elif request.generation.adapters():
+            check_adapters(request.generation, read_header(self._path))
 
     def roles(self, request: Request) -> Roles:
-        self.check_adapters(request.generation)
+        self.check_files(request)
         return make_roles(request)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,12 +56,13 @@ class Line:
         self._n_before = 0  # the number of `typed_ahead` items before a Ctrl-C since the last prompt
         self._is_stopped = False  # Ctrl-C was pressed since the last prompt
         self._asks_to_leave = False  # Ctrl-C was pressed at an empty prompt
+        self._completer = _Completer(chat)
         self._session: PromptSession[str] = PromptSession(
             "> ",
             multiline=True,
             prompt_continuation=lambda width, number, wrapped: " " * width,
             history=_History(_kept(history), self._paste.as_typed),
-            completer=_Completer(chat),
+            completer=self._completer,
             complete_while_typing=Condition(lambda: self._session.default_buffer.text.startswith("/")),
             complete_style=CompleteStyle.MULTI_COLUMN,
             key_bindings=_keys(self._paste, self._clear, self._suspend),
@@ -101,6 +102,7 @@ class Line:
     def _begin(self) -> None:
         """Prepare the prompt: from now on Ctrl-C clears the line, because nothing else can be stopped."""
         self._asks_to_leave = False
+        self._completer.choices.clear()
         self._interrupt.clear()
         if self._interrupt.ended_by:
             self._session.app.exit(exception=EOFError)
@@ -296,6 +298,8 @@ class _Completer(Completer):
 
     def __init__(self, chat: Chat) -> None:
         self._chat = chat
+        #: The choices of commands that were looked up since the last prompt, perhaps on another machine.
+        self.choices: dict[str, Sequence[str]] = {}
 
     def get_completions(self, document: Document, complete_event: CompleteEvent) -> Iterable[Completion]:
         try:
@@ -315,7 +319,9 @@ class _Completer(Completer):
         if name not in COMMANDS:
             return
         word = rest if name in ("/load", "/model") else rest.split(" ")[-1]
-        for choice in COMMANDS[name].choices(self._chat):
+        if name not in self.choices:
+            self.choices[name] = [*COMMANDS[name].choices(self._chat)]
+        for choice in self.choices[name]:
             # Marks that reorder or hide text must not get into the line.
             if choice.lower().startswith(word.lower()) and choice == visible(choice):
                 yield Completion(choice, -len(word))

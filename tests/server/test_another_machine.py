@@ -260,10 +260,12 @@ def test_drafts_forks_and_chosen_tokens_are_saved_on_the_server(
 
 @pytest.mark.slow
 def test_a_refusal_by_the_server_changes_nothing_and_the_chat_continues(
-    chat: Run, saved: Callable[[], Session]
+    chat: Run, saved: Callable[[], Session], tmp_path: Path
 ) -> None:
-    made = chat("One.", "word " * 40_000, "/set regex (", "/model other", "Two.")
+    (tmp_path / "wish.md").write_text("Be brief.")
+    made = chat("One.", "word " * 40_000, "/set regex (", "/model other", "/prefer a @wish.md", "Two.")
     assert "the prompt is" in made.stderr and "the regular expression" in made.stderr and "one model" in made.stderr
+    assert "does not read files" in made.stderr
     assert [turn.question for turn in saved().turns] == ["One.", "Two."]
 
 
