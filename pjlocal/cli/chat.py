@@ -52,7 +52,7 @@ def chat(
         bool,
         typer.Option(
             "--save-cache/--no-save-cache",
-            help="Save the KV caches too, so that --continue starts at once (tens of megabytes or more).",
+            help="Save the KV caches too, and use saved ones: a continued chat is not read again (tens of megabytes).",
             rich_help_panel=_SAVING,
         ),
     ] = False,
