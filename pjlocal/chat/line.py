@@ -6,6 +6,7 @@ import logging
 import os
 import signal
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,22 +83,26 @@ class Line:
         """
         with suspend.at_prompt(self._on_suspend):
             typed = self._session.prompt(pre_run=self._begin, handle_sigint=False)
-        self._mark_pastes()
+        self.resume()
         if self._interrupt.ended_by:
             raise EOFError
         text = self._paste.as_typed(typed.removeprefix("\ufeff"))
         self._paste.begins = ""
         return unquoted(text)
 
-    def _mark_pastes(self) -> None:
-        """Let the terminal mark what is pasted while an answer is written: its line breaks send nothing."""
+    def resume(self) -> None:
+        """Let the terminal mark what is pasted between prompts, so that line breaks in it send nothing."""
         self._session.output.enable_bracketed_paste()
         self._session.output.flush()
 
-    def close(self) -> None:
-        """Leave the terminal as it was."""
+    def suspend(self) -> None:
+        """Undo `resume`, for other programs."""
         self._session.output.disable_bracketed_paste()
         self._session.output.flush()
+
+    def close(self) -> None:
+        with suppress(OSError):  # the terminal is gone
+            self.suspend()
 
     def _begin(self) -> None:
         """Prepare the prompt: from now on Ctrl-C clears the line, because nothing else can be stopped."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError, explain
 from ..request import GROUPS
+from ..screen import suspend
 from ..screen.console import keys_kept
 from ..settings import EXAMPLE, flag_names, rename_flags
 from .chat import Chat
@@ -43,7 +44,7 @@ def talk(chat: Chat, history: Path | None) -> int:
         return chat.status
     from .line import Line
 
-    with keys_kept() as keys, closing(Line(chat, history, keys)) as line:
+    with keys_kept() as keys, closing(Line(chat, history, keys)) as line, suspend.in_force(line):
         while not chat.done and not chat.conversation.judge.interrupt.ended_by:
             try:
                 text = line.read()

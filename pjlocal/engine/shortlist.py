@@ -58,7 +58,7 @@ def make_shortlist(k: int, n: int) -> Shortlist:
     def shortlist(logits: NDArray[np.float32]) -> NDArray[np.intp]:
         np.maximum.reduce(logits[: n - rest.size].reshape(n_rows, n_columns), out=maxima)
         order = np.partition(maxima, (n_columns - k, n_columns - 1))
-        if not order.item(-1) < np.inf:  # NaN is sorted last
+        if not order.item(-1) < np.inf or (rest.size and not logits[rest].max() < np.inf):  # NaN is sorted last
             raise InvalidLogits
         bound = order.item(n_columns - k)
         (columns,) = (maxima >= bound).nonzero()

@@ -263,10 +263,10 @@ class ChatTemplate:
 
     def n_beginning(self, conversation: Sequence[Message], prompting: Prompting) -> int:
         """The number of tokens at the end of each view's prompt that begin the answer."""
-        last = conversation[-1]
+        *before, last = conversation
         if last.role != "assistant":
             return 0
-        return len(self._beginning(self.tokens([Message("user", "hello")], "", prompting), last, prompting))
+        return len(self._beginning(self.tokens(before, "", prompting), last, prompting))
 
     def _beginning(self, prompt: Sequence[int], message: Message, prompting: Prompting) -> list[int]:
         """The tokens of the message that begins an answer, after a prompt.  Tokens that the model wrote stay unchanged.

@@ -55,7 +55,7 @@ def test_a_session_names_its_adapters_as_they_are_from_every_folder(chat: Talk, 
     said = chat.say("/set lora default") + chat.say("/set lora pirate.gguf:0.5")
     assert "no such LoRA adapter" in said[-1] and chat.judge.request.generation.lora == ()
     with pytest.raises(Exception, match="no such LoRA adapter"):
-        chat.conversation.restore(settings)
+        chat.conversation.open(Session(settings=settings))
     assert chat.judge.request.generation.lora == ()
 
 

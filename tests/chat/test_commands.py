@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+from pathlib import Path
 
 import pytest
 import tiny_models
@@ -147,11 +148,14 @@ def test_any_white_space_ends_a_commands_name(lasting_chat: Talk) -> None:
     assert lasting_chat.judge.request.generation.mode == "both"
 
 
-def test_apostrophes_within_words_are_no_quotation_marks(lasting_chat: Talk) -> None:
+def test_apostrophes_within_words_are_no_quotation_marks(lasting_chat: Talk, tmp_path: Path) -> None:
     lasting_chat.say("/prefer a don't say can't")
     assert lasting_chat.judge.request.views[0] == ("don't say can't",)
     lasting_chat.say("/prefer a 'Be brief' vivid")
     assert lasting_chat.judge.request.views[0] == ("Be brief", "vivid")
+    (tmp_path / "a wish.md").write_text("Be odd")
+    lasting_chat.say(f"/prefer a @{tmp_path}/a\\ wish.md")
+    assert lasting_chat.judge.request.views[0] == (f"@{tmp_path}/a wish.md",)
     lasting_chat.say("/prefer vivid, creative")
     assert lasting_chat.judge.request.views == (("vivid",), ("creative",))
     lasting_chat.say('/prefer "Be brief" "Be kind"')

@@ -178,3 +178,6 @@ def test_an_edited_answer_keeps_its_tokens_although_editors_keep_no_white_space_
     (turn,) = chat.turns
     assert turn.answer == " Cats purr loudly.\n"
     assert [event.kind for event in turn.events] == ["plain", "plain", "given", "plain"]
+    turn.events = [plain_event(0, " \n")]
+    chat.say("/edit answer")
+    assert chat.turns[0].answer == " \nCats purr loudly."

@@ -15,6 +15,7 @@ from pjlocal.errors import UsageError
 from pjlocal.prompting import preferences
 from pjlocal.prompting.plan import make_roles
 from pjlocal.request import Request
+from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
 from pjlocal.settings import Generation, Sampling
 
@@ -308,13 +309,13 @@ def test_a_session_restores_strengths_and_older_ones_have_none(chat: Talk) -> No
     stored = json.loads(json.dumps(chat.conversation.settings()))
     generation = chat.judge.request.generation
     old = {name: stored["generation"][name] for name in ("lam", "seed", "max_tokens")}
-    chat.conversation.restore(stored | {"generation": old})
+    chat.conversation.open(Session(settings=stored | {"generation": old}))
     assert (chat.judge.request.generation.strength, chat.judge.request.generation.avoid) == (None, ())
-    chat.conversation.restore(stored)
+    chat.conversation.open(Session(settings=stored))
     assert chat.judge.request.generation == generation
     gone = stored | {"generation": stored["generation"] | {"avoid": ["frmal"]}}
     with pytest.raises(UsageError, match="unknown preset 'frmal'"):
-        chat.conversation.restore(gone)
+        chat.conversation.open(Session(settings=gone))
     assert chat.judge.request.generation == generation
 
 

@@ -9,7 +9,7 @@ from llama_cpp import llama_cpp as lib
 from pjlocal import PersonaJudge, Sampling
 from pjlocal.decoding.judge import Distribution
 from pjlocal.engine.filters import FilterChain
-from pjlocal.engine.shortlist import make_shortlist
+from pjlocal.engine.shortlist import InvalidLogits, make_shortlist
 from pjlocal.errors import ModelError, UsageError
 
 
@@ -190,3 +190,6 @@ def test_tokens_of_which_some_are_forbidden_leave_as_many_candidates_as_if_they_
         logits[-7:] = -9
         ids = make_shortlist(k, n)(logits)
         assert n - 1 not in ids and logits[ids].min() >= np.sort(logits[:-7].reshape(3, -1).max(0))[-k]
+        logits[-1] = np.nan
+        with pytest.raises(InvalidLogits):
+            make_shortlist(k, n)(logits)

@@ -117,3 +117,14 @@ def test_the_settings_give_a_beginning_unless_the_conversation_has_one() -> None
 def test_an_answer_without_a_question_is_refused(tmp_path: Path) -> None:
     with PersonaJudge(model(tmp_path, CHATML)) as judge, pytest.raises(UsageError, match="the prompt is empty"):
         judge([{"role": "assistant", "content": "Ahoy"}])
+
+
+def test_only_the_given_tokens_begin_an_answer_whatever_the_template_writes_before_them(tmp_path: Path) -> None:
+    """As DeepSeek-R1's: the thinking is opened unless the last message has another role."""
+    opens = "{% if messages[-1]['role'] == 'user' %}{{ '<|im_start|>assistant\n<think>\n' }}{% else %}"
+    template = CHATML.replace("{{ '<|im_start|>assistant\n' }}", opens + "{{ '<|im_start|>assistant\n' }}{% endif %}")
+    assert template != CHATML
+    with PersonaJudge(model(tmp_path, template)) as judge:
+        said = [Message("user", "Hello"), Message("tool", "5 degrees"), Message("assistant", "It is cold")]
+        plan = judge.plan(said, judge.request)
+        assert judge.model.text(plan.beginning) == "It is cold"

@@ -216,9 +216,10 @@ def _edit_answer(chat: Chat, before: str) -> None:
     if not answer or answer == before.strip():
         chat.screen.say("the answer is unchanged")
         return
-    head, _, tail = before.partition(before.strip())  # white space, which the editor does not keep
+    n_head = len(before) - len(before.lstrip())  # white space, which the editor does not keep
+    tail = before[n_head:].removeprefix(before.strip())
     with chat.keeping(answer):
-        chat.conversation.edit_answer(f"{head}{answer}{tail}")
+        chat.conversation.edit_answer(f"{before[:n_head]}{answer}{tail}")
     chat.screen.say("the answer is saved as you wrote it; /continue continues it")
 
 

@@ -70,12 +70,19 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
     return view, verb or "set", words
 
 
+def _split(words: str) -> list[str]:
+    """Split words at white space, except where a backslash precedes it."""
+    lexer = shlex.shlex(words, posix=True)
+    lexer.whitespace_split, lexer.quotes, lexer.commenters = True, "", ""
+    return list(lexer)
+
+
 def _wishes(words: str) -> list[str]:
     """Parse typed preferences: a list of presets, @files and quoted texts.  Words that are no such list, not even one
     with a typing error, are one text."""
     is_quoted = re.search("(^|[\\s,])[\"']", words) is not None  # within a word it is an apostrophe
     try:
-        wishes = shlex.split(words) if is_quoted else words.replace(",", " ").split()
+        wishes = shlex.split(words) if is_quoted else _split(words.replace(",", " "))
     except ValueError:  # an apostrophe
         return [words]
     try:

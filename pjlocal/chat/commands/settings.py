@@ -58,7 +58,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
             chat.changed()
         chat.screen.show(tables.settings([getattr(judge.request, attribute)], _in_force(chat), f.name))
         return
-    if _field(Engine, name):
+    if _field(Engine, name) or _field(Engine, name.removeprefix("no-")):
         raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
     hint = advise(name, _names(Generation, Sampling, Prompting)) or "/set lists them"
     raise UsageError(f"no setting {name!r}: {hint}")
