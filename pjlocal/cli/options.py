@@ -6,7 +6,6 @@ import dataclasses
 import functools
 import inspect
 import logging
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
@@ -39,7 +38,7 @@ def takes_settings(
 
     An option comes from the command line or the environment, else from the persona named by ``--persona``, else from
     the config file, else from ``defaults``, else from the dataclass.  A parameter named ``given`` gets the names of the
-    options that were given, including those of the persona.
+    options on the command line, and of those that the persona sets.
 
     A `Request` has the options of all its settings, those of ``preferences`` after ``--model``, and ``--persona``.
     """
@@ -80,7 +79,7 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     def wrapper(*, context: typer.Context, **values: Any) -> Any:
         config = load_config()
         use_own(config.presets)
-        given = {name for name in values if _is_given(context, name)}
+        given = {name for name in values if _source(context, name) in ("COMMANDLINE", "ENVIRONMENT")}
         persona = values.pop("persona", None)
         chosen = config.persona(persona).without(given) if persona is not None else Overrides()
         given.update(chosen.flat())
@@ -95,7 +94,7 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
         if request:
             values[request] = _requested(values, chosen, config, given)
         if takes_given:
-            values["given"] = frozenset(given)
+            values["given"] = frozenset(given - {name for name in given if _source(context, name) == "ENVIRONMENT"})
         return command(**values)
 
     del wrapper.__wrapped__  # Typer must look at the new signature
@@ -130,7 +129,7 @@ def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()
     if url is None or url == OFF:
         return None
     server = Server(url, interrupt)
-    if "model" in given and not os.environ.get("PJLOCAL_MODEL"):
+    if "model" in given:
         raise UsageError(f"{server.name} has its own model: leave --model out, or give --no-server")
     fixed = [flag(f) for f in dataclasses.fields(Engine) if f.name in given]
     if fixed:
@@ -138,10 +137,10 @@ def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()
     return server
 
 
-def _is_given(context: typer.Context, name: str) -> bool:
-    """True if the command line or the environment gives an option."""
+def _source(context: typer.Context, name: str) -> str:
+    """Where the value of an option comes from; empty if the command has no such option."""
     source = context.get_parameter_source(name)
-    return source is not None and source.name in ("COMMANDLINE", "ENVIRONMENT")
+    return source.name if source else ""
 
 
 def _requested(values: dict[str, Any], persona: Overrides, config: Config, given: set[str]) -> Request:

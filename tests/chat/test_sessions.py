@@ -244,3 +244,11 @@ def test_a_beginning_of_several_titles_opens_none_and_begins_no_chat(pjlocal, ti
                        ("a" * 201, "at most 200 characters")):  # fmt: skip
         done = pjlocal(*chat, name, stdin="Why?\n")
         assert done.returncode == 2 and says in one_line(done.stderr)
+
+
+@pytest.mark.slow
+def test_a_chat_goes_on_with_its_model_unless_another_is_named(pjlocal, environment, tiny, sessions) -> None:
+    environment["PJLOCAL_MODEL"] = str(tiny("space_prefix"))
+    for options in (("-m", str(tiny("llama"))), ("--continue",), ("--continue", "-m", str(tiny("space_prefix")))):
+        assert pjlocal("chat", *options, "-n", "2", stdin="Why?\n").returncode == 0
+    assert [turn.settings["model"] for turn in sessions()[0].turns] == ["llama.gguf"] * 2 + ["space_prefix.gguf"]
