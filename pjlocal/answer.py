@@ -163,8 +163,8 @@ class Answer(ABC):
     def _run(self) -> Generator[TokenEvent]:
         while not self.is_done:
             engine = self.engine  # the second pass of mode rewrite may have another one
+            self._thread = threading.get_ident()  # before it is the engine's writer, which another thread may close
             with engine.writing(self):
-                self._thread = threading.get_ident()
                 engine.submit(self)
                 try:
                     while engine.is_writing(self):

@@ -167,3 +167,35 @@ def test_a_forked_child_is_refused_in_one_line_and_its_parent_continues(tiny: An
     lines = run(tiny("llama"), FORKING.format(end=end))
     assert len(lines) == 5 and lines[3:] == ["0", "length"]
     assert all(line.startswith("ModelError: llama.cpp does not work after os.fork") for line in lines[:3]), lines
+
+
+def test_of_two_threads_that_begin_at_the_same_moment_one_writes_and_the_other_is_refused(tiny: Any) -> None:
+    both = run(
+        tiny("llama"),
+        """
+engine, meet = judge.decoder, threading.Barrier(2)
+
+class Together:  # a lock before which both threads have found the engine free
+    def __enter__(self):
+        meet.wait()
+        return lock.__enter__()
+
+    def __exit__(self, *exc):
+        return lock.__exit__(*exc)
+
+answers = [judge.stream("Hello", **HOW) for _ in range(2)]
+lock, engine._opening = engine._opening, Together()
+said = []
+
+def write(answer):
+    said.append(refusal(lambda: len([*answer])))
+
+threads = [threading.Thread(target=write, args=[answer]) for answer in answers]
+for thread in threads: thread.start()
+for thread in threads: thread.join()
+engine._opening = lock
+print(*sorted(said), sep="\\n")
+judge.close()
+""",
+    )
+    assert both[1] == "no error: 10" and both[0].startswith("UsageError: ") and "another thread" in both[0]

@@ -179,10 +179,10 @@ class Engine:
             UsageError: the engine is closed, or another thread iterates.
         """
         self.check_open()
-        if self._writer:
-            self._writer.close()
         with self._opening:
             self.check_open()
+            if self._writer:
+                self._writer.close()
             self._writer = writer
         try:
             self._clean_up()
