@@ -288,7 +288,13 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     gap = "\n\n" if text.strip() else ""
     text = f"{text.rstrip()}{gap}[personas.{tomlfile.key(name)}]\n{''.join(lines)}"
     try:
-        _checked(tomlfile.parse(path, text).unwrap(), path.parent)
+        document = tomlfile.parse(path, text)
+    except UsageError:  # without the new table it is valid
+        raise UsageError(
+            f"cannot add [personas.{name}] to {path}, which has its personas in one line: change it with pjlocal config edit"
+        ) from None
+    try:
+        _checked(document.unwrap(), path.parent)
     except InvalidValue as wrong:
         raise UsageError(str(wrong)) from None
     write_text(path, text)

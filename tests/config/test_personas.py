@@ -172,6 +172,8 @@ def test_removing_a_persona_keeps_the_comment_of_the_next_table(write, file) -> 
     write("personas = {a = {lam = 3}, b = {lam = 4}}\n")
     with pytest.raises(UsageError, match="change it with pjlocal config edit"):
         call(prefs_app, "rm", "a")
+    with pytest.raises(UsageError, match="has its personas in one line: change it with pjlocal config edit"):
+        call(prefs_app, "save", "c", "-l", "3")
     write("[personas.b]\nlam = 2\n[personas.a]  # short\nstop = [\n  'x',\n]\n\n# the filters\n[sampling]\ntop_k = 1\n")
     call(prefs_app, "rm", "A")
     assert file.read_text() == "[personas.b]\nlam = 2\n\n# the filters\n[sampling]\ntop_k = 1\n"
