@@ -291,7 +291,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
         document = tomlfile.parse(path, text)
     except UsageError:  # without the new table it is valid
         raise UsageError(
-            f"cannot add [personas.{name}] to {path}, which has its personas in one line: change it with pjlocal config edit"
+            f"cannot add a table to {path}, which has its personas in one line: change it with pjlocal config edit"
         ) from None
     try:
         _checked(document.unwrap(), path.parent)
