@@ -275,6 +275,12 @@ def written_verdicts(folder: Folder, answers: Iterable[AnswerRecord]) -> list[Ve
     return [verdict for verdict in folder.read(Verdict).values() if {verdict.first, verdict.second} <= keys]
 
 
+def _digests_of_models(digests: Mapping[str, str]) -> dict[str, str]:
+    """The digests of models by their shown names; by their paths, as given here, if two have the same name."""
+    names = [shown_name(Path(path)) for path in digests]
+    return dict(zip(digests if len({*names}) < len(names) else names, digests.values(), strict=True))
+
+
 def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:
     """The versions, machine, model files and settings of a run."""
     import llama_cpp
@@ -286,7 +292,7 @@ def made_with(contestants: Sequence[Contestant], request: Request, engine: Engin
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "models": {shown_name(Path(model.name)): model.digest for model in (each.model for each in contestants)},
+        "models": _digests_of_models({each.model.name: each.model.digest for each in contestants}),
         "files": {name: digest for contestant in contestants for name, digest in contestant.files.items()},
         "settings": {
             **{name: getattr(request, name).as_dict() for name in GROUPS},

@@ -228,6 +228,20 @@ def test_the_config_files_model_answers_and_its_preferences_do_not_change_the_su
         assert [of["name"] for of in run["suite"]["objectives"]] == ["bright"]
 
 
+@pytest.mark.slow
+def test_two_models_whose_files_have_one_name_are_told_apart(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    paths = [tmp_path / folder / "m.gguf" for folder in ("a", "b")]
+    for path, kind in zip(paths, ("llama", "space_prefix"), strict=True):
+        path.parent.mkdir()
+        path.symlink_to(tiny(kind))
+    named = [option for path in paths for option in ("-m", str(path))]
+    assert pjlocal("eval", "run", suite, *named, "--limit", "1", "--no-reward", "--out", "out").returncode == 0
+    models = json.loads((tmp_path / "out" / "run.json").read_text())["made_with"]["models"]
+    assert [*models] == [str(path) for path in paths] and len({*models.values()}) == 2
+
+
 def test_a_personas_preferences_for_each_view_replace_the_suites_or_are_refused(
     pjlocal: Pjlocal, environment: dict[str, str], tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:
