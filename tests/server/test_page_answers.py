@@ -77,6 +77,8 @@ def test_another_token_is_taken_by_keyboard(asked, store: Store) -> None:
     chromium.press("Escape")
     assert chromium.eval("document.activeElement.className") == "answer"
     chromium.press("ArrowLeft")
+    tokens = "[...document.querySelectorAll('article:last-child .answer .t')]"
+    assert chromium.eval(f"{tokens}.indexOf(document.querySelector('.now'))") == 0, "the one before"
     chromium.press("Enter")
     chromium.wait_for("document.activeElement.closest('.others')")
     chromium.eval(f"{OTHER}.focus(); {OTHER}.click()")

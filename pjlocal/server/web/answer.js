@@ -180,7 +180,7 @@ function withNumbers(text, name) {
     else if (event.target.closest(".t")) choose(event.target.closest(".t"), false);
   });
   text.addEventListener("pointerleave", hide);
-  text.addEventListener("blur", leave);
+  text.addEventListener("blur", ({ relatedTarget }) => relatedTarget?.closest(".pinned") || leave()); // else the place stays
   text.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === "Escape") {
