@@ -445,7 +445,7 @@ class SingleAnswer(Answer):
         model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling, generation.min_tokens, self._stop_tokens)
         beginning = [token for token, thought in self._beginning if not thought]
-        spelled = _without_prefix(model, beginning)
+        spelled = beginning if self._begins_as_written else _without_prefix(model, beginning)
         if constraint:
             constraint.begin(spelled)
 
@@ -494,6 +494,13 @@ class SingleAnswer(Answer):
             echoes = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
             meter = PushMeter(weights, roles.neutral, echoes)
         return Policies(drafts, judges, meter, self.observer)
+
+    @property
+    def _begins_as_written(self) -> bool:
+        """True if the answer begins with tokens that a model wrote, or with white space in the request."""
+        last = self._current.conversation[-1]
+        text = last.content if last.role == "assistant" else self._current.request.prompting.begin
+        return (last.role == "assistant" and bool(last.tokens)) or text[:1].isspace()
 
     def _guesser(self, slot: Slot) -> Lookahead | None:
         most = min(self._current.request.generation.lookahead, slot.most_rows - 1)

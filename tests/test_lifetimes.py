@@ -188,7 +188,11 @@ lock, engine._opening = engine._opening, Together()
 said = []
 
 def write(answer):
-    said.append(refusal(lambda: len([*answer])))
+    events = iter(answer)
+    said.append(refusal(lambda: next(events)))
+    while len(said) < 2:  # the first one writes until the other one has tried
+        time.sleep(0.01)
+    said.append(refusal(lambda: 1 + len([*events])))
 
 threads = [threading.Thread(target=write, args=[answer]) for answer in answers]
 for thread in threads: thread.start()
@@ -198,4 +202,4 @@ print(*sorted(said), sep="\\n")
 judge.close()
 """,
     )
-    assert both[1] == "no error: 10" and both[0].startswith("UsageError: ") and "another thread" in both[0]
+    assert "no error: 10" in both and sum("another thread" in line for line in both) == 1, both

@@ -113,8 +113,8 @@ class Line:
             self._session.app.exit(exception=EOFError)
         else:
             if self._chat.unsent:
-                self._session.history.append_string(self._chat.unsent)
-                self._chat.unsent = ""
+                text, self._chat.unsent = self._chat.unsent, ""
+                self._session.history.append_string(quoted(text) if text.startswith(_QUOTES) else escaped(text))
             self._type_ahead()
 
     def _type_ahead(self) -> None:
@@ -123,17 +123,26 @@ class Line:
         Complete lines typed before Ctrl-C are not sent; an unfinished line stays for editing.
         """
         typed, self._typed_ahead[:] = [*self._typed_ahead], []
-        keys = [*get_typeahead(self._session.input), *_parsed(typed[: self._n_before])]
+        keys = [*get_typeahead(self._session.input), *self._parsed(typed[: self._n_before])]
         if self._is_stopped:
             *lines, keys = _split(keys)
             self._keep_unsent(lines)
-        store_typeahead(self._session.input, [*keys, *_parsed(typed[self._n_before :])])
+        store_typeahead(self._session.input, [*keys, *self._parsed(typed[self._n_before :])])
         self._is_stopped, self._n_before = False, 0
+
+    def _parsed(self, typed: Iterable[bytes]) -> list[KeyPress]:
+        """The keys for the bytes of the terminal, by the prompt's own parser: it reads on where a paste is not over."""
+        keys: list[KeyPress] = []
+        if text := b"".join(typed).decode("utf-8", "replace"):
+            parser = getattr(self._session.input, "vt100_parser", None) or Vt100Parser(keys.append)
+            own, parser.feed_key_callback = parser.feed_key_callback, keys.append
+            parser.feed_and_flush(text)
+            parser.feed_key_callback = own
+        return keys
 
     def _keep_unsent(self, lines: list[list[KeyPress]]) -> None:
         """Report unsent lines, and keep their text in the history."""
-        typed = [[key.data for key in line if len(key.key) == 1 or key.key is Keys.BracketedPaste] for line in lines]
-        unsent = [text for data in typed if (text := "".join(data))]
+        unsent = [text for line in lines if (text := _as_typed(line))]
         if unsent:
             self._session.history.append_string("\n".join(unsent))
             summary = "1 line typed ahead was" if len(unsent) == 1 else f"{len(unsent)} lines typed ahead were"
@@ -200,13 +209,13 @@ class Paste:
     def __init__(self) -> None:
         self.begins = ""  # the first pasted characters; empty if nothing was pasted there
 
-    def insert(self, buffer: Buffer, text: str) -> None:
-        """Paste a text at the cursor."""
+    def take(self, text: str, before: str) -> str:
+        """Note a text that is pasted behind another one, and return it with line ends as a message has them."""
         text = text.replace("\r\n", "\n").replace("\r", "\n").removeprefix("\ufeff")
-        if not buffer.document.text_before_cursor.strip():
+        if not before.strip():
             one_command = is_command(text) and "\n" not in text.strip()
             self.begins = "" if one_command else text.lstrip()[: len(_QUOTES)]
-        buffer.insert_text(text)
+        return text
 
     def changed(self, buffer: Buffer) -> None:
         if not buffer.text:
@@ -257,11 +266,15 @@ def _split(keys: Iterable[KeyPress]) -> list[list[KeyPress]]:
     return lines
 
 
-def _parsed(typed: Iterable[bytes]) -> list[KeyPress]:
-    """The keys for the bytes of a terminal."""
-    keys: list[KeyPress] = []
-    Vt100Parser(keys.append).feed_and_flush(b"".join(typed).decode("utf-8", "replace"))
-    return keys
+def _as_typed(keys: Iterable[KeyPress]) -> str:
+    """The text of the keys of a line, as it would be typed."""
+    paste, text = Paste(), ""
+    for key in keys:
+        if key.key is Keys.BracketedPaste:
+            text += paste.take(key.data, text)
+        elif len(key.key) == 1:
+            text += key.data
+    return paste.as_typed(text)
 
 
 def _keys(paste: Paste, clear: Callable[[], None], suspend: Callable[[], None]) -> KeyBindings:
@@ -293,7 +306,8 @@ def _keys(paste: Paste, clear: Callable[[], None], suspend: Callable[[], None]) 
 
     @keys.add(Keys.BracketedPaste)
     def insert(event: KeyPressEvent) -> None:
-        paste.insert(event.current_buffer, event.data)
+        buffer = event.current_buffer
+        buffer.insert_text(paste.take(event.data, buffer.document.text_before_cursor))
 
     return keys
 

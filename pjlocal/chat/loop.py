@@ -88,9 +88,9 @@ def handle(chat: Chat, line: str) -> bool:
 
 
 def _check_text(line: str) -> None:
-    """Raises UsageError: the line contains bytes that are not UTF-8."""
+    """Raises UsageError: the line contains bytes that are not UTF-8, as surrogates."""
     try:
-        os.fsencode(line).decode("utf-8")
+        line.encode("utf-8", "surrogateescape").decode("utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"standard input is not UTF-8 text (byte {error.start} of a line)") from None
 

@@ -156,7 +156,7 @@ class _Formatter(logging.Formatter):
         return visible(super().format(record))
 
 
-class _StandardError(logging.StreamHandler[Any]):
+class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generic from Python 3.11 on
     """A handler that writes to the standard error of the moment: while a spinner turns, Rich puts lines above it."""
 
     @property

@@ -94,7 +94,7 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
         if request:
             values[request] = _requested(values, chosen, config, given)
         if takes_given:
-            values["given"] = frozenset(given - {name for name in given if _source(context, name) == "ENVIRONMENT"})
+            values["given"] = frozenset(name for name in given if _source(context, name) != "ENVIRONMENT")
         return command(**values)
 
     del wrapper.__wrapped__  # Typer must look at the new signature

@@ -122,6 +122,8 @@ def preset_hint(word: str, known: Mapping[str, str]) -> str:
 
 _STRENGTH = re.compile(r"(?P<text>.*[^\s:]):(?P<strength>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|auto)", re.DOTALL)
 
+_HOST = re.compile(r"://[^/\s]*\Z")  # a port follows
+
 
 def split_strength(spec: str) -> tuple[str, str | None]:
     """Split a preference at the strength after its last colon, as in ``vivid:1.5``.
@@ -132,7 +134,7 @@ def split_strength(spec: str) -> tuple[str, str | None]:
         UsageError: the strength is outside its limits.
     """
     match = _STRENGTH.fullmatch(spec.strip())
-    if match is None or (match["text"][-1].isdigit() and " " in match["text"]) or "://" in match["text"]:
+    if match is None or (match["text"][-1].isdigit() and " " in match["text"]) or _HOST.search(match["text"]):
         return spec, None
     _check_strength(spec, match["strength"])
     return match["text"], match["strength"]

@@ -181,12 +181,12 @@ class ThinkingPhase:
         if self._n_tokens == 0 and token in self.openings:
             self.answer.start = None
         self._n_tokens += 1
-        if self.thinker:
-            self.thinker.accept(token)
         was_open = thinking.is_open
         thinking.accept(self.spell(token))
         if thinking.is_open and not self.is_constrained:
             self.answer.start = None
+        elif thinking.is_thought and not self.is_constrained:  # the closing mark, or white space behind it
+            self.answer.start = self._n_tokens
         if self._forced:
             self._forced.popleft()
         elif (
@@ -200,6 +200,8 @@ class ThinkingPhase:
         self._end_in_time()
         if self.answer.start is None and thinking.is_closed and not self._forced:
             self.answer.start = self._n_tokens
+        if self.thinker:  # it reads where the answer starts
+            self.thinker.accept(token)
 
     def _end_in_time(self) -> None:
         """End the thinking at its token limit, unless a constraint covers it."""

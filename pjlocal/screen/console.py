@@ -83,7 +83,10 @@ class KeysUnseen:
         self._is_taking = False
         self._termios = termios
         self._descriptor = sys.stdin.fileno()
-        self._before = termios.tcgetattr(self._descriptor)
+        try:
+            self._before = termios.tcgetattr(self._descriptor)
+        except termios.error as error:
+            raise OSError(*error.args) from None
         self._now = [*self._before]
         self._now[0] &= ~termios.ICRNL  # keeps Enter from becoming Ctrl-J
         self._now[3] &= ~(termios.ECHO | termios.ICANON)
@@ -91,6 +94,9 @@ class KeysUnseen:
         self._set(self._now)
 
     def _set(self, modes: list[Any]) -> None:
+        with contextlib.suppress(OSError):
+            if os.tcgetpgrp(self._descriptor) != os.getpgrp():
+                return  # a job in the background would be stopped
         with contextlib.suppress(self._termios.error):  # the terminal is gone
             self._termios.tcsetattr(self._descriptor, self._termios.TCSANOW, modes)
 

@@ -55,8 +55,8 @@ class Recorder:
         if store is None or session.id is None or self._pending or store.replaced:
             return
         with suppress(StoreError):  # saving the turn reports it
-            last = store.last_turn(session.id)
-            if last is not None and last != (session.turns[-1].id if session.turns else 0):
+            last, seen = store.last_turn(session.id), session.turns[-1].id if session.turns else 0
+            if None not in (last, seen) and last != seen:
                 raise UsageError(GONE_ON)
 
     def begin(self, turn: Turn, replacing: Turn | None = None) -> None:
@@ -117,6 +117,7 @@ class Recorder:
         """Remove the session, for whose only turn nothing was written.  A next turn saves it anew."""
         session, saved = self.session, self.session.id
         session.id = None
+        self._pending = [(other, write) for other, write in self._pending if other is not session]
         self._do(lambda store: None if saved is None else store.remove(saved))
 
     def drop(self, turn: Turn) -> None:
@@ -245,7 +246,7 @@ class Recording:
         #: Whether the beginning of the answer is not the whole answer of the turn that it replaces.
         self._begins_anew = replacing is not None and bool(turn.events) and not turn.continues(replacing)
         self._title = self._session.title
-        self._is_first = self._session.id is None  # of its session, which is saved with it
+        self._is_first = self._session.id is None and not self._session.turns
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Add the turn to its session and set the session's settings, unless it stays a draft.

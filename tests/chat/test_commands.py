@@ -177,3 +177,12 @@ def test_an_edited_question_that_cannot_be_asked_is_kept_for_the_prompt(chat: Ta
     edited("How? " * 3000)
     assert "too long" in chat.say("/edit")[0]
     assert chat.chat.unsent == "How? " * 3000
+
+
+def test_a_port_is_no_strength_and_a_strength_behind_an_address_is_one(lasting_chat: Talk) -> None:
+    lasting_chat.say('/prefer a "Link to http://localhost:8080"')
+    assert lasting_chat.judge.roles(lasting_chat.judge.request).prefixes[0] == "Link to http://localhost:8080"
+    lasting_chat.say('/prefer a "Link to https://example.org often:2"')
+    roles = lasting_chat.judge.roles(lasting_chat.judge.request)
+    assert (roles.prefixes[0], roles.weights["a"].strength) == ("Link to https://example.org often", 2.0)
+    lasting_chat.say('/prefer "Be brief" "Be kind"')

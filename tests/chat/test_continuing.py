@@ -178,6 +178,11 @@ def test_an_edited_answer_keeps_its_tokens_although_editors_keep_no_white_space_
     (turn,) = chat.turns
     assert turn.answer == " Cats purr loudly.\n"
     assert [event.kind for event in turn.events] == ["plain", "plain", "given", "plain"]
-    turn.events = [plain_event(0, " \n")]
+    turn.events = events
+    edited("Cats purr")
+    chat.say("/edit answer")
+    assert chat.turns[0].answer == " Cats purr", "no end of a line behind another end"
+    chat.turns[0].events = [plain_event(0, " \n")]
+    edited("Cats purr loudly.")
     chat.say("/edit answer")
     assert chat.turns[0].answer == " \nCats purr loudly."

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from prompt_toolkit.application import create_app_session
+from prompt_toolkit.input import create_pipe_input
+from prompt_toolkit.output import DummyOutput
+from talking import talk
 from terminal import numbered
+
+from pjlocal.chat.line import Line
 
 pytestmark = pytest.mark.slow  # each starts a chat on a terminal
 
@@ -135,3 +141,21 @@ def test_what_is_pasted_while_an_answer_is_written_is_one_question(start, slow_t
     chat.send()
     chat.leave()
     assert [turn.question for turn in sessions()[0].turns] == ["Go", "one\n/undo\ntwo"]
+
+
+def test_a_paste_that_is_not_over_when_the_answer_is_goes_on_at_the_prompt(tiny) -> None:
+    with talk(tiny("llama")) as chat, create_pipe_input() as keyboard, create_app_session(keyboard, DummyOutput()):
+        line = Line(chat.chat, None, [paste("one\rtwo\rthree").encode()[:12]])
+        keyboard.send_bytes(paste("one\rtwo\rthree").encode()[12:] + b"\r")
+        assert line.read() == "one\ntwo\nthree"
+
+
+def test_what_is_pasted_and_not_sent_comes_back_as_it_was_pasted(tiny) -> None:
+    with talk(tiny("llama")) as chat, create_pipe_input() as keyboard, create_app_session(keyboard, DummyOutput()):
+        line = Line(chat.chat, None, [f"{paste('/undo' + chr(13) + 'two')}\r".encode()])
+        line._is_stopped, line._n_before = True, 1
+        chat.chat.unsent = "/quit now"
+        keyboard.send_bytes(b"\x1b[A\r")
+        assert line.read() == "//undo\ntwo"
+        keyboard.send_bytes(b"\x1b[A\x1b[A\x1b[A\r")
+        assert line.read() == "//quit now"

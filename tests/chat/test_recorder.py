@@ -144,6 +144,30 @@ def test_turns_saved_late_stay_in_their_session(chat: Talk, store: Store) -> Non
     assert first.id == sessions[1].id and first.title == "Why?"
 
 
+def stopped_question(chat: Talk, question: str) -> None:
+    """Ask, and stop before the first word."""
+    writing = chat.conversation.ask(question)
+    chat.judge.interrupt.set()
+    assert list(writing) == []
+    chat.judge.interrupt.clear()
+
+
+def test_a_question_that_is_stopped_at_once_removes_no_chat_that_could_not_be_saved(chat: Talk, store: Store) -> None:
+    with locked(store):
+        chat.say("Why?")
+    stopped_question(chat, "And how?")
+    assert kept(chat, store) and [turn.question for turn in chat.turns] == ["Why?"]
+
+
+def test_a_first_question_that_is_stopped_while_nothing_can_be_saved_is_not_saved_later(
+    chat: Talk, store: Store
+) -> None:
+    with locked(store):
+        stopped_question(chat, "Why?")
+    chat.say("And how?")
+    assert kept(chat, store) and [turn.question for turn in chat.turns] == ["And how?"]
+
+
 def test_a_session_removed_by_another_program_continues_as_a_new_one(chat: Talk, store: Store) -> None:
     chat.say("Why?")
     store.remove(chat.conversation.session.id)

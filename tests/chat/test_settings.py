@@ -17,7 +17,7 @@ from pjlocal.prompting.plan import make_roles
 from pjlocal.request import Request
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
-from pjlocal.settings import Generation, Sampling
+from pjlocal.settings import Sampling
 
 # Settings.
 
@@ -381,7 +381,9 @@ def test_the_filters_of_a_models_file_are_put_on_and_taken_off_and_go_with_the_m
 @pytest.mark.parametrize("setting", ["/strength 2", "/mode judge", "/avoid formal", "/set best 2"])
 def test_settings_that_need_preferences_rest_while_there_are_none(tiny, store: Store, setting: str) -> None:
     with talk(tiny("llama"), store=store) as chat:
+        before = chat.judge.request.generation
         chat.say(setting)
+        chosen = chat.judge.request.generation
         chat.say("/prefer clear")
         chat.say("Why?")
         chat.say("/set temperature 1")
@@ -390,7 +392,7 @@ def test_settings_that_need_preferences_rest_while_there_are_none(tiny, store: S
         chat.say("/prefer a vivid")
         chat.say("/prefer b concise")
         chat.say("And now?")
-        assert len(chat.turns) == 2 and chat.judge.request.generation != Generation()
+        assert len(chat.turns) == 2 and chat.judge.request.generation == chosen != before
     reopened = Request().restore(saved).as_defaults()
     assert make_roles(reopened).mode == "plain"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import pytest
 from commandline import PJLOCAL, PREFER, QUESTION
@@ -143,3 +144,26 @@ def test_a_line_counts_while_several_answers_are_written(on_terminal, small) -> 
     terminal.end()
     assert re.search(rb"Writing 3 answers: \d+ of 200 tokens", terminal.raw)
     assert "Writing" not in terminal.text
+
+
+@pytest.mark.slow
+def test_an_answer_in_markdown_is_shown_on_a_terminal_whose_keys_belong_to_another_program(on_terminal, tiny) -> None:
+    command = shlex.join(
+        [
+            *PJLOCAL,
+            "run",
+            "-m",
+            str(tiny("llama")),
+            "--threads",
+            "1",
+            "-n",
+            "4",
+            "--view",
+            "markdown",
+            "--regex",
+            "[a-z]{4}",
+        ]
+    )
+    for shell in (f"echo Hello | {command}", f"set -m; {command} Hello & wait"):
+        terminal = on_terminal("sh", "-c", f"{shell}; echo ended with $?")
+        terminal.until("ended with 0")

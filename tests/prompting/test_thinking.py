@@ -154,7 +154,7 @@ def test_thinking_in_unmarked_texts_is_found() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pieces", "starts"), [(["<think>"], [None, None, 3, 3, 3]), (["<th", "ink>"], [0, None, None, 4, 4, 4])]
+    ("pieces", "starts"), [(["<think>"], [None, None, 3, 4, 4]), (["<th", "ink>"], [0, None, None, 4, 5, 5])]
 )
 def test_the_answer_starts_after_the_thinking_that_the_model_opens(pieces: list[str], starts: list[int | None]) -> None:
     """There mode both begins to count what the answer repeats, so that it may quote the thinking."""

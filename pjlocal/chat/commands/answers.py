@@ -216,10 +216,11 @@ def _edit_answer(chat: Chat, before: str) -> None:
     if not answer or answer == before.strip():
         chat.screen.say("the answer is unchanged")
         return
-    n_head = len(before) - len(before.lstrip())  # white space, which the editor does not keep
-    tail = before[n_head:].removeprefix(before.strip())
+    # The editor keeps no white space around the text.  Behind another end there is none.
+    head = before[: len(before) - len(before.lstrip())]
+    tail = before[len(before.rstrip()) :] if answer[-1:] == before.rstrip()[-1:] else ""
     with chat.keeping(answer):
-        chat.conversation.edit_answer(f"{before[:n_head]}{answer}{tail}")
+        chat.conversation.edit_answer(f"{head}{answer}{tail}")
     chat.screen.say("the answer is saved as you wrote it; /continue continues it")
 
 
