@@ -232,12 +232,15 @@ class Conversation:
         return dict(zip(VIEW_NAMES, map(list, request.views), strict=True))
 
     def prefer(self, views: Sequence[Sequence[str]]) -> None:
-        """Give view a and view b their preferences.
+        """Give view a and view b their preferences.  One preference is no panel.
 
         Raises:
             UsageError: they cannot be used with the current settings; the current ones stay.
         """
-        self.put_in_force(self.judge.request.replace(views=views))
+        request = self.judge.request.replace(views=views)
+        if request.generation.panel and sum(map(len, views)) < 2:
+            request = request.replace(panel=False)
+        self.put_in_force(request)
 
     def swap(self) -> None:
         """Exchange the views' preferences and adapters.  In a panel, the next preference becomes the first."""

@@ -84,11 +84,21 @@ class Line:
         with suspend.at_prompt(self._on_suspend):
             typed = self._session.prompt(pre_run=self._begin, handle_sigint=False)
         self.resume()
+        self._take_ctrl_c()
         if self._interrupt.ended_by:
             raise EOFError
         text = self._paste.as_typed(typed.removeprefix("\ufeff"))
         self._paste.begins = ""
         return unquoted(text)
+
+    def _take_ctrl_c(self) -> None:
+        """Let a Ctrl-C right behind Enter, which was a key of the prompt, stop what Enter started."""
+        keys = get_typeahead(self._session.input)
+        others = [key for key in keys if key.key is not Keys.ControlC]
+        store_typeahead(self._session.input, others)
+        if len(others) < len(keys):
+            self._interrupt.set()
+        take_keys()
 
     def resume(self) -> None:
         """Let the terminal mark what is pasted between prompts, so that line breaks in it send nothing."""

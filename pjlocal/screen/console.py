@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import signal
 import sys
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
@@ -66,6 +67,9 @@ class Spinner:
             self._status.start()
 
 
+_CTRL_C = b"\x03"
+
+
 class KeysUnseen:
     """Terminal modes in which keys are not echoed, and wait unchanged until they are read.
 
@@ -110,7 +114,9 @@ class KeysUnseen:
         self._is_taking = True
         with contextlib.suppress(OSError):
             while select.select([self._descriptor], [], [], 0)[0] and (part := os.read(self._descriptor, 4096)):
-                self.taken.append(part)
+                self.taken.append(part.replace(_CTRL_C, b""))
+                if _CTRL_C in part:  # typed in a moment in which the terminal did not make it a signal
+                    signal.raise_signal(signal.SIGINT)
         self._is_taking = False
 
     def close(self) -> None:

@@ -151,6 +151,9 @@ def test_any_white_space_ends_a_commands_name(lasting_chat: Talk) -> None:
 def test_apostrophes_within_words_are_no_quotation_marks(lasting_chat: Talk, tmp_path: Path) -> None:
     lasting_chat.say("/prefer a don't say can't")
     assert lasting_chat.judge.request.views[0] == ("don't say can't",)
+    assert lasting_chat.say("/prefer a 'Be brief") == [
+        'a quotation mark is not closed: write texts of several words as in "Be brief"'
+    ]
     lasting_chat.say("/prefer a 'Be brief' vivid")
     assert lasting_chat.judge.request.views[0] == ("Be brief", "vivid")
     (tmp_path / "a wish.md").write_text("Be odd")
@@ -177,6 +180,9 @@ def test_an_edited_question_that_cannot_be_asked_is_kept_for_the_prompt(chat: Ta
     edited("How? " * 3000)
     assert "too long" in chat.say("/edit")[0]
     assert chat.chat.unsent == "How? " * 3000
+    edited("So. " * 3000)
+    assert "the answer is too long" in chat.say("/edit answer")[0]
+    assert chat.chat.unsent == "So. " * 3000
 
 
 def test_a_port_is_no_strength_and_a_strength_behind_an_address_is_one(lasting_chat: Talk) -> None:

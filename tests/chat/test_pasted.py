@@ -159,3 +159,12 @@ def test_what_is_pasted_and_not_sent_comes_back_as_it_was_pasted(tiny) -> None:
         assert line.read() == "//undo\ntwo"
         keyboard.send_bytes(b"\x1b[A\x1b[A\x1b[A\r")
         assert line.read() == "//quit now"
+
+
+def test_ctrl_c_right_behind_enter_stops_what_enter_started(tiny) -> None:
+    with talk(tiny("llama")) as chat, create_pipe_input() as keyboard, create_app_session(keyboard, DummyOutput()):
+        line = Line(chat.chat, None, [])
+        keyboard.send_bytes(b"Why?\r\x03And")
+        assert line.read() == "Why?" and chat.judge.interrupt.is_set()
+        keyboard.send_bytes(b" how?\r")
+        assert line.read() == "And how?" and not chat.judge.interrupt.is_set()

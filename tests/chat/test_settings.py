@@ -225,7 +225,7 @@ def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list
     [
         ("/prefer vivd", "unknown preset 'vivd': did you mean vivid"),
         ("/prefer it's", 'unknown preset "it\'s"'),
-        ('/prefer "unclosed', "unknown preset"),
+        ('/prefer "unclosed', "a quotation mark is not closed"),
         ("/prefer vivid creativ", "unknown preset 'creativ': did you mean creative"),
         ("/prefer a", "name a preference, as in /prefer a vivid, or use /prefer clear"),
         ("/prefer add", "name a preference"),
@@ -298,9 +298,8 @@ def test_a_panel_has_a_view_for_every_preference_and_commands_know_them(chat: Ta
     assert chat.say("/prefer add 'Be odd'") == ["a: vivid", "b: formal", "c: creative", "d: Be odd"]
     assert chat.say("/prefer clear b") == ["a: vivid", "b: creative", "c: Be odd"]
     assert chat.say("/swap") == ["a: creative", "b: Be odd", "c: vivid"]
-    (said,) = chat.say("/prefer vivid")
-    assert said.startswith("panel takes 2 to 26 preferences")
-    assert chat.say("/prefer") == ["a: creative", "b: Be odd", "c: vivid"]
+    assert chat.say("/prefer vivid") == ["a: vivid", "b: no preference"]
+    assert not chat.judge.request.generation.panel, "one preference is none"
 
 
 def test_a_session_restores_strengths_and_older_ones_have_none(chat: Talk) -> None:

@@ -12,6 +12,7 @@ from ...screen import suspend
 from ...screen.display import LIVING
 from ...sessions.session import Turn
 from ...settings import Thoughts
+from ...visible import visible
 from .. import figures
 from ..chat import Chat
 from .command import Commands, one_of
@@ -205,6 +206,7 @@ def edit(chat: Chat, words: str) -> None:
     if not question or question == last.question.strip():
         chat.screen.say("the question is unchanged: nothing is asked")
         return
+    chat.screen.greet(f"> {visible(question)}")
     with chat.keeping(question):
         chat.answer(chat.conversation.ask(question, replacing=last))
 
@@ -219,7 +221,12 @@ def _edit_answer(chat: Chat, before: str) -> None:
     # The editor keeps no white space around the text.  Behind another end there is none.
     head = before[: len(before) - len(before.lstrip())]
     tail = before[len(before.rstrip()) :] if answer[-1:] == before.rstrip()[-1:] else ""
+    judge = chat.conversation.judge
     with chat.keeping(answer):
+        if (n := judge.n_tokens(answer) or 0) >= judge.context_limit:  # a server does not count it
+            raise UsageError(
+                f"the answer is too long: {n:,} tokens, and the context has room for {judge.context_limit:,}"
+            )
         chat.conversation.edit_answer(f"{head}{answer}{tail}")
     chat.screen.say("the answer is saved as you wrote it; /continue continues it")
 

@@ -83,8 +83,8 @@ def _wishes(words: str) -> list[str]:
     is_quoted = re.search("(^|[\\s,])[\"']", words) is not None  # within a word it is an apostrophe
     try:
         wishes = shlex.split(words) if is_quoted else _split(words.replace(",", " "))
-    except ValueError:  # an apostrophe
-        return [words]
+    except ValueError:
+        raise UsageError('a quotation mark is not closed: write texts of several words as in "Be brief"') from None
     try:
         for wish in wishes:
             resolve(wish)
