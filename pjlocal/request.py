@@ -234,6 +234,11 @@ class Request:
             raise TypeError(f"unexpected keyword argument {name!r}{hint and f': {hint}'}")
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 
+    def with_views(self, views: Sequence[Sequence[str]]) -> Request:
+        """Return the request with other preferences of the two views.  One preference is no panel."""
+        panel = self.generation.panel and sum(map(len, views)) > 1
+        return self.replace(views=views, **({} if panel == self.generation.panel else {"panel": panel}))
+
     def unset(self, keys: Collection[str]) -> Request:
         """Return the request with these settings reset, as if nothing had set them."""
         fields = [f for group in GROUPS.values() for f in dataclasses.fields(group)]  # type: ignore[arg-type]

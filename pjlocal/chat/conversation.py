@@ -162,8 +162,15 @@ class Conversation:
         return self._write(last.taking(position, text, token), self.judge.request, last)
 
     def edit_answer(self, answer: str) -> None:
-        """Give the last turn another answer."""
+        """Give the last turn another answer.
+
+        Raises:
+            UsageError: it does not fit into the context, or the chat was continued elsewhere.
+        """
         self.recorder.check_seen()
+        n, limit = self.judge.n_tokens(answer) or 0, self.judge.context_limit  # a server does not count it
+        if n >= limit:
+            raise UsageError(f"the answer is too long: {n:,} tokens, and the context has room for {limit:,}")
         last = self.last
         self.recorder.replace(last.edited(answer), last)
 
@@ -237,10 +244,7 @@ class Conversation:
         Raises:
             UsageError: they cannot be used with the current settings; the current ones stay.
         """
-        request = self.judge.request.replace(views=views)
-        if request.generation.panel and sum(map(len, views)) < 2:
-            request = request.replace(panel=False)
-        self.put_in_force(request)
+        self.put_in_force(self.judge.request.with_views(views))
 
     def swap(self) -> None:
         """Exchange the views' preferences and adapters.  In a panel, the next preference becomes the first."""

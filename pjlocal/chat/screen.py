@@ -179,19 +179,19 @@ class TerminalScreen(Screen):
 
     def _stream(self, writing: Writing, view: View, status: Callable[[], Text]) -> None:
         """Show the tokens of an answer as they come, above a status line."""
-        with keys_unseen(), self._spinner as spinner:
+        # The answer is closed, which saves it, also if the screen is lost.
+        with keys_unseen(), self._spinner as spinner, closing(iter(writing)) as written:
             spinner.say(_waiting_for(writing.answer))
             writing.answer.on_progress = spinner.say
-            with closing(iter(writing)) as written:  # also if the screen is lost
-                events = when_ready(written)
-                spinner.stop()
-                tint = answer_tint(view, writing.answer, self.no_color)
-                with self._live(view, tint, status) as self._display:
-                    try:
-                        for event in events:
-                            self._display.show(event)
-                    finally:
-                        self._display = None
+            events = when_ready(written)
+            spinner.stop()
+            tint = answer_tint(view, writing.answer, self.no_color)
+            with self._live(view, tint, status) as self._display:
+                try:
+                    for event in events:
+                        self._display.show(event)
+                finally:
+                    self._display = None
 
     def _live(self, view: View, tint: Tint | None, status: Callable[[], Text] | None) -> LiveDisplay:
         if tint:

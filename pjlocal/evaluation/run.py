@@ -24,7 +24,7 @@ from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Sampling, Set
 from ..textfile import user_path, write_text
 from .checks import checks_of
 from .records import AnswerRecord, Folder, Score, Verdict, computed_with, digest_of, key_of
-from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request
+from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request, told_apart
 
 FORMAT = 1  # of run.json
 
@@ -275,24 +275,20 @@ def written_verdicts(folder: Folder, answers: Iterable[AnswerRecord]) -> list[Ve
     return [verdict for verdict in folder.read(Verdict).values() if {verdict.first, verdict.second} <= keys]
 
 
-def _digests_of_models(digests: Mapping[str, str]) -> dict[str, str]:
-    """The digests of models by their shown names; by their paths, as given here, if two have the same name."""
-    names = [shown_name(Path(path)) for path in digests]
-    return dict(zip(digests if len({*names}) < len(names) else names, digests.values(), strict=True))
-
-
 def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:
     """The versions, machine, model files and settings of a run."""
     import llama_cpp
     import numpy
 
+    digests = {each.model.name: each.model.digest for each in contestants}
+    names = [shown_name(Path(path)) for path in digests]
     return {
         "pjlocal": __version__,
         "llama_cpp_python": llama_cpp.__version__,
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "models": _digests_of_models({each.model.name: each.model.digest for each in contestants}),
+        "models": dict(zip(told_apart(names, [*digests]), digests.values(), strict=True)),
         "files": {name: digest for contestant in contestants for name, digest in contestant.files.items()},
         "settings": {
             **{name: getattr(request, name).as_dict() for name in GROUPS},

@@ -30,10 +30,9 @@ def adjust(request: Request, preference: str, step: float) -> Request:
                 changed = [*preferences[:at], *new, *preferences[at + 1 :]]
                 views = [*request.views[:view], changed, *request.views[view + 1 :]]
                 strengths = {_strength(request, each) for each in changed}
-                panel = request.generation.panel and sum(map(len, views)) > 1
                 if len(strengths) > 1 and resolve_mode(request) not in OF_ONE_VIEW:
-                    panel = True
-                return request.replace(views=views, panel=panel)
+                    request = request.replace(panel=True)
+                return request.with_views(views)
     avoided = request.generation.avoid
     for at, given in enumerate(avoided):
         if _is(given, name):

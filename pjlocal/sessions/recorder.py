@@ -246,7 +246,7 @@ class Recording:
         #: Whether the beginning of the answer is not the whole answer of the turn that it replaces.
         self._begins_anew = replacing is not None and bool(turn.events) and not turn.continues(replacing)
         self._title = self._session.title
-        self._is_first = self._session.id is None and not self._session.turns
+        self._is_first = self._session.id is None and not self._before
 
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Add the turn to its session and set the session's settings, unless it stays a draft.

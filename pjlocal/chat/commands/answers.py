@@ -200,10 +200,7 @@ def edit(chat: Chat, words: str) -> None:
     if what == "answer":
         _edit_answer(chat, last.answer)
         return
-    chat.conversation.recorder.check_seen()
-    with suspend.undone():
-        question = edit_text(last.question)
-    if not question or question == last.question.strip():
+    if not (question := _edited(chat, last.question)):
         chat.screen.say("the question is unchanged: nothing is asked")
         return
     chat.screen.greet(f"> {visible(question)}")
@@ -211,22 +208,22 @@ def edit(chat: Chat, words: str) -> None:
         chat.answer(chat.conversation.ask(question, replacing=last))
 
 
-def _edit_answer(chat: Chat, before: str) -> None:
+def _edited(chat: Chat, before: str) -> str:
+    """A text of the last turn as the user leaves it in the editor; empty if it is unchanged."""
     chat.conversation.recorder.check_seen()
     with suspend.undone():
-        answer = edit_text(before)
-    if not answer or answer == before.strip():
+        text = edit_text(before)
+    return "" if text == before.strip() else text
+
+
+def _edit_answer(chat: Chat, before: str) -> None:
+    if not (answer := _edited(chat, before)):
         chat.screen.say("the answer is unchanged")
         return
     # The editor keeps no white space around the text.  Behind another end there is none.
     head = before[: len(before) - len(before.lstrip())]
     tail = before[len(before.rstrip()) :] if answer[-1:] == before.rstrip()[-1:] else ""
-    judge = chat.conversation.judge
     with chat.keeping(answer):
-        if (n := judge.n_tokens(answer) or 0) >= judge.context_limit:  # a server does not count it
-            raise UsageError(
-                f"the answer is too long: {n:,} tokens, and the context has room for {judge.context_limit:,}"
-            )
         chat.conversation.edit_answer(f"{head}{answer}{tail}")
     chat.screen.say("the answer is saved as you wrote it; /continue continues it")
 
