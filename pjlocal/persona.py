@@ -34,7 +34,7 @@ from .events import N_ALTERNATIVES, Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
-from .gguf.sampling import exchange_model_defaults, model_defaults_in_words, recommended, with_model_defaults
+from .gguf.sampling import model_defaults_in_words, recommended
 from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
 from .prompting.plan import Plan, Roles, expected_views, in_mode, make_plan, make_roles, resolve_mode, write_prompts
@@ -239,8 +239,7 @@ class PersonaJudge:
             changes["views"] = make_views(**{name: changes.pop(name) for name in named})
         request = self.request.replace(**changes)
         if "defaults" in changes:
-            values = self.recommended
-            request = request.with_group(exchange_model_defaults(request.sampling, values, values, request.explicit))
+            request = self.with_model_defaults(request)
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
         return self.plan(conversation, request.with_system(system) if system else request)
@@ -516,8 +515,8 @@ class PersonaJudge:
         return recommended(self.model.header.metadata.get, self.model.path)
 
     def with_model_defaults(self, request: Request) -> Request:
-        """With ``--sampling model``, replace the default sampling settings by those of the model's file."""
-        return request.with_group(with_model_defaults(request.sampling, self.recommended, request.explicit))
+        """See `Request.with_model_defaults`."""
+        return request.with_model_defaults(self.recommended)
 
     @property
     def followed_sampling(self) -> str:

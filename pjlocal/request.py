@@ -269,6 +269,17 @@ class Request:
         (name,) = (name for name, kind in GROUPS.items() if isinstance(group, kind))
         return dataclasses.replace(self, **{name: group})  # type: ignore[arg-type]
 
+    def with_model_defaults(self, values: Mapping[str, Any]) -> Request:
+        """Return the request with the sampling settings that no source has set reset to their defaults: those of the
+        model's file with ``--sampling model``, else pjlocal's.
+
+        Args:
+            values: the settings that the model's file recommends, by field of `Sampling`.
+        """
+        values = values if self.sampling.defaults == "model" else {}
+        unset = [f for f in dataclasses.fields(Sampling) if f.name not in {"defaults", *self.explicit}]
+        return self.with_group(self.sampling.replace(**{f.name: values.get(f.name, f.default) for f in unset}))
+
     def swap(self) -> Request:
         """Return the request with the two views' preferences and adapters exchanged."""
         a, b = (ADAPTERS[view] for view in VIEW_NAMES)

@@ -104,14 +104,15 @@ class Settings:
         names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names})
 
-    def parse(self, name: str, text: str) -> Self:
-        """A copy with one field parsed from a typed text; ``default`` restores the default.
+    @classmethod
+    def parse(cls, name: str, text: str) -> Any:
+        """The value of a field from a typed text; ``default`` is the default.  Its limits are not checked.
 
         Raises:
-            UsageError: the text is not a value of the field's type, or outside its limits.
+            UsageError: the text is not a value of the field's type.
         """
-        f = next(f for f in dataclasses.fields(self) if f.name == name)  # type: ignore[arg-type]
-        hint = without_none(_hints(type(self))[name])  # type: ignore[arg-type]
+        f = next(f for f in dataclasses.fields(cls) if f.name == name)  # type: ignore[arg-type]
+        hint = without_none(_hints(cls)[name])  # type: ignore[arg-type]
         value: Any = text
         if text == "default":
             value = f.default
@@ -129,7 +130,7 @@ class Settings:
                 raise UsageError(f"{flag(f)} must be {number} (not {text!r})") from None
         elif what := f.metadata.get("file"):
             value = read_text(text, what)
-        return self.replace(**{name: value})  # type: ignore[no-any-return]
+        return value
 
 
 def _plain(value: Any) -> Any:

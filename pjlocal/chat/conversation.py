@@ -15,7 +15,6 @@ from ..events import Alternative, TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name
-from ..gguf.sampling import exchange_model_defaults
 from ..prompting.plan import in_mode, make_roles
 from ..request import Overrides, Request, deal, in_turn
 from ..sessions.asking import turn_settings
@@ -276,10 +275,7 @@ class Conversation:
             UsageError: they cannot be used with the current settings; nothing has changed then.
             ModelError: the same for an adapter.
         """
-        request = self.judge.request.override(persona)
-        if "defaults" in persona.sampling:
-            values = self.judge.recommended
-            request = request.with_group(exchange_model_defaults(request.sampling, values, values))
+        request = self.judge.request.override(persona).with_model_defaults(self.judge.recommended)
         self.judge.check(request.sampling)
         self.put_in_force(request)
 
@@ -304,8 +300,7 @@ class Conversation:
             for turn in self.session.turns:
                 turn.first = 0  # its context may have room for all of them
         finally:
-            sampling = exchange_model_defaults(old.request.sampling, old.recommended, self.judge.recommended)
-            self.judge.request = old.request.with_group(sampling)
+            self.judge.request = old.request.with_model_defaults(self.judge.recommended)
             self._answer = self._alternatives = None
 
     def open(self, session: Session) -> None:
@@ -315,7 +310,8 @@ class Conversation:
             UsageError, ModelError: see `put_in_force`; nothing has changed then.
         """
         self.recorder.catch_up()
-        self.put_in_force(self.judge.request.restore(session.settings))
+        request = self.judge.request.restore(session.settings)
+        self.put_in_force(request.with_model_defaults(self.judge.recommended))
         self._take_up(session)
         self._answer = None
 

@@ -17,7 +17,6 @@ from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model
 from ..gguf.ollama import shown_name
-from ..gguf.sampling import with_model_defaults
 from ..persona import PersonaJudge
 from ..prompting.plan import Roles, make_roles
 from ..prompting.prompt import NO_THINK_SWITCH
@@ -164,7 +163,7 @@ class RemoteJudge:
         self._log_warnings = WarningLog()
         self.roles(request)
         server.check_can_write(request)
-        self.request = request.with_group(with_model_defaults(request.sampling, self.recommended, request.explicit))
+        self.request = request.with_model_defaults(self.recommended)
         server.check(self.request)
 
     def close(self) -> None:

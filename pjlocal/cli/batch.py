@@ -21,7 +21,7 @@ from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message, last_question
 from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
 from ..screen.progress import progress_bars
-from ..settings import REMOVED, Settings, by_keywords, flag_names
+from ..settings import REMOVED, by_keywords, flag_names
 from ..textfile import owner_only, user_path, write_text
 
 if TYPE_CHECKING:
@@ -192,8 +192,7 @@ def _parsed(key: str, text: str) -> Any:
     """Parse a value of a text table.  Preferences are separated by semicolons."""
     if key in PREFERENCES:
         return [part.strip() for part in text.split(";") if part.strip()]
-    group: Settings = next(group() for group in GROUPS.values() if hasattr(group(), key))
-    return getattr(group.parse(key, text), key)
+    return next(group for group in GROUPS.values() if hasattr(group, key)).parse(key, text)
 
 
 # The output.

@@ -17,7 +17,7 @@ from ..client import Server
 from ..errors import UsageError
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
-from ..gguf.sampling import recommended, with_model_defaults
+from ..gguf.sampling import recommended
 from ..prompting.preferences import prefix, without_strength
 from ..request import GROUPS, Request
 from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Sampling, Settings, split_scale
@@ -150,14 +150,13 @@ def _digests(generation: Generation) -> dict[str, str]:
 
 def _filters(request: Request, model: AnsweringModel) -> Sampling:
     """The sampling settings, with the model's values if ``--sampling model`` is set."""
-    sampling = request.sampling
-    if sampling.defaults == "own":
-        return sampling
+    if request.sampling.defaults == "own":
+        return request.sampling
     path, values = Path(model.name), model.recommended
     if values is None:
         values = recommended(read_header(path).metadata.get, path)
-    settled: Sampling = with_model_defaults(sampling, values, request.explicit).replace(defaults="own")
-    return settled
+    sampling: Sampling = request.with_model_defaults(values).sampling.replace(defaults="own")
+    return sampling
 
 
 _BLOCK = 10  # prompts that all systems answer before the next ones, so that an interrupted run can be compared

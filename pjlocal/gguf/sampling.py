@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -57,32 +57,6 @@ def _number(value: int | float | str, kind: type) -> int | float | None:
         return None
     number = float(f"{number:.7g}")  # in 32 bits, 0.95 is 0.949999988079071
     return int(number) if kind is int else number
-
-
-def with_model_defaults(sampling: Sampling, values: Mapping[str, Any], own: Collection[str] | None = None) -> Sampling:
-    """With ``--sampling model``, replace pjlocal's defaults by the model's values.
-
-    Args:
-        own: fields that the user has set, which stay; by default those that differ from pjlocal's defaults.
-    """
-    if sampling.defaults != "model":
-        return sampling
-    if own is None:
-        own = {f.name for f in dataclasses.fields(sampling) if getattr(sampling, f.name) != f.default}
-    return sampling.replace(**{name: value for name, value in values.items() if name not in own})  # type: ignore[no-any-return]
-
-
-def exchange_model_defaults(
-    sampling: Sampling, old: Mapping[str, Any], new: Mapping[str, Any], own: Collection[str] | None = None
-) -> Sampling:
-    """The settings after a change of ``defaults`` or of the model: its old values are replaced by the new ones.
-
-    Args:
-        own: fields that the user has set, which stay; by default those that have another value than the old one.
-    """
-    defaults = {f.name: f.default for f in dataclasses.fields(sampling)}
-    same = {n: defaults[n] for n, value in old.items() if n not in (own or ()) and getattr(sampling, n) == value}
-    return with_model_defaults(sampling.replace(**same), new, own)
 
 
 def model_defaults_in_words(sampling: Sampling, values: Mapping[str, Any]) -> str:

@@ -441,7 +441,7 @@ def _as_gone_on(defaults: AnswerRequest, session: Session) -> AnswerRequest:
     """The settings of a chat without mode and strength.
 
     The page sends these two with every question; if it sends none, they follow from the preferences."""
-    return defaults.restore(session.settings).replace(mode=None, strength=None)
+    return defaults.restore(session.settings).with_model_defaults({}).replace(mode=None, strength=None)
 
 
 def _replaced(session: Session, chat: _InChat) -> Turn | None:

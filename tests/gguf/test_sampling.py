@@ -12,7 +12,7 @@ import tiny_models
 from commandline import PREFER, QUESTION, configure
 
 from pjlocal import PersonaJudge
-from pjlocal.gguf.sampling import exchange_model_defaults, recommended
+from pjlocal.gguf.sampling import recommended
 from pjlocal.settings import Sampling
 
 SAYS = {"temp": 0.6, "top_k": 40, "top_p": 0.95, "min_p": 0.05, "penalty_repeat": 1.1, "mirostat": 1}
@@ -29,9 +29,10 @@ def test_the_files_values_take_the_place_of_defaults_alone(says: Path) -> None:
             defaults="model", temperature=0.6, top_k=40, top_p=0.5, min_p=0.05, repeat_penalty=1.1
         )
         assert judge.followed_sampling == "temperature 0.6, top-k 40, min-p 0.05, repeat-penalty 1.1"
-        sampling, values = judge.request.sampling, judge.recommended
-        assert exchange_model_defaults(sampling, values, values) == sampling
-        assert exchange_model_defaults(sampling.replace(defaults="own"), values, values) == Sampling(top_p=0.5)
+        request, values = judge.request, judge.recommended
+        assert request.with_model_defaults(values) == request
+        assert request.replace(defaults="own").with_model_defaults(values).sampling == Sampling(top_p=0.5)
+        assert request.with_model_defaults({"min_p": 0.2}).sampling == Sampling(defaults="model", top_p=0.5, min_p=0.2)
     with PersonaJudge(says) as judge:
         assert judge.request.sampling == Sampling() and judge.followed_sampling == ""
 
@@ -71,6 +72,21 @@ def test_a_continued_chat_keeps_its_settings_and_takes_the_files_values_on_reque
     configure(environment, "[sampling]\ntemperature = 0.9\n")
     assert temperature(options=("--sampling", "model")) == "0.6"
     assert temperature(options=("-m", str(says), "--sampling", "model", "--no-save")) == "0.9"
+
+
+def test_a_chat_continued_with_another_model_leaves_the_first_ones_values(
+    pjlocal: Callable, says: Path, tiny: Callable[[str], Path], environment: dict[str, str]
+) -> None:
+    def temperatures(*options: str, lines: str) -> list[str]:
+        result = pjlocal("chat", *options, "-n", "2", stdin=f"{lines}\n/set temperature\n/set top-p")
+        assert result.returncode == 0, result.stderr
+        return re.findall(r"(?:temperature|top-p) +(\S+)", result.stdout)[-2:]
+
+    first = ("-m", str(says), *PREFER, "--sampling", "model", "--session", "it")
+    assert temperatures(*first, lines="/set top-p 0.5\nHi") == ["0.6", "0.5"]
+    other = ("-m", str(tiny("llama")))
+    assert temperatures("--continue", *other, lines="/stats") == ["0.7", "0.5"]
+    assert temperatures(*other, lines="/load it") == ["0.7", "0.5"]
 
 
 def test_info_shows_what_the_file_says(pjlocal: Callable, says: Path, smollm2: Path) -> None:

@@ -11,7 +11,7 @@ from ...errors import UsageError
 from ...screen import suspend
 from ...screen.display import LIVING
 from ...sessions.session import Turn
-from ...settings import Thoughts
+from ...settings import Generation, Thoughts
 from ...visible import visible
 from .. import figures
 from ..chat import Chat
@@ -179,10 +179,9 @@ def regen(chat: Chat, words: str) -> None:
 def continue_(chat: Chat, words: str) -> None:
     conversation = chat.conversation
     last = conversation.last
-    generation = conversation.judge.request.generation
     if words and not words.isdecimal():
         raise UsageError(f"/continue takes a number of tokens (not {words!r})")
-    n = generation.parse("max_tokens", words).max_tokens if words else None
+    n = Generation.parse("max_tokens", words) if words else None
     writing = conversation.continue_answer(n)
     chat.answer(writing)
     if conversation.last is last and writing.turn.finish_reason == "stop":

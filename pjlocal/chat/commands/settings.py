@@ -7,7 +7,6 @@ import re
 from typing import Any, get_args
 
 from ...errors import UsageError
-from ...gguf.sampling import exchange_model_defaults, with_model_defaults
 from ...prompting.plan import make_roles, resolve_mode, strength_in_force
 from ...request import GROUPS
 from ...screen import tables
@@ -40,19 +39,14 @@ def set_named(chat: Chat, name: str, value: str) -> None:
         if (f := _field(type(group), name)) is None:
             continue
         if value:
-            changed = group.parse(f.name, value)
-            if isinstance(changed, Sampling):
-                if f.name == "defaults":
-                    changed = exchange_model_defaults(changed, judge.recommended, judge.recommended)
-                judge.check(changed)
-            request = judge.request.with_group(changed)
             if value == "default":
-                request = request.unset([f.name])
-                values = with_model_defaults(request.sampling, judge.recommended, request.explicit)
-                request = request.with_group(values)
-            else:  # `replace` marks it as set by the user, so that the model's file does not override it
-                request = request.replace(**{f.name: getattr(changed, f.name)})
-            if isinstance(changed, Generation):
+                request = judge.request.unset([f.name])
+            else:
+                request = judge.request.replace(**{f.name: group.parse(f.name, value)})
+            request = request.with_model_defaults(judge.recommended)
+            if isinstance(group, Sampling):
+                judge.check(request.sampling)
+            if isinstance(group, Generation):
                 make_roles(request)
             chat.conversation.put_in_force(request)
             chat.changed()
