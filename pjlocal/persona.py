@@ -92,7 +92,7 @@ class PersonaJudge:
     ) -> None:
         if request is None:
             views = make_views(prefer, draft_prefer, judge_prefer)
-            request = Request(views, generation, sampling, prompting, changed(generation) | changed(sampling))
+            request = Request(views, generation, sampling, prompting)
         elif any((prefer, draft_prefer, judge_prefer, *map(changed, (prompting, sampling, generation)))):
             raise TypeError(
                 "a request has its own preferences and settings: leave prefer, draft_prefer, judge_prefer, prompting, "

@@ -170,14 +170,18 @@ class Request:
     views: the preferences of view a and of view b.
     explicit: the keys that were set for this answer, and sampling settings that any source has set.  Other sampling
         settings may come from the model's file.  A setting that needs a preference is an error without one only if it
-        is explicit.
+        is explicit.  By default, the generation and sampling settings that differ from their defaults.
     """
 
     views: Views = ((), ())
     generation: Generation = Generation()
     sampling: Sampling = Sampling()
     prompting: Prompting = Prompting()
-    explicit: frozenset[str] = frozenset()
+    explicit: frozenset[str] = None  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.explicit is None:
+            object.__setattr__(self, "explicit", changed(self.generation) | changed(self.sampling))  # type: ignore[unreachable]
 
     @property
     def has_preferences(self) -> bool:
@@ -279,6 +283,10 @@ class Request:
         values = values if self.sampling.defaults == "model" else {}
         unset = [f for f in dataclasses.fields(Sampling) if f.name not in {"defaults", *self.explicit}]
         return self.with_group(self.sampling.replace(**{f.name: values.get(f.name, f.default) for f in unset}))
+
+    def settled(self) -> Request:
+        """Return the request with all sampling settings marked as set, so that no model's file changes them."""
+        return dataclasses.replace(self, explicit=self.explicit | {f.name for f in dataclasses.fields(Sampling)})
 
     def swap(self) -> Request:
         """Return the request with the two views' preferences and adapters exchanged."""

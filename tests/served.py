@@ -18,7 +18,7 @@ from openai import OpenAI
 from waiting import PATIENCE_S
 
 from pjlocal import Engine, Generation, Prompting, Sampling
-from pjlocal.request import Request, place
+from pjlocal.request import Request, changed, place
 
 ENGINE = Engine(n_threads=1)  # of a server as `serving` starts it, and of who shall find it
 BIG = ("--ctx", "32768")  # room for answers that do not end
@@ -29,7 +29,7 @@ LONG = "Tell me of the sun, the rain and the sea, " * 8
 def make_request(prefer: Sequence[str] = (), system: str = "", sampling: Any = None, **generation: Any) -> Request:
     generation = {"seed": 1, "max_tokens": 20, "ignore_end": True} | generation
     groups = Generation(**generation), sampling or Sampling(), Prompting(system=system)
-    return Request(place(prefer), *groups, frozenset(generation))
+    return Request(place(prefer), *groups, frozenset(generation) | changed(groups[1]))
 
 
 REQUESTS = [

@@ -132,6 +132,12 @@ def test_one_form_of_the_answer_takes_the_place_of_another() -> None:
         Request().replace(json_schema="{}", regex="a+")
 
 
+def test_settings_of_a_request_count_as_set_if_they_differ_from_the_defaults() -> None:
+    request = Request(sampling=Sampling(top_p=0.5), generation=Generation(max_tokens=5))
+    assert request.explicit == {"top_p", "max_tokens"}
+    assert request.with_model_defaults({"top_p": 0.9}).sampling.top_p == 0.5
+
+
 def test_preferences_can_be_unset() -> None:
     assert REQUEST.unset(["prefer"]).views == ((), ())
     assert REQUEST.unset(["judge_prefer"]).views == (("vivid", "formal"), ())

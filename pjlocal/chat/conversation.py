@@ -314,6 +314,8 @@ class Conversation:
         self.put_in_force(request.with_model_defaults(self.judge.recommended))
         self._take_up(session)
         self._answer = None
+        if (saved := session.settings.get("model")) not in (None, self.model):
+            self._say(f"the chat continues with {self.model}, and was saved with {saved}: /model {saved} loads that")
 
     def _take_up(self, session: Session) -> None:
         self.recorder.session = self.session = session

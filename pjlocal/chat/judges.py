@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 from pathlib import Path
 from random import SystemRandom
 from typing import Any
@@ -24,8 +24,6 @@ from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed, written_under
 from ..sessions.session import Session, Turn
 from ..settings import Engine, FixedLayout, Sampling
-
-_ALL_FILTERS = frozenset(f.name for f in fields(Sampling))
 
 
 @dataclass(frozen=True)
@@ -218,13 +216,11 @@ class RemoteJudge:
 
     def _ask(self, request: Request, history: Sequence[Turn], turn: Turn, **body: Any) -> RemoteAnswer:
         """Request the answer to a turn after other turns, outside a saved chat."""
-        # All filters are explicit, so that the server does not apply those of the model's file again.
-        request = replace(request, explicit=request.explicit | _ALL_FILTERS)
         messages = [
             {"role": message.role, "content": message.content, "tokens": list(message.tokens)}
             for message in as_messages(history, turn)
         ]
-        return self.server.answer(request, messages=messages, shortens=True, **body)
+        return self.server.answer(request.settled(), messages=messages, shortens=True, **body)
 
     def _note_started(self, started: Started) -> None:
         """Note the facts about a started answer, and log its new warnings."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from ..request import Request, deal
 from ..settings import OF_ONE_VIEW, parse_strength
 from .plan import resolve_mode, strength_in_force
@@ -28,11 +30,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
             if _is(given, name):
                 new = _turned(name, _strength(request, given), step)
                 changed = [*preferences[:at], *new, *preferences[at + 1 :]]
-                views = [*request.views[:view], changed, *request.views[view + 1 :]]
-                strengths = {_strength(request, each) for each in changed}
-                if len(strengths) > 1 and resolve_mode(request) not in OF_ONE_VIEW:
-                    request = request.replace(panel=True)
-                return request.with_views(views)
+                return _with_views(request, [*request.views[:view], changed, *request.views[view + 1 :]])
     avoided = request.generation.avoid
     for at, given in enumerate(avoided):
         if _is(given, name):
@@ -40,7 +38,15 @@ def adjust(request: Request, preference: str, step: float) -> Request:
             return request.replace(avoid=(*avoided[:at], *_turned(name, strength, -step), *avoided[at + 1 :]))
     if step < 0:
         return request.replace(avoid=(*avoided, *_turned(name, 0, -step)))
-    return request.replace(views=add(request, [name]))
+    return _with_views(request, add(request, [name]))
+
+
+def _with_views(request: Request, views: Sequence[Sequence[str]]) -> Request:
+    """The request with other preferences, in a panel if those of one view have several strengths."""
+    differ = any(len({_strength(request, each) for each in view}) > 1 for view in views)
+    if differ and resolve_mode(request) not in OF_ONE_VIEW:
+        request = request.replace(panel=True)
+    return request.with_views(views)
 
 
 def add(request: Request, preferences: list[str]) -> list[list[str]]:

@@ -409,3 +409,10 @@ def test_default_gives_the_models_own_value_back(tmp_path: Path) -> None:
 def test_the_form_of_a_switch_that_turns_it_off_names_no_setting(lasting_chat: Talk) -> None:
     said = lasting_chat.say("/set no-push-thoughts on")
     assert not lasting_chat.judge.request.generation.push_thoughts and "no setting" in said[0]
+
+
+def test_more_and_less_take_several_preferences(chat: Talk) -> None:
+    chat.say("/prefer vivid concise")
+    assert chat.say("/more vivid, formal")[-1] == "a: vivid:2 · b: concise · c: formal"
+    assert chat.say('/less formal "Mention the sea"')[-1].endswith("c: formal:1 · avoid: Mention the sea:0.5")
+    assert "did you mean concise?" in chat.say("/less conccise vivid")[-1]

@@ -62,6 +62,7 @@ def test_filters_are_the_models_where_neither_the_user_nor_the_suite_sets_them(t
     asked = Request(sampling=Sampling(defaults="model", temperature=0.7), explicit=frozenset({"temperature"}))
     made = make_contestant(suite, suite.systems[0], asked, ENGINE, (), AnsweringModel(str(model), "digest"))
     assert made.request.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
+    assert made.request.with_model_defaults({}) == made.request  # a server changes none of them
 
 
 def test_keys_are_the_same_as_in_earlier_versions(tmp_path: Path) -> None:

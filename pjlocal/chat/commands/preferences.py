@@ -97,8 +97,8 @@ def _wishes(words: str) -> list[str]:
 
 
 @commands.add(
-    "/more PREFERENCE",
-    "Make a preference half a step stronger; an absent one is added, as in /more vivid.",
+    "/more PREFERENCES",
+    "Make preferences half a step stronger; an absent one is added, as in /more vivid.",
     lambda chat: list(presets()),
 )
 def more(chat: Chat, words: str) -> None:
@@ -106,8 +106,8 @@ def more(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/less PREFERENCE",
-    "Make a preference half a step weaker; at 0 it is removed, and an absent one is avoided, as in /less formal.",
+    "/less PREFERENCES",
+    "Make preferences half a step weaker; at 0 one is removed, and an absent one is avoided, as in /less formal.",
     lambda chat: list(presets()),
 )
 def less(chat: Chat, words: str) -> None:
@@ -117,7 +117,9 @@ def less(chat: Chat, words: str) -> None:
 def _adjust(chat: Chat, words: str, step: float) -> None:
     if not words:
         raise UsageError("name a preference, as in /more vivid or /less formal")
-    request = adjust(chat.conversation.judge.request, words.strip("\"'"), step)
+    request = chat.conversation.judge.request
+    for wish in _wishes(words):
+        request = adjust(request, wish, step)
     if request.generation.avoid:
         make_roles(request)
     chat.conversation.put_in_force(request)
