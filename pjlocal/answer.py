@@ -23,7 +23,7 @@ from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.log_probs import most
 from .engine.model import Model
-from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, Weight, pulling_views
+from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, Strengths, Weight, pulling_views
 from .engine.slot import Slot
 from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
@@ -444,6 +444,7 @@ class SingleAnswer(Answer):
         avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
         model, sampling = self.engine.model, self._current.request.sampling
         constraint = make_constraint(model, sampling, generation.min_tokens, self._stop_tokens)
+        strengths = Strengths()
         beginning = [token for token, thought in self._beginning if not thought]
         spelled = beginning if self._begins_as_written else _without_prefix(model, beginning)
         if constraint:
@@ -459,9 +460,6 @@ class SingleAnswer(Answer):
         if roles.neutral is not None and not generation.push_thoughts:
             self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
 
-        def alone(view: int) -> SingleView:
-            return SingleView(view, chain(view, view))
-
         def combined(
             weights: Sequence[Weight], view: int, number: int, adjusted: Sampling = sampling, joint: int | None = None
         ) -> Steered:
@@ -472,19 +470,20 @@ class SingleAnswer(Answer):
                 echo = Echo(model, {view: roles.prefixes[view] for view in pulling})
                 for token in beginning:
                     echo.accept(token)
-            return Steered(weights, roles.neutral, joint, floor, chain(view, number, adjusted), echo)
+            return Steered(weights, roles.neutral, joint, floor, chain(view, number, adjusted), echo, strengths)
 
         def own(view: int) -> SingleView | Steered:
             pushing = [weight for weight in weights if weight.view == view] + avoided
             if all(weight.is_identity for weight in pushing):
-                return alone(view)
+                return SingleView(view, chain(view, view))
             return combined(pushing, view, view)
 
         speakers = range(roles.n_speakers)
         drafts: list[SingleView | Steered]
         judges: list[SingleView | Steered]
         if roles.mode == "both":
-            drafts = [alone(view) for view in speakers]
+            # Only one of the drafts is needed for a token, so its filters are applied then.
+            drafts = [SingleView(view, chain(view, view), reads_early=False) for view in speakers]
             adjusted = sampling if self._phase.is_constrained else against_repetition(sampling)
             judges = [combined(weights, 0, roles.n_speakers, adjusted, roles.joint)] * roles.n_speakers
         else:
@@ -492,7 +491,7 @@ class SingleAnswer(Answer):
         meter = None
         if roles.neutral is not None:
             echoes = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
-            meter = PushMeter(weights, roles.neutral, echoes)
+            meter = PushMeter(weights, roles.neutral, echoes, strengths)
         return Policies(drafts, judges, meter, self.observer)
 
     @property

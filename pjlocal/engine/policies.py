@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import compress
 from typing import Any
 
@@ -143,6 +143,7 @@ class Steered:
             at most 1.  None if there is no such view.
         candidates: selects the candidates from the distributions of single views; None for all tokens.
         echo: limits the push on tokens that copy a preference; None without a neutral view.
+        strengths: shared with the meter and with other policies of the answer.
     """
 
     weights: Sequence[Weight]
@@ -151,6 +152,7 @@ class Steered:
     candidates: Floor | None
     chain: FilterChain
     echo: Echo | None = None
+    strengths: Strengths = field(default_factory=lambda: Strengths())
 
     @property
     def views(self) -> tuple[int, ...]:
@@ -195,7 +197,7 @@ class Steered:
         n = log_probs[0] if self.neutral is None else rows(self.neutral).log_probs(ids)
         for weight, v in zip(self.weights, log_probs, strict=True):
             limit_copies(v, n, ids, weight.view, self.echo)
-        of_each = strengths(self.weights, self.neutral, rows)
+        of_each = self.strengths(self.weights, self.neutral, rows)
         if self.joint is not None:
             joint = rows(self.joint).log_probs(ids)
             limit_copies(joint, n, ids, self.joint, self.echo)
@@ -249,17 +251,27 @@ _AUTO, _PER_BIT = 1.65, 0.5  # of ``auto``; the divergence at most tokens is alm
 _MIN_SHARE = 1e-3  # a divergence ignores tokens below this share of the best token's probability
 
 
-def strengths(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> list[float]:
-    """The strength of each weight at the next token."""
+class Strengths:
+    """The strength of each weight at the next token.  A strength ``auto`` is computed once for all who ask."""
 
-    def of(weight: Weight) -> float:
-        if not weight.auto or neutral is None:
-            return weight.strength
-        v, n = rows(weight.view), rows(neutral)
-        ids = union([plausible(row.logits, _MIN_SHARE) for row in (v, n)])
-        return _AUTO + _PER_BIT * divergence(v.log_probs(ids), n.log_probs(ids))
+    def __init__(self) -> None:
+        self._row: Row | None = None  # the neutral view's, to which the next two belong
+        self._plausible = np.empty(0, np.intp)
+        self._auto: dict[int, float] = {}  # by view
 
-    return [of(weight) for weight in weights]
+    def __call__(self, weights: Sequence[Weight], neutral: int | None, rows: Rows) -> list[float]:
+        if neutral is None:
+            return [weight.strength for weight in weights]
+        return [self._of(weight.view, rows(neutral), rows) if weight.auto else weight.strength for weight in weights]
+
+    def _of(self, view: int, n: Row, rows: Rows) -> float:
+        if self._row is not n:
+            self._row, self._plausible, self._auto = n, plausible(n.logits, _MIN_SHARE), {}
+        if view not in self._auto:
+            v = rows(view)
+            ids = union([plausible(v.logits, _MIN_SHARE), self._plausible])
+            self._auto[view] = _AUTO + _PER_BIT * divergence(v.log_probs(ids), n.log_probs(ids))
+        return self._auto[view]
 
 
 @dataclass(frozen=True)
@@ -267,11 +279,13 @@ class PushMeter:
     """The push of each preference on a token, s_i (v_i - n), and n, in nats of log-probability.
 
     echoes: the echo of the policy that pushes, by view; without one, a view has its own distribution.
+    strengths: those of the policies.
     """
 
     weights: Sequence[Weight]
     neutral: int
     echoes: Mapping[int, Echo | None]
+    strengths: Strengths
 
     def __call__(self, rows: Rows, token: int) -> tuple[tuple[float, ...], float]:
         ids = np.array([token])
@@ -282,7 +296,7 @@ class PushMeter:
             limit_copies(v, n, ids, weight.view, self.echoes.get(weight.view))
             return strength * float(v[0] - n[0])
 
-        return tuple(map(of, self.weights, strengths(self.weights, self.neutral, rows))), float(n[0])
+        return tuple(map(of, self.weights, self.strengths(self.weights, self.neutral, rows))), float(n[0])
 
 
 class RowReducer:
@@ -296,7 +310,8 @@ class RowReducer:
     """
 
     def __init__(self, policies: Sequence[SingleView | Steered], metered: Iterable[int] = ()) -> None:
-        self._chains = {policy.view: policy.chain for policy in policies if isinstance(policy, SingleView)}
+        early = [policy for policy in policies if isinstance(policy, SingleView) and policy.reads_early]
+        self._chains = {policy.view: policy.chain for policy in early}
         combined = [policy for policy in policies if isinstance(policy, Steered)]
         self._combined = {view for policy in combined for view in policy.views} | set(metered)
         self._candidates = {
