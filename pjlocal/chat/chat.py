@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 
 from ..attachments import Attachment, with_attachments
 from ..errors import UsageError
+from ..prompting.plan import make_roles
+from ..request import Request
 from ..sessions.remote import RemoteStore
 from ..sessions.session import Session
 from ..sessions.store import Store
@@ -70,6 +72,17 @@ class Chat:
         except BaseException:
             self.unsent = text
             raise
+
+    def change(self, request: Request) -> None:
+        """Use other settings for the next answers, and save them in the session.
+
+        Raises:
+            UsageError: they do not suit the preferences; nothing has changed then.
+            ModelError: the same for an adapter, or another file.
+        """
+        make_roles(request)
+        self.conversation.put_in_force(request)
+        self.changed()
 
     def changed(self) -> None:
         """Save changed settings in the session."""

@@ -180,7 +180,7 @@ class TerminalScreen(Screen):
     def _stream(self, writing: Writing, view: View, status: Callable[[], Text]) -> None:
         """Show the tokens of an answer as they come, above a status line."""
         # The answer is closed, which saves it, also if the screen is lost.
-        with keys_unseen(), self._spinner as spinner, closing(iter(writing)) as written:
+        with self._spinner as spinner, closing(iter(writing)) as written:
             spinner.say(_waiting_for(writing.answer))
             writing.answer.on_progress = spinner.say
             events = when_ready(written)

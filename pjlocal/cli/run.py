@@ -10,7 +10,7 @@ import stat
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
@@ -23,7 +23,7 @@ from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, OutputError, PjlocalError, UsageError
 from ..request import Request
 from ..screen.choose import make_display
-from ..screen.console import Spinner, keys_unseen
+from ..screen.console import Spinner
 from ..screen.display import Display, Silent, cut_off, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation
 from ..textfile import owner_only, user_path
@@ -132,9 +132,7 @@ def run(
                 spinner.stop()
                 for event in answer.drafted:
                     tracer.write(event, first_answer=True)
-                # Keys that are echoed would move rows that are drawn again.
-                keys = keys_unseen() if view == "markdown" and sys.stdout.isatty() else nullcontext()
-                with keys, Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
+                with Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
                     failed = _show(events, display, tracer)  # raised after the tokens before it are printed
                     result = answer.result
                     uncorrected = _uncorrected(answer.drafted, result)

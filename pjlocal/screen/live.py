@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group, RenderableType
@@ -12,7 +13,7 @@ from rich.text import Text
 from ..settings import Thoughts
 from ..visible import visible
 from . import suspend
-from .console import take_keys
+from .console import keys_unseen, take_keys
 from .display import THOUGHT, Display
 from .flows import Flow, ThoughtsFlow
 from .region import LiveRegion
@@ -56,7 +57,11 @@ class LiveDisplay(Display):
         self._size = console.size
 
     def __enter__(self) -> LiveDisplay:
-        suspend.add(self)
+        with ExitStack() as stack:
+            stack.enter_context(keys_unseen())  # keys that are echoed would move rows that are drawn again
+            suspend.add(self)
+            stack.callback(suspend.remove, self)
+            self._closing = stack.pop_all()
         return self
 
     def __exit__(self, *exc: object) -> None:
@@ -65,7 +70,7 @@ class LiveDisplay(Display):
             self._end_thoughts()
             self._region.close(self._take_finished(everything=True))
         finally:
-            suspend.remove(self)
+            self._closing.close()
 
     def show(self, event: TokenEvent) -> None:
         self._above.n_tokens += event.thought

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Iterable
 from difflib import get_close_matches
 from itertools import chain
-from typing import Any, get_args
+from typing import get_args
 
 from ...config import tomlfile
 from ...config.config import load_config
@@ -122,7 +122,7 @@ def _adjust(chat: Chat, words: str, step: float) -> None:
         request = adjust(request, wish, step)
     if request.generation.avoid:
         make_roles(request)
-    chat.conversation.put_in_force(request)
+    chat.conversation.put_in_force(request)  # it may have no preference left
     chat.changed()
     in_force = [f"{name}: {', '.join(wishes) or 'no preference'}" for name, wishes in chat.conversation.views.items()]
     avoided = request.generation.avoid
@@ -145,20 +145,8 @@ def swap(chat: Chat, words: str) -> None:
 )
 def mode(chat: Chat, words: str) -> None:
     if words:
-        _change(chat, mode=one_of("the mode", words, get_args(Mode)))
+        chat.change(chat.conversation.judge.request.replace(mode=one_of("the mode", words, get_args(Mode))))
     chat.screen.say(f"mode {resolve_mode(chat.conversation.judge.request)}")
-
-
-def _change(chat: Chat, **changes: Any) -> None:
-    """Change settings of the next answers.
-
-    Raises:
-        UsageError: the settings do not suit the preferences; nothing has changed then.
-    """
-    request = chat.conversation.judge.request.replace(**changes)
-    make_roles(request)
-    chat.conversation.put_in_force(request)
-    chat.changed()
 
 
 @commands.add(
@@ -177,7 +165,8 @@ def strength(chat: Chat, words: str) -> None:
 )
 def avoid(chat: Chat, words: str) -> None:
     if words:
-        _change(chat, avoid=() if words == "clear" else tuple(_wishes(words)))
+        texts = () if words == "clear" else tuple(_wishes(words))
+        chat.change(chat.conversation.judge.request.replace(avoid=texts))
     chat.screen.say(f"avoid: {', '.join(chat.conversation.judge.request.generation.avoid) or 'nothing'}")
 
 

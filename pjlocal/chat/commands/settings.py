@@ -7,7 +7,7 @@ import re
 from typing import Any, get_args
 
 from ...errors import UsageError
-from ...prompting.plan import make_roles, resolve_mode, strength_in_force
+from ...prompting.plan import resolve_mode, strength_in_force
 from ...request import GROUPS
 from ...screen import tables
 from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, advise, flag
@@ -46,10 +46,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
             request = request.with_model_defaults(judge.recommended)
             if isinstance(group, Sampling):
                 judge.check(request.sampling)
-            if isinstance(group, Generation):
-                make_roles(request)
-            chat.conversation.put_in_force(request)
-            chat.changed()
+            chat.change(request)
         chat.screen.show(tables.settings([getattr(judge.request, attribute)], _in_force(chat), f.name))
         return
     if _field(Engine, name) or _field(Engine, name.removeprefix("no-")):
@@ -82,8 +79,7 @@ def _names(*groups: type[Settings]) -> list[str]:
 def system(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        judge.request = judge.request.replace(system="" if words == "clear" else words)
-        chat.changed()
+        chat.change(judge.request.replace(system="" if words == "clear" else words))
     chat.screen.say(f"system text: {judge.request.prompting.system or 'none'}")
 
 
@@ -93,8 +89,7 @@ def system(chat: Chat, words: str) -> None:
 def think(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        judge.request = judge.request.replace(think=one_of("/think", words, get_args(Think)))
-        chat.changed()
+        chat.change(judge.request.replace(think=one_of("/think", words, get_args(Think))))
         if words != "auto" and (notice := judge.think_notice()):
             chat.screen.say(notice)
     chat.screen.say(f"think {judge.request.prompting.think}")
