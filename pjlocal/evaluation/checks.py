@@ -22,7 +22,7 @@ from .extra import extra
 from .records import AnswerRecord, Score, key_of
 from .suite import Check, Objectives, compiled
 
-_MEANING = 2  # version of the metrics below and part of the cache key: increase it when a metric changes
+_MEANING = 3  # version of the metrics below and part of the cache key: increase it when a metric changes
 
 #: Checks of presets that the text alone can decide.  ``concise`` is compared with the plain answer, because a fixed
 #: number of words would be easier for a model that writes short answers.  With SmolLM2, 25 questions, two seeds and at
@@ -32,10 +32,10 @@ _MEANING = 2  # version of the metrics below and part of the cache key: increase
 PROMISES = {
     "concise": Check("concise", of="concise", shorter_than=0.8),
     "simple": Check("simple", of="simple", simpler_than_plain=True),
-    "step-by-step": Check("step-by-step", of="step-by-step", regex=r"(?m)^[ \t*#]*(?:[Ss]tep[ \t]*)?1[.):]"),
+    "step-by-step": Check("step-by-step", of="step-by-step", regex=r"(?m)^[ \t*#]*(?:[Ss]tep[ \t]*)?1[*_]*[.):](?!\d)"),
     "lists": Check("lists", of="lists", regex=r"(?m)^[ \t]*[-*•][ \t]+\S.*\n+[ \t]*[-*•][ \t]+\S"),
     "no-lists": Check("no-lists", of="no-lists", not_regex=r"(?m)^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S"),
-    "emoji": Check("emoji", of="emoji", regex="[\u2600-\u27bf\U0001f300-\U0001faff]"),
+    "emoji": Check("emoji", of="emoji", regex=r"[\u2600-\u27bf\U0001f300-\U0001faff\p{Emoji_Presentation}]"),
 }
 
 
@@ -163,7 +163,7 @@ def words(text: str) -> list[str]:
     return [word for word in _BETWEEN_WORDS.split(spaced) if any(map(str.isalnum, word))]
 
 
-_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?…؟।])[\"'”’»)\]*_]*\s+|(?<=[。！？])|\n+")
+_BETWEEN_SENTENCES = re.compile(r"(?<=[.!?…؟।])(?:[^\w\s,;:]|_)*\s+|(?<=[。！？])|\n+")
 
 
 def sentences(text: str) -> list[str]:

@@ -101,6 +101,9 @@ def test_plain_words_in_short_sentences_read_easier() -> None:
         ({"max_sentences": 2}, "It costs 3.50 euros today! Yes.", True),
         ({"max_sentences": 2}, "One. Two? Three!", False),
         ({"max_sentences": 2}, "一。二。三。", False),
+        ({"max_sentences": 1}, "Ahoy matey!🏴‍☠️ The cold be kept inside.", False),
+        ({"max_sentences": 1}, "_Boil it._ Eat it.", False),
+        ({"max_sentences": 1}, "Boil it, e.g., in a pan.🍳", True),
         ({"max_sentences": 2}, "1. First\n2. Second", True),
         ({"finished": True}, "Boil it", True),
         ({"lowercase": True}, "all small, ça va 42", True),
@@ -155,11 +158,13 @@ def test_presets_have_checks_of_their_own() -> None:
     ("preset", "meets", "misses"),
     [
         ("step-by-step", "**Step 1:** Boil it.", "Boil 1.5 litres of water first."),
+        ("step-by-step", "**Step 1**: Boil water.", "1.5 litres is enough."),
         ("step-by-step", "Easy:\n\n1. Boil it.\n2. Eat it.", "- Boil it."),
         ("lists", "* Eggs\n* Ham", "* Eggs are good."),
         ("no-lists", "Eggs - or ham.", "Take:\n- eggs"),
         ("no-lists", "In 2024. Eggs.", "1. Eggs"),
         ("emoji", "Eggs \N{COOKING}!", "Eggs :-)"),
+        *(("emoji", f"Eggs {emoji}", "Eggs → 1") for emoji in ("⭐", "🇮🇹", "⏰", "✨")),
     ],
 )
 def test_the_form_of_a_preset_is_checked(preset: str, meets: str, misses: str) -> None:

@@ -279,6 +279,115 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
         assert not all(met(check, make_answer(PLAIN)) for check in objectives.checks), objectives.name
 
 
+@pytest.mark.parametrize(
+    ("name", "check", "meets", "misses"),
+    [
+        (
+            "pairs",
+            "Spanish",
+            [
+                "- Botas de montaña\n- Saco de dormir\n- Crema de sol\n- Linterna y pilas",
+                "- Los libros del club\n- Agua para la tarde\n- Pan con queso",
+            ],
+            [
+                "The Las Vegas and Los Angeles sun, as in El Paso, is hot.",
+                "- L'eau de la mer\n- Il y a un lac en France et un parc.",
+                "O sol de uma praia por um dia de verão, e as ondas que se quebram.",
+                "La luce di un sole con la luna, una casa con la nonna.",
+            ],
+        ),
+        (
+            "pairs",
+            "French",
+            [
+                "1. Bois de l'eau.\n2. Mange des fruits et dors dans le noir.",
+                "C'est la lumière du soleil qui éclaire le ciel.",
+            ],
+            [
+                "El perro de la casa de la montaña en un plato.",
+                "La casa de la playa, un lago, la luna que en agosto brilla.",
+                "The sur la table, the cafe de la paix, the plus.",
+            ],
+        ),
+        (
+            "pairs-more",
+            "Italian",
+            ["Certo, bevi due litri d'acqua ogni giorno.", "L'aria diffonde la luce e il cielo è blu."],
+            [
+                "In a refrigerator, a pump moves heat.",
+                "El sol de la tarde con la luna, una noche.",
+                "Il y a la lune, un lac et le ciel.",
+            ],
+        ),
+        (
+            "pairs-final",
+            "German",
+            [
+                "Schirt, Mantel, Hose, Schuhe, Hähne, Flasche Wasser, Handtasche.",
+                "Trinke zwei Liter Wasser und iss mit Freude im Garten.",
+            ],
+            ["The man in the moon lives in a house in Rome.", "A man in a house in Rome can die in debt."],
+        ),
+        (
+            "pairs-new",
+            "Portuguese",
+            ["Um computador com muitos dados e programas.", "Beba água e coma uma maçã por dia, João."],
+            [
+                "No, as long as you do it well.",
+                "No, as long as we do it well.",
+                "Bebe dos litros de agua que te gusten por dia.",
+                "Mangia la pasta e il pane da solo, o no.",
+            ],
+        ),
+        (
+            "pairs-new",
+            "two sentences",
+            ["Processing. The heat moves out.", 'He said "Beep." Then he left.', "Beep! 🤖 It moves."],
+            ["Processing...", "Pi is about 3.14.", "One. Two. Three.", "No end"],
+        ),
+        ("pairs-new", "Shakespeare", ["Thou art wise.", "Hark!"], ["Art makes a cosy coffee shop nicer."]),
+        ("pairs-new", "music", ["She sings.", "Singing helps."], ["A single egg is enough."]),
+        (
+            "pairs-new",
+            "quotes",
+            ['"Light scatters."', "“It’s 'blue' light.”", "'It's blue.'"],
+            ['"Music" comes from the Greek word "mousike".', "“Music” is a “word”."],
+        ),
+        ("pairs-new", "numbered", ["1. Light\n2. Air"], ["1.5 litres\n2.5 grams"]),
+        (
+            "pairs-more",
+            "the weather",
+            ["On a windy day.", "It is sunny.", "The wind blows.", "On a hot day."],
+            ["A refrigerator keeps food cold.", "light from the sun", "Open the window.", "Keep it warm."],
+        ),
+        ("pairs-more", "italics", ["The sky is *blue*.", "*Blue*, then."], ["2*3*4 is 24.", "**blue**"]),
+        ("pairs-final", "food", ["Eat bread."], ["Let us raise a toast to them."]),
+        (
+            "pairs",
+            "a number",
+            ["In 1871!", "1.5 litres!", "1. Add 2 eggs", "(about 40)"],
+            ["  1. Wow!\n  2. Yes!", "**1.** Wow!", "**1**. Wow!", "(1) Wow!\n12) Yes!"],
+        ),
+        (
+            "pairs",
+            "numbered steps",
+            ["1. Light\n2. Air", "**1**. Light\n**2**. Air"],
+            ["1.5 litres\n2.5 grams"],
+        ),
+        *(
+            (name, "emoji", [*"⭐⏰✨😎☀", "🇮🇹"], ["Blue :-)", "→ 1"])
+            for name in ("pairs-more", "pairs-final", "pairs-new")
+        ),
+    ],
+)
+def test_the_checks_of_the_pairs_tell_what_follows_a_preference_from_what_does_not(
+    name: str, check: str, meets: list[str], misses: list[str]
+) -> None:
+    (one,) = (it for objectives in load_suite(name).objectives for it in objectives.checks if it.name == check)
+    assert [text for text in meets if not met(one, make_answer(text))] == []
+    assert [text for text in misses if met(one, make_answer(text))] == []
+
+
 @pytest.mark.parametrize("name", [f"table{number}" for number in range(1, 6)])
 def test_the_papers_suites_sample_as_its_authors_did(name: str) -> None:
     suite = load_suite(name)
@@ -315,8 +424,10 @@ def test_strength_and_modes_compare_with_prompting_in_the_same_placement() -> No
 
 
 def pirate() -> re.Pattern[str]:
-    checks = {check.name: check for objectives in load_suite("quick").objectives for check in objectives.checks}
-    return re.compile(checks["pirate"].regex or "")
+    suites = map(load_suite, ("quick", "modes", "strength", "panel", "pirate"))
+    every = (check for suite in suites for objectives in suite.objectives for check in objectives.checks)
+    (pattern,) = {check.regex for check in every if check.name == "pirate"}
+    return re.compile(pattern or "")
 
 
 @pytest.mark.parametrize(
@@ -330,6 +441,10 @@ def pirate() -> re.Pattern[str]:
         "Shiver me timbers, ye ask hard things.",
         "Yo ho ho, cap’n!",
         "Avast! No landlubber knows that.",
+        "Arrrgh, the cold be kept inside!",
+        "Arrgh, keep the cold inside!",
+        "ARR, KEEP IT COLD",
+        "Look, me mate, at the cold.",
     ],
 )
 def test_the_pirate_check_is_met_by_how_pirates_speak(text: str) -> None:
@@ -343,6 +458,9 @@ def test_the_pirate_check_is_met_by_how_pirates_speak(text: str) -> None:
         "ARR is annual recurring revenue.",
         "Yes, eye contact helps, and years of practice.",
         "Array indices start at 0; the array sails through.",
+        "Columbus set sail in 1492.",
+        "Birds sing to attract a mate.",
+        "Treasure your friendship and talk to him.",
     ],
 )
 def test_the_pirate_check_is_not_met_by_a_plain_answer_on_any_other_subject(text: str) -> None:
