@@ -445,6 +445,8 @@ def pirate() -> re.Pattern[str]:
         "Arrgh, keep the cold inside!",
         "ARR, KEEP IT COLD",
         "Look, me mate, at the cold.",
+        "Keep an eye on the treasure chest, mate!",
+        "Find treasure ships and loot gold.",
     ],
 )
 def test_the_pirate_check_is_met_by_how_pirates_speak(text: str) -> None:
