@@ -367,8 +367,7 @@ class LoadedModel:
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a whole prompt.  It may contain control tokens, such as those for filling in the middle."""
-        tokens, bos = self.model.tokenize(text, special=True), self.model.bos
-        return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
+        return self.model.with_bos(self.model.tokenize(text, special=True))
 
 
 class Service:

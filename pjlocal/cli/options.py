@@ -256,30 +256,18 @@ _NoServerOption = Annotated[
         "--no-server", help="Load the model in this process, even if a server runs.", rich_help_panel=_PANELS[Engine]
     ),
 ]
-PreferOption = Annotated[
-    list[str],
-    typer.Option(
-        "--prefer",
-        "-p",
-        help="A preference: a preset, free text, or @FILE; vivid:1.5 gives it a strength (repeatable: preferences go "
-        "to the two views in turn).",
-        autocompletion=completion.presets,
-    ),
-]
-DraftPreferOption = Annotated[
-    list[str],
-    typer.Option(
-        "--draft-prefer",
-        help="A preference of view a, which drafts first (repeatable).",
-        autocompletion=completion.presets,
-    ),
-]
-JudgePreferOption = Annotated[
-    list[str],
-    typer.Option(
-        "--judge-prefer",
-        help="A preference of view b, which judges first (repeatable).",
-        autocompletion=completion.presets,
-    ),
-]
+
+
+def _preference(*flags: str, help: str) -> Any:
+    return Annotated[list[str], typer.Option(*flags, help=help, autocompletion=completion.presets)]
+
+
+PreferOption = _preference(
+    "--prefer",
+    "-p",
+    help="A preference: a preset, free text, or @FILE; vivid:1.5 gives it a strength (repeatable: preferences go to "
+    "the two views in turn).",
+)
+DraftPreferOption = _preference("--draft-prefer", help="A preference of view a, which drafts first (repeatable).")
+JudgePreferOption = _preference("--judge-prefer", help="A preference of view b, which judges first (repeatable).")
 _PREFERENCE_OPTIONS = {"prefer": PreferOption, "draft_prefer": DraftPreferOption, "judge_prefer": JudgePreferOption}

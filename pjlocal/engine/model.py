@@ -321,6 +321,10 @@ class Model:
         self.lifetime.check()
         return self._tokenizer(text, special, continues)
 
+    def with_bos(self, tokens: list[int]) -> list[int]:
+        """The tokens of a whole prompt, which begin with the BOS token if the model wants one."""
+        return tokens if self.bos is None or tokens[:1] == [self.bos] else [self.bos, *tokens]
+
     def piece(self, token: int, special: bool = False) -> bytes:
         """The bytes of a token, which may be part of a UTF-8 character; empty for a control token without
         ``special``."""

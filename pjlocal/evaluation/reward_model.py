@@ -189,6 +189,4 @@ class Ranker:
         """The tokens of a ranking template with its texts, in which control tokens are not recognized."""
         before, _, rest = template.partition("{query}")
         between, _, behind = rest.partition("{document}")
-        tokens = tokens_of(self._model, [before, Hidden(query), between, Hidden(document), behind])
-        bos = self._model.bos
-        return tokens if bos is None or tokens[:1] == [bos] else [bos, *tokens]
+        return self._model.with_bos(tokens_of(self._model, [before, Hidden(query), between, Hidden(document), behind]))

@@ -255,11 +255,7 @@ class ChatTemplate:
         else:
             if self._controls(written) == self._controls(harmless):  # the template escapes spelled control tokens
                 text = written
-        tokens = tokens_of(self.model, marks.split(f"{text}{self._opening(text, tools)}"))
-        bos = self.model.bos
-        if bos is not None and tokens[:1] != [bos]:
-            tokens.insert(0, bos)
-        return tokens
+        return self.model.with_bos(tokens_of(self.model, marks.split(f"{text}{self._opening(text, tools)}")))
 
     def n_beginning(self, conversation: Sequence[Message], prompting: Prompting) -> int:
         """The number of tokens at the end of each view's prompt that begin the answer."""

@@ -7,7 +7,10 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from ..decoding.schedule import Policy
 
 
 @dataclass(frozen=True)
@@ -142,13 +145,13 @@ class ThinkingPhase:
     thinking: Thinking
     spell: Callable[[int], bytes]
     split: Callable[[str], list[int]]
-    force: Callable[[int], Any]
+    force: Callable[[int], Policy]
     most: int | None
     most_answer: int
     openings: Collection[int] = ()
     is_constrained: bool = False
     #: The policy that decides the thinking; None leaves it to the rounds.
-    thinker: Any = None
+    thinker: Policy | None = None
     _n_tokens: int = 0
     _forced: deque[int] = field(default_factory=deque)
 
@@ -159,7 +162,7 @@ class ThinkingPhase:
         self._end_in_time()
 
     @property
-    def policy(self) -> Any:
+    def policy(self) -> Policy | None:
         if self._forced:
             return self.force(self._forced[0])
         return self.thinker if self.thinking.is_open else None
