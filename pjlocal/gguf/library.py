@@ -10,7 +10,7 @@ from pathlib import Path
 from stat import S_ISREG
 
 from .ollama import manifests
-from .places import HUGGING_FACE, LM_STUDIO, OLLAMA, Place, places
+from .places import HUGGING_FACE, LM_STUDIO, OLLAMA, PJLOCAL, Place, places
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 _QUANTIZATION = re.compile(
@@ -92,11 +92,16 @@ def without_part(file: str) -> str:
 
 
 def find_all() -> list[ModelFile]:
-    """The models in all places, each file once, in the order of the places."""
+    """The models in all places, each file once, in the order of the places.
+
+    A folder of another program is that program's, also if it is ``models/`` or lies in it.
+    """
     seen: dict[tuple[int, int], int] = {}  # index in ``found`` by device and inode
     found: list[ModelFile] = []
-    for place in places():
-        for model in _in_place(place):
+    every = list(places())
+    of_others = {_identity(place.folder) for place in every if place.owner not in (PJLOCAL, OLLAMA)} - {None}
+    for place in every:
+        for model in _in_place(place, of_others if place.owner == PJLOCAL else set()):
             key = None if place.owner == OLLAMA else _identity(model.path)  # each of Ollama's names is a model
             if key is not None and key in seen:
                 known = found[seen[key]]
@@ -128,10 +133,10 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return status.st_dev, status.st_ino
 
 
-def _in_place(place: Place) -> list[ModelFile]:
+def _in_place(place: Place, without: set[tuple[int, int] | None]) -> list[ModelFile]:
     if place.owner == OLLAMA:
         return sorted(_ollama(place.folder), key=lambda model: model.name)
-    files = list(_files(place.folder))
+    files = list(_files(place.folder, without))
     if place.owner == HUGGING_FACE:
         files = _current_first(place.folder, files)
     else:
@@ -139,9 +144,13 @@ def _in_place(place: Place) -> list[ModelFile]:
     return [_one(place, parts) for parts in _together(files)]
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    """The GGUF files in a folder and its subfolders.  Links to folders are followed; each folder is read once."""
-    seen: set[tuple[int, int] | None] = set()
+def _files(folder: Path, without: set[tuple[int, int] | None]) -> Iterator[Path]:
+    """The GGUF files in a folder and its subfolders.  Links to folders are followed; each folder is read once.
+
+    Args:
+        without: folders to leave out, by device and inode.
+    """
+    seen = set(without)
     for current, folders, files in os.walk(folder, followlinks=True):
         key = _identity(Path(current))
         if key in seen:

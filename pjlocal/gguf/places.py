@@ -30,7 +30,8 @@ def model_folders() -> list[Path]:
     """pjlocal's own folders: ``models/`` in the current folder, in a checkout, and in the user's data folder."""
     checkout = Path(__file__).resolve().parents[2] / "models"
     folders = [here := Path("models")]
-    is_here = here.exists() and checkout.exists() and here.samefile(checkout)  # the current folder may not exist
+    # The current folder may not exist, or the user may not enter it.
+    is_here = os.path.exists(here) and checkout.exists() and here.samefile(checkout)
     if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and not is_here:
         folders.append(checkout)
     if data := data_folder():

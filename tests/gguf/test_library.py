@@ -152,6 +152,31 @@ def test_a_link_of_another_program_is_not_mistaken_for_the_file(home: Path, put:
     assert (find("real").path, find("rea").path, find("link").path) == (real, real, link)
 
 
+def test_a_model_of_another_program_is_that_programs_also_below_models(
+    home: Path, put: Put, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(".lmstudio/models/maker/name/studio.gguf")
+    monkeypatch.chdir(home / ".lmstudio")  # so that models/ is LM Studio's
+    assert [(model.owner, model.repo) for model in find_all()] == [("LM Studio", "maker/name")]
+    monkeypatch.chdir(home)
+    monkeypatch.setenv("HF_HOME", str(home / "models/hf"))
+    put("models/own.gguf")
+    put("models/hf/hub/models--org--repo/snapshots/1/hub.gguf")
+    assert {model.name: model.owner for model in find_all()} == {
+        "own.gguf": "pjlocal",
+        "hub.gguf": "Hugging Face",
+        "studio.gguf": "LM Studio",
+    }
+    assert find_model("org/repo") == home / "models/hf/hub/models--org--repo/snapshots/1/hub.gguf"
+
+
+def test_models_are_found_if_the_current_folder_cannot_be_searched(put: Put) -> None:
+    """As where the user may not enter it, which does not stop root; a name that is too long does."""
+    put(".local/share/pjlocal/models/own.gguf")
+    Path("models").symlink_to("x" * 300)
+    assert names() == ["own.gguf"] and find_model("own").name == "own.gguf"
+
+
 def test_a_split_model_is_one_and_says_what_is_missing(put: Put) -> None:
     for i in (1, 2, 3):
         put(f".lmstudio/models/a/b/big-Q4_K_M-0000{i}-of-00003.gguf", b"x" * i)
