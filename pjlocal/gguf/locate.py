@@ -173,14 +173,18 @@ def _downloaded(name: str) -> Path:
 def of_repository(named: Repository, known: list[ModelFile]) -> list[ModelFile]:
     """The models that were downloaded from a repository, in its quantization if it has one, or of that file name.
 
-    If several versions or programs have the same file, the first one.
+    If several versions, programs or names have the same file, the first one.
     """
     quantization = named.quantization and named.quantization.upper()
+
+    def is_of_it(model: ModelFile) -> bool:
+        fitting = (None, model.quantization, model.path.name.upper().removesuffix(".GGUF"))
+        return (model.repo or "").lower() == named.repo.lower() and quantization in fitting and not model.trouble
+
     found: dict[str, ModelFile] = {}
     for model in known:
-        of_it = (None, model.quantization, model.path.name.upper().removesuffix(".GGUF"))
-        if model.repo and model.repo.lower() == named.repo.lower() and quantization in of_it and not model.trouble:
-            found.setdefault(model.path.name, model)
+        if first := next(filter(is_of_it, every_name([model])), None):
+            found.setdefault(first.path.name, first)
     return list(found.values())
 
 

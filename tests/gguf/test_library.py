@@ -264,6 +264,16 @@ def test_a_repository_means_what_was_downloaded_from_it(home: Path) -> None:
         find_model("./org/none")
 
 
+def test_a_repository_is_found_by_its_name_although_another_file_links_to_its_model(home: Path, put: Put) -> None:
+    file = downloaded(home, "org/one", "one-Q8_0.gguf")
+    own = put(".local/share/pjlocal/models/own.gguf").parent
+    (own / "link.gguf").symlink_to(file)
+    os.link(file.resolve(), own / "one-Q8_0.gguf")
+    assert find_model("org/one") == find_model("org/one:Q8_0") == file
+    file.with_name("another-name.gguf").symlink_to(file.resolve())
+    assert find_model("org/one").samefile(file)
+
+
 def test_a_path_goes_before_a_repository(home: Path) -> None:
     downloaded(home, "org/one", "one-Q8_0.gguf")
     Path("org").mkdir()
