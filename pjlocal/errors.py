@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import logging
+import re
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,14 +63,18 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
             "Give fewer --threads, a smaller --ctx or a smaller model, or raise the limit",
             1,
         )
+    if isinstance(error, RuntimeError | OSError) and (reason := _reason_not_loaded(str(error))):
+        return (
+            f"llama.cpp cannot be loaded: {reason}. Install the runtime libraries of the graphics card (CUDA's or "
+            "ROCm's), or llama.cpp for the CPU: pip install --no-cache-dir --force-reinstall llama-cpp-python",
+            1,
+        )
     if isinstance(error, OSError):
         what = f"cannot use {error.filename}" if error.filename else f"cannot write {written}"
         return f"{what}: {error.strerror or error}", OutputError.exit_status
     if isinstance(error, RuntimeError) and "home directory" in str(error):  # pathlib's words
         return "no home folder is known: set HOME", 1
-    what = " ".join(f"{type(error).__name__}: {error}".split())
-    if len(what) > _MOST_QUOTED:
-        what = f"{what[:_MOST_QUOTED]} …"
+    what = _quoted(f"{type(error).__name__}: {error}")
     return (
         f"this is a bug in pjlocal: {what} (in {_place(error)}). Run the command again as pjlocal --debug, and "
         "report its output",
@@ -78,6 +83,21 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
 
 
 _MOST_QUOTED = 200  # characters of Python's message, which may quote a whole text
+
+
+def _quoted(message: str) -> str:
+    """A message of Python in one line, shortened if necessary."""
+    line = " ".join(message.split())
+    return line if len(line) <= _MOST_QUOTED else f"{line[:_MOST_QUOTED]} …"
+
+
+def _reason_not_loaded(message: str) -> str:
+    """The reason why llama-cpp-python could not load llama.cpp's library; empty for other messages."""
+    if named := re.fullmatch(r"Shared library with base name '(.*)' not found", message):
+        return f"its library {named[1]} is missing"
+    if failed := re.fullmatch(r"Failed to load shared library '.*?': (.*)", message, re.DOTALL):
+        return _quoted(re.sub(": cannot open shared object file.*", " is missing", failed[1]))
+    return ""
 
 
 def _place(error: BaseException) -> str:

@@ -45,7 +45,8 @@ def findings(model: str | None) -> Iterator[Finding]:
         config = load_config()
     except PjlocalError:
         pass  # reported among the findings
-    yield from _run_check("self-test", lambda: _self_test(model or config.model, Engine(**config.engine)))
+    if _is_llama_cpp_loaded():
+        yield from _run_check("self-test", lambda: _self_test(model or config.model, Engine(**config.engine)))
 
 
 def _run_check(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -53,6 +54,15 @@ def _run_check(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Fi
         yield from check()
     except Exception as error:  # any error is a finding
         yield Finding(what, "broken", explain(error)[0])
+
+
+def _is_llama_cpp_loaded() -> bool:
+    """True if llama.cpp's library can be loaded.  If not, `_llama_cpp` reports the reason."""
+    try:
+        import llama_cpp  # noqa: F401
+    except (RuntimeError, OSError):
+        return False
+    return True
 
 
 def _llama_cpp() -> Iterator[Finding]:
@@ -77,6 +87,11 @@ def _machine() -> Iterator[Finding]:
 
 
 def _devices() -> Iterator[Finding]:
+    if not _is_llama_cpp_loaded():
+        for card in cards()[:1]:
+            text = f"the machine has {card.name}. To install llama.cpp for it: {card.reinstall}"
+            yield Finding("GPU", "note", text, {"cards": [card.name], "used": [], "reinstall": card.reinstall})
+        return
     from ..engine import devices
 
     found = devices.devices()

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shutil
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from commandline import one_line
 
 from pjlocal.doctor import checks, hardware
 from pjlocal.doctor.checks import gpu_finding
@@ -54,6 +57,32 @@ def test_a_broken_part_is_reported_and_the_other_checks_still_run(
     }  # fmt: skip
     assert ": unknown key 'mode'" in found["configuration"]["text"]
     assert "bad.gguf" in found["self-test"]["text"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("library", "missing"), [("libllama.so", "libggml.so.0"), (None, "its library llama")], ids=["cut off", "none"]
+)
+def test_a_llama_cpp_that_cannot_be_loaded_is_reported_once_with_the_way_out(
+    process: Callable, tmp_path: Path, environment: dict[str, str], library: str | None, missing: str
+) -> None:
+    """As a build for a graphics card whose runtime libraries are missing."""
+    if library:
+        installed = Path(str(importlib.util.find_spec("llama_cpp").origin)).parent / "lib" / library
+        shutil.copy(installed, tmp_path)
+    (tmp_path / "nvidia-smi").write_text(SMI)
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    environment |= {"LLAMA_CPP_LIB_PATH": str(tmp_path), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    run = process("run", "hello")
+    assert one_line(run.stderr) == (
+        f"pjlocal: llama.cpp cannot be loaded: {missing} is missing. Install the runtime libraries of the graphics "
+        "card (CUDA's or ROCm's), or llama.cpp for the CPU: pip install --no-cache-dir --force-reinstall "
+        "llama-cpp-python"
+    )
+    found = findings(process("doctor", "--json"))
+    (broken,) = (finding for finding in found.values() if finding["state"] == "broken")
+    assert broken["what"] == "llama.cpp" and f"pjlocal: {broken['text']}\n" == run.stderr
+    assert "NVIDIA GeForce RTX 3090" in found["GPU"]["text"] and "whl/cu125" in found["GPU"]["text"]
 
 
 @pytest.mark.parametrize("base", ["/proc/nope", "file"])
