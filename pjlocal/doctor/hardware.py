@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes.util
 import platform
 import re
 import shutil
@@ -18,7 +19,8 @@ _LEAST_VERSION = "0.3.36"  # as in pyproject.toml
 _PATIENCE_S = 10
 
 _DRM = Path("/sys/class/drm")  # the graphics cards of Linux
-_KFD = Path("/dev/kfd")  # AMD's driver for computing
+_KFD = Path("/dev/kfd")  # AMD's driver for computing, which Linux has without ROCm too
+_ROCM = Path("/opt/rocm")
 _AMD_ID, _INTEL_ID = "0x1002", "0x8086"  # vendors on the PCI bus
 
 
@@ -72,7 +74,7 @@ def cuda_wheels(driver: tuple[int, int] | None) -> str:
 
 
 def _amd() -> list[Card]:
-    if _KFD.exists():
+    if _KFD.exists() and (_ROCM.exists() or shutil.which("rocminfo") or ctypes.util.find_library("amdhip64")):
         return [Card("an AMD card with ROCm", "ROCm", "rocm72", "-DGGML_HIP=on")]
     return _vulkan("an AMD card", _AMD_ID, "AMD", "Radeon")
 

@@ -116,20 +116,21 @@ def test_an_unused_card_is_reported_with_the_command_to_use_it(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("vendor", "kfd", "system", "name", "wheels", "option"),
+    ("vendor", "there", "system", "name", "wheels", "option"),
     [
-        ("0x1002", True, "linux", "an AMD card with ROCm", "rocm72", "-DGGML_HIP=on"),
-        ("0x1002", False, "linux", "an AMD card", "vulkan", "-DGGML_VULKAN=on"),
-        ("0x8086", False, "linux", "an Intel GPU", "vulkan", "-DGGML_VULKAN=on"),
-        (None, False, "darwin", "Apple's GPU", "metal", "-DGGML_METAL=on"),
-        ("0x1a03", False, "linux", None, None, None),  # a server's own screen
+        ("0x1002", ("_KFD", "_ROCM"), "linux", "an AMD card with ROCm", "rocm72", "-DGGML_HIP=on"),
+        ("0x1002", ("_KFD",), "linux", "an AMD card", "vulkan", "-DGGML_VULKAN=on"),
+        ("0x1002", (), "linux", "an AMD card", "vulkan", "-DGGML_VULKAN=on"),
+        ("0x8086", (), "linux", "an Intel GPU", "vulkan", "-DGGML_VULKAN=on"),
+        (None, (), "darwin", "Apple's GPU", "metal", "-DGGML_METAL=on"),
+        ("0x1a03", (), "linux", None, None, None),  # a server's own screen
     ],
 )
 def test_each_make_of_card_has_one_command(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     vendor: str | None,
-    kfd: bool,
+    there: tuple[str, ...],
     system: str,
     name: str | None,
     wheels: str | None,
@@ -141,7 +142,10 @@ def test_each_make_of_card_has_one_command(
         (device / "vendor").write_text(vendor + "\n")
     monkeypatch.setattr(hardware, "_nvidia", list)
     monkeypatch.setattr(hardware, "_DRM", tmp_path / "drm")
-    monkeypatch.setattr(hardware, "_KFD", tmp_path if kfd else tmp_path / "none")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(hardware.ctypes.util, "find_library", lambda name: None)
+    for folder in ("_KFD", "_ROCM"):
+        monkeypatch.setattr(hardware, folder, tmp_path if folder in there else tmp_path / "none")
     monkeypatch.setattr(hardware.sys, "platform", system)
     monkeypatch.setattr(hardware.platform, "machine", lambda: "arm64")
     finding = gpu_finding(cards(), [], ["CPU"])
