@@ -14,7 +14,7 @@ from ..errors import ModelError, UsageError
 from ..events import Alternative, TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
-from ..gguf.locate import find_model, lasting_name
+from ..gguf.locate import find_model, lasting_name, lasting_name_if_found
 from ..prompting.plan import in_mode, make_roles
 from ..request import Overrides, Request, deal, in_turn
 from ..sessions.asking import turn_settings
@@ -326,16 +326,8 @@ class Conversation:
         """The settings of the next turn."""
         request = self.judge.request
         if request.generation.aligner:
-            request = request.replace(aligner=_lasting_aligner(request.generation.aligner))
+            request = request.replace(aligner=lasting_name_if_found(request.generation.aligner))
         return {"model": self.model, **request.as_dict()}
-
-
-def _lasting_aligner(name: str) -> str:
-    """The lasting name of an aligner; for a missing one, its given name."""
-    try:
-        return lasting_name(name)
-    except ModelError:
-        return name
 
 
 class Writing:

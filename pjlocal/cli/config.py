@@ -26,7 +26,7 @@ from ..config.config import (
 )
 from ..config.editor import edit_file
 from ..errors import UsageError
-from ..gguf.locate import EMBEDDED
+from ..gguf.locate import EMBEDDED, lasting_name_if_found
 from ..prompting.preferences import PRESETS, preset_hint
 from ..request import GROUPS, Request, in_turn
 from ..screen.display import in_columns
@@ -141,6 +141,8 @@ def save(
         raise UsageError("give the settings of the persona, as in: pjlocal prefs save brief -p concise --mode both")
     if read := given & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
         raise UsageError(f'prefs save cannot save the name of a file: write {min(read)} = "FILE" into {config_path()}')
+    if values.get("aligner"):
+        values["aligner"] = lasting_name_if_found(values["aligner"])
     if any(request.views):
         from ..prompting.plan import make_roles
 

@@ -239,6 +239,14 @@ def lasting_name(name: str | None) -> str:
     return str(path)
 
 
+def lasting_name_if_found(name: str) -> str:
+    """The lasting name of a model; for a missing one, the given name."""
+    try:
+        return lasting_name(name)
+    except ModelError:
+        return name
+
+
 def _how_to_get_one() -> str:
     if embedded_model():
         return f"name a GGUF file, or {EMBEDDED} for the embedded model; pjlocal models list shows all names"

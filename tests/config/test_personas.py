@@ -186,6 +186,17 @@ def test_a_persona_names_its_files_in_full(write, tmp_path: Path, monkeypatch) -
     assert load_config().personas["odd"].prefer == (f"@{tmp_path}/odd.txt:2", "vivid")
 
 
+def test_a_persona_names_its_aligner_so_that_it_means_the_same_file_everywhere(
+    write, tmp_path: Path, monkeypatch
+) -> None:
+    write("")
+    (tmp_path / "j.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    for name, saved in (("./j.gguf", str(tmp_path / "j.gguf")), ("smollm2", "smollm2"), ("org/none", "org/none")):
+        call(prefs_app, "save", "better", "--mode", "rewrite", "--aligner", name, "--force")
+        assert load_config().personas["better"].generation["aligner"] == saved
+
+
 def test_a_persona_may_set_the_seed_to_random(write) -> None:
     write("[generation]\nseed = 5\n")
     call(prefs_app, "save", "any", "--seed", "-1")
