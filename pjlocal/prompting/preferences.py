@@ -128,16 +128,20 @@ _HOST = re.compile(r"://[^/\s]*\Z")  # a port follows
 def split_strength(spec: str) -> tuple[str, str | None]:
     """Split a preference at the strength after its last colon, as in ``vivid:1.5``.
 
-    A colon in a text, as in ``a ratio of 3:2``, ``note: 5`` or ``http://localhost:8080``, belongs to the text.
+    A colon in a text, as in ``a ratio of 3:2``, ``note: 5`` or ``http://localhost:8080``, belongs to the text.  After
+    the name of a file, as in ``@my files/prompt2:1.5``, it begins the strength.
 
     Raises:
         UsageError: the strength is outside its limits.
     """
     match = _STRENGTH.fullmatch(spec.strip())
-    if match is None or (match["text"][-1].isdigit() and " " in match["text"]) or _HOST.search(match["text"]):
+    if match is None:
+        return spec, None
+    text = match["text"]
+    if not text.startswith("@") and ((text[-1].isdigit() and " " in text) or _HOST.search(text)):
         return spec, None
     _check_strength(spec, match["strength"])
-    return match["text"], match["strength"]
+    return text, match["strength"]
 
 
 def without_strength(spec: str) -> str:

@@ -13,7 +13,7 @@ from pjlocal import PersonaJudge
 from pjlocal.engine.policies import Weight
 from pjlocal.errors import UsageError
 from pjlocal.prompting.plan import EVERYTHING, expected_views, make_roles, unused
-from pjlocal.prompting.preferences import PRESETS
+from pjlocal.prompting.preferences import PRESETS, split_strength
 from pjlocal.request import Request, deal, in_turn
 from pjlocal.settings import DEFAULT_VIEWS, Generation
 
@@ -168,6 +168,20 @@ def test_settings_that_exclude_each_other_give_an_error(prefer, generation, says
 def test_strengths_and_floors_have_limits(values, says: str) -> None:
     with pytest.raises(UsageError, match="^" + re.escape(says)):
         Generation(**values)
+
+
+@pytest.mark.parametrize(
+    ("spec", "parts"),
+    [
+        ("vivid:1.5", ("vivid", "1.5")),
+        ("a ratio of 3:2", ("a ratio of 3:2", None)),
+        ("Link to http://localhost:8080", ("Link to http://localhost:8080", None)),
+        ("@notes 2:1.5", ("@notes 2", "1.5")),
+        (" @my files/prompt2:auto", ("@my files/prompt2", "auto")),
+    ],
+)
+def test_a_strength_follows_a_preset_a_text_or_the_name_of_a_file(spec: str, parts: tuple[str, str | None]) -> None:
+    assert split_strength(spec) == parts
 
 
 def test_strengths_that_are_the_same_number_are_the_same() -> None:
