@@ -11,6 +11,7 @@ from stat import S_ISREG
 
 from .ollama import manifests
 from .places import HUGGING_FACE, LM_STUDIO, OLLAMA, PJLOCAL, Place, places
+from .split import files_of
 
 _PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 _QUANTIZATION = re.compile(
@@ -175,15 +176,18 @@ def _together(files: Iterable[Path]) -> Iterator[list[Path]]:
 
 def _one(place: Place, parts: list[Path]) -> ModelFile:
     first, size, trouble = parts[0], 0, None
-    for part in parts:
+    files, match = parts, _PART.search(first.name)
+    if match and len(parts) < int(match[2]) and first.is_symlink() and first.exists():
+        files = files_of(first)  # a link's other parts are beside its target
+    for part in files:
         try:
             status = part.stat()
         except OSError:
             trouble = "its link is broken"
             continue
         size += status.st_size
-    if match := _PART.search(first.name):
-        whole, there = int(match[2]), {int(m[1]) for part in parts if (m := _PART.search(part.name))}
+    if match:
+        whole, there = int(match[2]), {int(m[1]) for part in files if (m := _PART.search(part.name))}
         if missing := [i for i in range(1, min(whole, 1000) + 1) if i not in there]:
             trouble = f"{len(missing)} of {whole} parts missing (the first is {missing[0]:05})"
     return ModelFile(first.name, first, place.owner, _repo(place, first), tuple(parts), size, trouble=trouble)

@@ -189,6 +189,16 @@ def test_a_split_model_is_one_and_says_what_is_missing(put: Put) -> None:
     assert torn.trouble == "1 of 3 parts missing (the first is 00002)"
 
 
+def test_a_link_to_the_first_part_of_a_split_model_is_the_whole_model(home: Path, put: Put) -> None:
+    parts = [put(f"far/big-0000{i}-of-00003.gguf", b"x" * i) for i in (1, 2, 3)]
+    link = put(".local/share/pjlocal/models/other.gguf").with_name(parts[0].name)
+    link.symlink_to(parts[0])
+    model = find("big-00001")
+    assert (model.path, model.parts, model.size, model.trouble) == (link, (link,), 6, None)
+    parts[2].unlink()
+    assert "parts missing" in str(find("big-00001").trouble)
+
+
 def test_broken_links_are_marked(home: Path) -> None:
     downloaded(home, "o/r", "gone.gguf").resolve().unlink()
     in_ollama(home, "registry.ollama.ai/library/gone/latest", "e" * 64, content=None)
