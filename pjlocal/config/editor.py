@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
+import shutil
+import signal
 import subprocess
 import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import PjlocalError, UsageError
@@ -22,12 +28,34 @@ def edit_file(path: Path) -> None:
     if not editor.strip():
         raise UsageError("set VISUAL or EDITOR to your editor")
     try:
-        program, *options = shlex.split(editor, posix=os.name == "posix")
-        status = subprocess.run([os.path.expanduser(program), *options, path]).returncode
+        program, *options = _words(editor, os.name == "posix")
+        program = os.path.expanduser(program)
+        with _ctrl_c_is_the_editors():
+            status = subprocess.run([shutil.which(program) or program, *options, path]).returncode
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot start the editor {editor}: {getattr(error, 'strerror', None) or error}") from None
     if status:
         raise PjlocalError(f"the editor {editor} failed (exit status {status})")
+
+
+def _words(command: str, is_posix: bool) -> list[str]:
+    """Split a command as the system's shell does: on Windows a backslash is part of a path."""
+    if is_posix:
+        return shlex.split(command)
+    return [re.sub('^"(.*)"$', r"\1", word) for word in shlex.split(command, posix=False)]
+
+
+@contextmanager
+def _ctrl_c_is_the_editors() -> Iterator[None]:
+    """Wait for the editor although Ctrl-C is pressed; the editor handles it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, lambda signum, frame: None)  # the editor would inherit SIG_IGN
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def edit_text(text: str) -> str:

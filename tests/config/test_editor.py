@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
-from pjlocal.config.editor import edit_text
+import pytest
+
+from pjlocal.config.editor import _words, edit_text
 
 
 def test_a_byte_order_mark_of_an_editor_is_removed(tmp_path: Path, monkeypatch) -> None:
@@ -13,3 +16,31 @@ def test_a_byte_order_mark_of_an_editor_is_removed(tmp_path: Path, monkeypatch) 
     editor.chmod(0o755)
     monkeypatch.setenv("VISUAL", str(editor))
     assert edit_text("before") == "// a comment"
+
+
+@pytest.mark.slow
+def test_ctrl_c_is_the_editors_and_what_it_saves_afterwards_counts(
+    process: Callable, environment: dict[str, str], tmp_path: Path
+) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text(
+        "#!/bin/sh\nkill -INT $PPID\nsh -c 'kill -INT $$' && exit 1 # Ctrl-C is not ignored in the editor\n"
+        "sleep 0.6\necho 'save = false' > \"$1\"\n"
+    )
+    editor.chmod(0o755)
+    environment["VISUAL"] = str(editor)
+    edited = process("config", "edit")
+    assert (edited.returncode, edited.stderr) == (0, "")
+    assert (tmp_path / "config/pjlocal/config.toml").read_text() == "save = false\n"
+
+
+@pytest.mark.parametrize(
+    ("command", "words"),
+    [
+        ("code --wait", ["code", "--wait"]),
+        (r'"C:\Program Files\Code\code.exe" --wait', [r"C:\Program Files\Code\code.exe", "--wait"]),
+        (r"C:\vim\gvim.exe -f", [r"C:\vim\gvim.exe", "-f"]),
+    ],
+)
+def test_an_editor_on_windows_may_be_in_quotes(command: str, words: list[str]) -> None:
+    assert _words(command, is_posix=False) == words
