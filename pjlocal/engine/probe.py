@@ -79,7 +79,8 @@ def _mark(header: Header) -> Path | None:
     known = hashlib.blake2b(llama_cpp_version.encode(), digest_size=16)
     for part in header.parts:
         file = part.stat()
-        known.update(f"{part.resolve()}\0{file.st_size}\0{file.st_mtime_ns}\0{file.st_ino}\n".encode())
+        known.update(os.fsencode(part.resolve()))
+        known.update(f"\0{file.st_size}\0{file.st_mtime_ns}\0{file.st_ino}\n".encode())
     return folder / "tried" / known.hexdigest()
 
 

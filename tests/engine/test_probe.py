@@ -3,6 +3,7 @@ one takes no extra time."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -120,6 +121,11 @@ def test_an_unusual_model_is_probed_once(unusual: Path, runs: list[int], cache: 
     for _ in range(2):
         Model(unusual, Engine(), Interrupt()).close()
     assert len(runs) == 1 and len(list((cache / "pjlocal" / "tried").iterdir())) == 1
+
+
+def test_a_model_is_probed_whatever_bytes_its_path_has(unusual: Path, runs: list[int], cache: Path) -> None:
+    odd = unusual.with_name(os.fsdecode(b"caf\xe9.gguf"))  # not UTF-8
+    test_an_unusual_model_is_probed_once(unusual.rename(odd), runs, cache)
 
 
 def test_a_model_that_is_larger_than_free_memory_is_not_probed(unusual: Path, runs: list[int], monkeypatch) -> None:
