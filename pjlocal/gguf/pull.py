@@ -7,6 +7,7 @@ the content is fetched here, with its `http_get`; afterwards `hf_hub_download` f
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import logging
 import os
@@ -210,7 +211,7 @@ def download(choice: Choice, progress: Progress) -> Path:
     """Fetch the files into Hugging Face's cache, and return the first.  Downloaded parts are not fetched again.
 
     Raises:
-        ModelError: the connection broke, or the file differs from the repository's.
+        ModelError: the connection broke, the disk is full, or the file differs from the repository's.
     """
     before = 0
     paths = []
@@ -378,6 +379,11 @@ def _message(error: Exception, repo: str) -> str | None:
     if _is_timeout(error):
         seconds = constants.HF_HUB_ETAG_TIMEOUT
         return f"{constants.ENDPOINT} does not answer within {seconds} seconds: try again later, or check HF_ENDPOINT"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            f"cannot write to {_cache()}: {error.strerror}. Free space, and the same command continues from there; or "
+            "set HF_HUB_CACHE to another folder"
+        )
     if _is_of_the_network(error):
         return f"cannot reach {constants.ENDPOINT}: {error or type(error).__name__}"
     return None

@@ -319,6 +319,20 @@ def test_a_file_too_large_for_the_disk_is_refused_before_the_download(
     assert not [path for method, path, _ in hub.asked if method == "GET" and "resolve" in path]
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no disk that is always full")
+def test_a_disk_that_is_full_during_the_download_is_reported_with_the_way_out(
+    pjlocal: Callable, hub: Hub, cache: Path
+) -> None:
+    file = partial(cache, offered(hub))
+    file.symlink_to("/dev/full")
+    assert pjlocal("models", "pull", MODEL).stderr.splitlines()[-1] == (
+        f"pjlocal: cannot write to {cache.parent}: No space left on device. Free space, and the same command continues "
+        "from there; or set HF_HUB_CACHE to another folder"
+    )
+    file.unlink()
+    pulled(pjlocal("models", "pull", MODEL))
+
+
 def test_too_little_memory_is_reported_before_the_download() -> None:
     def of(size: int) -> Choice:
         return Choice(MODEL, COMMIT, "Q4_K_M", (RemoteFile("x.gguf", size, None),), ())
