@@ -9,13 +9,16 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..config.config import Config, config_path, load_config
 from ..errors import PjlocalError, explain
 from ..folders import cache_folder, config_folder, data_folder
 from ..settings import Engine, Generation
 from .hardware import Card, cards
+
+if TYPE_CHECKING:
+    from ..engine.devices import Device
 
 State = Literal["ok", "note", "broken"]
 _TEST_TOKENS = 10
@@ -99,32 +102,36 @@ def _devices() -> Iterator[Finding]:
         memory = f"{device.free / 2**30:.1f} of {device.total / 2**30:.1f} GiB free"
         text = f"{device.description.strip() or device.kind}: {device.kind}, {memory}"
         yield Finding(device.name, "ok", text, asdict(device))
-    yield gpu_finding(cards(), [device.name for device in found if device.is_gpu], devices.backends())
+    yield gpu_finding(cards(), [device for device in found if device.is_gpu], devices.backends())
 
 
-def gpu_finding(present: list[Card], used: list[str], backends: list[str]) -> Finding:
-    """Report which graphics cards are used, and how to use one that is not.
+def gpu_finding(present: list[Card], used: list[Device], backends: list[str]) -> Finding:
+    """Report which graphics cards are used, and how to use the fastest one if it is not.
 
     Args:
-        used: llama.cpp's names of the GPUs that it uses.
+        present: the cards of the machine, the one with the fastest back end first.
+        used: the GPUs that llama.cpp uses.
         backends: the back ends of llama.cpp, with and without a device.
     """
-    facts = {"cards": [card.name for card in present], "used": used}
-    if used:
-        return Finding("GPU", "ok", f"llama.cpp uses {', '.join(used)}", facts)
-    if not present:
+    facts: dict[str, Any] = {"cards": [card.name for card in present], "used": [device.name for device in used]}
+    if not present and not used:
         return Finding("GPU", "ok", "no graphics card that llama.cpp can use: it runs on the CPU", facts)
-    card = present[0]
+    in_use = f"llama.cpp uses {', '.join(facts['used'])}"
+    unused = [card for card in present if not card.is_among(used)]
+    if not unused or present[0] not in unused:
+        more = f" and not {', '.join(card.name for card in unused)}" if unused else ""
+        return Finding("GPU", "ok", in_use + more, facts)
+    card, head = present[0], f"{in_use}, but " if used else ""
     if card.backend in backends:
         text = (
-            f"this llama.cpp has the back end {card.backend} and finds no device for it. The machine has {card.name}: "
-            "install its driver"
+            f"{head}this llama.cpp has the back end {card.backend} and finds no device for it. The machine has "
+            f"{card.name}: install its driver"
         )
         return Finding("GPU", "note", text, facts)
     return Finding(
         "GPU",
         "note",
-        f"this llama.cpp was built without support for {card.name}. To use the card: {card.reinstall}",
+        f"{head}this llama.cpp was built without support for {card.name}. To use the card: {card.reinstall}",
         {**facts, "reinstall": card.reinstall},
     )
 

@@ -8,9 +8,14 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..engine.devices import Device
 
 #: llama-cpp-python's own index of wheels, and its versions of CUDA.
 _WHEELS = "https://abetlen.github.io/llama-cpp-python/whl"
@@ -22,6 +27,8 @@ _DRM = Path("/sys/class/drm")  # the graphics cards of Linux
 _KFD = Path("/dev/kfd")  # AMD's driver for computing, which Linux has without ROCm too
 _ROCM = Path("/opt/rocm")
 _AMD_ID, _INTEL_ID = "0x1002", "0x8086"  # vendors on the PCI bus
+#: The makers of cards by words in the names of their cards.
+_MAKERS = {"NVIDIA": "NVIDIA", "AMD": "AMD", "Radeon": "AMD", "Intel": "Intel", "Apple": "Apple"}
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,16 @@ class Card:
     wheels: str
     build: str
 
+    def is_among(self, devices: Iterable[Device]) -> bool:
+        """True if one of llama.cpp's devices is a card of the same maker; without a maker's name, of the same back
+        end."""
+
+        def is_it(device: Device) -> bool:
+            of_card, of_device = _makers(self.name), _makers(device.description)
+            return bool(of_card & of_device) if of_card and of_device else device.backend == self.backend
+
+        return any(map(is_it, devices))
+
     @property
     def reinstall(self) -> str:
         """The command that installs a llama.cpp for this card: a wheel of the index, or a build if none fits.
@@ -49,6 +66,10 @@ class Card:
             f'pip install --force-reinstall --no-cache-dir --prefer-binary "llama-cpp-python>={_LEAST_VERSION}" '
             f"--extra-index-url {_WHEELS}/{self.wheels} --config-settings cmake.args={self.build}"
         )
+
+
+def _makers(name: str) -> set[str]:
+    return {maker for word, maker in _MAKERS.items() if word in name}
 
 
 def cards() -> list[Card]:

@@ -14,7 +14,8 @@ from commandline import one_line
 
 from pjlocal.doctor import checks, hardware
 from pjlocal.doctor.checks import gpu_finding
-from pjlocal.doctor.hardware import cards, cuda_wheels
+from pjlocal.doctor.hardware import Card, cards, cuda_wheels
+from pjlocal.engine.devices import Device
 
 SMI = """#!/bin/sh
 case "$1" in
@@ -107,12 +108,28 @@ def test_an_unused_card_is_reported_with_the_command_to_use_it(tmp_path: Path, m
     assert unused.state == "note"
     assert "was built without support for NVIDIA GeForce RTX 3090" in unused.text
     assert "/whl/cu125 --config-settings cmake.args=-DGGML_CUDA=on" in unused.text
-    assert gpu_finding(there, ["CUDA0"], ["CUDA", "CPU"]).text == "llama.cpp uses CUDA0"
+    assert gpu_finding(there, [gpu("CUDA0", there[0].name)], ["CUDA", "CPU"]).text == "llama.cpp uses CUDA0"
     without_driver = gpu_finding(there, [], ["CUDA", "CPU"])
     assert without_driver.state == "note" and "finds no device for it" in without_driver.text
     assert "pip" not in without_driver.text
     smi.write_text("#!/bin/sh\nexit 9\n")
     assert not [card for card in cards() if "RTX" in card.name]
+
+
+def gpu(name: str, description: str) -> Device:
+    return Device(name, description, "GPU", name.rstrip("0123456789"), 1, 1)
+
+
+def test_a_card_is_reported_that_is_not_used_while_another_is() -> None:
+    nvidia = Card("Tesla T4", "CUDA", "cu124", "-DGGML_CUDA=on")  # an older driver leaves NVIDIA out
+    intel = Card("an Intel GPU", "Vulkan", "vulkan", "-DGGML_VULKAN=on")
+    slower = gpu_finding([nvidia, intel], [gpu("Vulkan0", "Intel(R) UHD Graphics 620")], ["Vulkan", "CPU"])
+    assert slower.state == "note" and slower.facts["reinstall"] == nvidia.reinstall
+    assert slower.text.startswith("llama.cpp uses Vulkan0, but this llama.cpp was built without support for Tesla T4.")
+    best = gpu_finding([nvidia, intel], [gpu("CUDA0", "Tesla T4")], ["CUDA", "CPU"])
+    assert (best.state, best.text) == ("ok", "llama.cpp uses CUDA0 and not an Intel GPU")
+    both = gpu_finding([intel], [gpu("Vulkan0", "NVIDIA T4"), gpu("Vulkan1", "Intel(R) Iris(R)")], ["Vulkan", "CPU"])
+    assert both.text == "llama.cpp uses Vulkan0, Vulkan1"
 
 
 @pytest.mark.parametrize(
