@@ -202,9 +202,9 @@ EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
 REMOVED = {"rule": "it was removed, and mode both adds the pushes: leave it out"}
 
 
-def advise(name: str, known: Iterable[str]) -> str:
+def advise(name: str, known: Iterable[str], most: int = 3) -> str:
     """Advice about an unknown setting: that it was removed, or the settings with similar names; empty without any."""
-    return REMOVED.get(name) or did_you_mean(name, known)
+    return REMOVED.get(name) or did_you_mean(name, known, most)
 
 
 _BEYOND_FLOATS = 2**1023

@@ -5,7 +5,6 @@ The first source that sets a value wins: option, environment, chosen persona, th
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,7 +16,7 @@ from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
 from ..prompting.preferences import PRESETS
 from ..request import GROUPS, PREFERENCES, Overrides
-from ..settings import REMOVED, Engine, Settings, Thoughts, View, advise
+from ..settings import Engine, Settings, Thoughts, View, advise
 from ..textfile import user_path, write_text
 from . import tomlfile
 from .values import InvalidValue, checked, model_named, preference, typed
@@ -139,10 +138,7 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
 
 def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> Overrides:
     known = [*PREFERENCES, *(key for settings in GROUPS.values() for key in get_type_hints(settings))]
-    for key in table:
-        if key not in known:
-            hint = advise(key, known) or f"known are {', '.join(known)}"
-            raise InvalidValue(f"unknown key {key!r} in [{'.'.join(where)}]: {hint}", *where, key)
+    _check_keys(table, known, *where)
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
         values = {key: table[key] for key in keys if key in table}
@@ -171,26 +167,24 @@ def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder
 
 
 def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *where: str) -> dict[str, Any]:
-    known = [each.name for each in fields(settings)]  # type: ignore[arg-type]
-    for key in table:
-        if key not in known:
-            raise InvalidValue(_unknown(key, known, *where), *where, key)
+    _check_keys(table, [each.name for each in fields(settings)], *where)  # type: ignore[arg-type]
     return checked(table, settings, folder, *where)
 
 
-def _unknown(key: str, known: Iterable[str], *where: str) -> str:
-    """The advice for an unknown key: its table, its removal, the most similar known key, or all keys."""
-    unknown = f"unknown key {key!r}" + "".join(f" in [{name}]" for name in where)
-    for name, settings in TABLES.items():
-        if key in get_type_hints(settings):
-            return f"{unknown}: it belongs in [{name}]"
-    if key in TOP:
-        return f"{unknown}: it belongs at the top, before the first table"
-    if key in REMOVED:
-        return f"{unknown}: {REMOVED[key]}"
-    if similar := difflib.get_close_matches(key, known, n=1):
-        return f"{unknown}: did you mean {similar[0]}?"
-    return f"{unknown}: known are {', '.join(known)}"
+def _check_keys(table: Iterable[str], known: Sequence[str], *where: str) -> None:
+    """Refuse an unknown key with advice: its table, its removal, the most similar known key, or all keys."""
+    for key in table:
+        if key in known:
+            continue
+        tables = [name for name, settings in TABLES.items() if key in get_type_hints(settings)]
+        if tables:
+            hint = f"it belongs in [{tables[0]}]"
+        elif key in TOP:
+            hint = "it belongs at the top, before the first table"
+        else:
+            hint = advise(key, known, most=1) or f"known are {', '.join(known)}"
+        place = f" in [{'.'.join(where)}]" if where else ""
+        raise InvalidValue(f"unknown key {key!r}{place}: {hint}", *where, key)
 
 
 def _presets(table: Mapping[str, Any]) -> dict[str, str]:

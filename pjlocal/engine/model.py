@@ -382,10 +382,6 @@ def _hint(reason: str, offload: Offload) -> str:
         return ". Is there enough memory on the devices? Give fewer --gpu-layers, or auto"
     if "not within the file bounds" in reason or "failed to read" in reason:
         return ". The file is cut short: download it again"
-    if "split file" in reason:
-        return (
-            ". Name the first part of a split model, as in NAME-00001-of-00003.gguf, and keep all parts in one folder"
-        )
     if "tensor" in reason and "not found" in reason:
         return ". The file is not a complete model (only a vocabulary?): use a chat model in GGUF format"
     return ""

@@ -89,8 +89,8 @@ def test_without_personas_the_error_says_how_to_add_one() -> None:
         ("[personas.a]\nlam = 3\n[personas.A]\nlam = 3", ": [personas] A: two personas are named 'a'"),
         ("[personas.a]\nrule = 'mod'", ": unknown key 'rule' in [personas.a]: it was removed, and mode both adds"),
         ("[personas.a]\nlam = 3\n\nmod = 'both'", ": unknown key 'mod' in [personas.a]: did you mean mode"),
-        ("[personas.a]\nn_ctx = 300", ": unknown key 'n_ctx' in [personas.a]: "),
-        ("[personas.a]\nmodel = 'x'", ": unknown key 'model' in [personas.a]: "),
+        ("[personas.a]\nn_ctx = 300", ": unknown key 'n_ctx' in [personas.a]: it belongs in [engine]"),
+        ("[personas.a]\nmodel = 'x'", ": unknown key 'model' in [personas.a]: it belongs at the top"),
         (
             "[personas.a]\nmode = 'bth'",
             ": [personas.a] mode must be one of judge, base, both, prompt, rewrite, plain (not 'bth')",
