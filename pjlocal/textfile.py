@@ -39,15 +39,22 @@ def read_text(path: str | Path, what: str) -> str:
         UsageError: the file is missing, unreadable, empty or not UTF-8; or no file is named.
     """
     try:
-        text = user_path(path).read_text(encoding="utf-8-sig").strip()
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{what} {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+        data = user_path(path).read_bytes()
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot read {what} {path}: {reason}") from None
+    text = decoded(data, f"{what} {path}").replace("\r\n", "\n").replace("\r", "\n").strip()
     if not text:
         raise UsageError(f"{what} {path} is empty")
     return text
+
+
+def decoded(data: bytes, name: str) -> str:
+    """Decode UTF-8, with or without a byte order mark.  Raises UsageError, which calls the text ``name``."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
 
 
 def owner_only(path: str, flags: int) -> int:

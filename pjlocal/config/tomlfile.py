@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
+from ..textfile import decoded
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -21,11 +22,9 @@ def read(path: Path, what: str = "config file") -> str:
         UsageError: the file cannot be read, or is not UTF-8.
     """
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return decoded(path.read_bytes(), f"{what} {path}")
     except FileNotFoundError:
         return ""
-    except UnicodeDecodeError as error:
-        raise UsageError(f"{what} {path} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
     except OSError as error:
         raise UsageError(f"cannot read {what} {path}: {error.strerror or error}") from None
 
