@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from .errors import UsageError
+from .errors import UsageError, plural
 from .textfile import decoded, user_path
 from .visible import one_line
 
@@ -41,7 +41,7 @@ class Attachment:
     def size(self, n_tokens: int | None) -> str:
         """A text with the name and the number of tokens, which is estimated if it is None."""
         about, n = ("about ", max(1, len(self.text) // _PER_TOKEN)) if n_tokens is None else ("", n_tokens)
-        return f"{self.name}: {about}{n:,} token{'' if n == 1 else 's'}"
+        return f"{self.name}: {about}{n:,} {plural(n, 'token')}"
 
 
 def read_attachment(name: str) -> Attachment:

@@ -112,6 +112,11 @@ def _place(error: BaseException) -> str:
 _LONGEST_WORD = 100  # characters; comparing longer ones takes long
 
 
+def plural(n: int, noun: str) -> str:
+    """The noun for a number of things, as in ``tokens``."""
+    return noun if n == 1 else f"{noun}s"
+
+
 def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:
     """A suggestion with the known names most similar to a word, as in ``did you mean this or that?``; empty if there
     are none.  Capitals do not matter."""

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from ..attachments import Attachment, with_attachments
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..prompting.plan import make_roles
 from ..request import Request
 from ..sessions.remote import RemoteStore
@@ -112,7 +112,7 @@ class Chat:
         """The session's title, and its last question and answer."""
         session = self.conversation.session
         n = len(session.turns)
-        self.screen.greet(f"{session.title}: {n} {'turn' if n == 1 else 'turns'}")
+        self.screen.greet(f"{session.title}: {n} {plural(n, 'turn')}")
         if session.turns:
             self.screen.gap()
             self.screen.show_turn(session.turns[-1], self.view)

@@ -20,7 +20,7 @@ import typer
 from ..attachments import Attachment, read_attachment, with_attachments
 from ..client import RemoteAnswer, Server, ServerError, WarningLog, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
-from ..errors import ModelError, OutputError, PjlocalError, UsageError
+from ..errors import ModelError, OutputError, PjlocalError, UsageError, plural
 from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner
@@ -337,7 +337,7 @@ def read_prompt(argument: str | None) -> str:
     if not parts:
         raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
     if len(parts) > 1:
-        n = f"{len(piped):,} character{'' if len(piped) == 1 else 's'}"
+        n = f"{len(piped):,} {plural(len(piped), 'character')}"
         print(f"pjlocal: {n} of standard input are put before the prompt; </dev/null leaves them out", file=sys.stderr)
     return "\n\n".join(parts)
 

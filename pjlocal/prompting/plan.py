@@ -10,7 +10,7 @@ from typing import Any, get_args
 from ..engine.adapters import Adapters, make_adapters
 from ..engine.interrupt import Interrupt
 from ..engine.policies import Weight
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..request import PREFERENCES, Request, in_turn
 from ..settings import (
     ADAPTERS,
@@ -368,7 +368,7 @@ def make_plan(
         more = n_tokens - limit + 1
         raise UsageError(
             f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
-            f"an answer. Shorten it by {more} token{'s' * (more > 1)}, or give a larger --ctx"
+            f"an answer. Shorten it by {more} {plural(more, 'token')}, or give a larger --ctx"
         )
     if 0 < template.model.n_ctx_train < n_tokens:
         template.warn_once(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
 from typing import IO, TYPE_CHECKING
 
+from ..errors import plural
 from ..prompting.thinking import ThinkingText
 from ..settings import Thoughts
 from ..visible import visible
@@ -38,7 +39,7 @@ def cut_off(n_tokens: int, n_limited: int, most: int, allows: str, while_thinkin
         while_thinking: the words for an answer that was cut off while thinking.
     """
     n = n_limited or n_tokens
-    cut = f"cut off after {n} token{'' if n == 1 else 's'}{while_thinking}"
+    cut = f"cut off after {n} {plural(n, 'token')}{while_thinking}"
     if n_limited < most:
         return f"{cut}: the context is full, and a larger --ctx has room for more"
     return f"{cut}: {allows}"
@@ -73,7 +74,7 @@ THOUGHT = "dim"
 
 def thinking_line(n_tokens: int, *, is_over: bool = False) -> str:
     """The line shown instead of hidden thoughts."""
-    tokens = f"{n_tokens:,} token{'' if n_tokens == 1 else 's'}"
+    tokens = f"{n_tokens:,} {plural(n_tokens, 'token')}"
     return f"Thought for {tokens}" if is_over else f"Thinking… {tokens}"
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .. import __version__
+from ..errors import plural
 from ..events import ALL, TokenEvent, pushes_text
 from ..html import render, view_color
 from ..settings import JUDGED
@@ -111,7 +112,7 @@ def _json_escape(match: re.Match[str]) -> str:
 
 def as_html(session: Session, drafts: bool = False) -> str:
     """One HTML page without scripts: every token in the colour of its view, with its numbers in a tooltip."""
-    count = f"{len(session.turns)} turn{'s' * (len(session.turns) != 1)}"
+    count = f"{len(session.turns)} {plural(len(session.turns), 'turn')}"
     legends = [_legend(turn) for turn in session.turns]
     shared = legends[0] if legends and all(legend == legends[0] for legend in legends) else None
     turns = [
