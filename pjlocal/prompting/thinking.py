@@ -7,10 +7,7 @@ import sys
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
-
-if TYPE_CHECKING:
-    from ..decoding.schedule import Policy
+from typing import Any, Protocol
 
 
 @dataclass(frozen=True)
@@ -145,13 +142,13 @@ class ThinkingPhase:
     thinking: Thinking
     spell: Callable[[int], bytes]
     split: Callable[[str], list[int]]
-    force: Callable[[int], Policy]
+    force: Callable[[int], Any]
     most: int | None
     most_answer: int
     openings: Collection[int] = ()
     is_constrained: bool = False
     #: The policy that decides the thinking; None leaves it to the rounds.
-    thinker: Policy | None = None
+    thinker: Any = None
     _n_tokens: int = 0
     _forced: deque[int] = field(default_factory=deque)
 
@@ -162,7 +159,7 @@ class ThinkingPhase:
         self._end_in_time()
 
     @property
-    def policy(self) -> Policy | None:
+    def policy(self) -> Any:
         if self._forced:
             return self.force(self._forced[0])
         return self.thinker if self.thinking.is_open else None
