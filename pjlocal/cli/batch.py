@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..client import KeyRefused, Server, WarningLog
@@ -130,9 +129,9 @@ def run_batch(
 
 def read_rows(source: str, request: Request) -> list[Row]:
     """Read the rows of a file, each with its request.  Raises UsageError: the file cannot be read, or is empty."""
-    from ..evaluation.prompts import read_records
+    from ..evaluation.prompts import ending, read_records
 
-    as_text = any(ending in _COLUMNS for ending in Path(source.lower()).suffixes)
+    as_text = ending(source) in _COLUMNS
     records = [pair for pair in read_records(source) if not isinstance(pair[1], str) or pair[1].strip()]
     rows = [_row(number, place, record, request, as_text) for number, (place, record) in enumerate(records, 1)]
     if not rows:
@@ -141,10 +140,13 @@ def read_rows(source: str, request: Request) -> list[Row]:
 
 
 def _row(number: int, place: str, record: Any, request: Request, as_text: bool) -> Row:
-    own = record.get("id") if isinstance(record, dict) else None
-    row_id = own if type(own) in (str, int) else None
-    prompt = ""
+    from ..evaluation.prompts import check_characters
+
+    row_id, prompt = None, ""
     try:
+        check_characters(json.dumps(record, ensure_ascii=False, default=str), place)
+        own = record.get("id") if isinstance(record, dict) else None
+        row_id = own if type(own) in (str, int) else None
         system, conversation = parse_conversation(_prompt(place, record))
         prompt = last_question(conversation)
         with by_keywords(*GROUPS.values()):
@@ -223,28 +225,37 @@ class _Output:
         self._file: IO[str] = sys.stdout
 
     def _read(self, prompts: Mapping[int, str]) -> dict[int, str]:
-        """The rows that are in the file, without one that was being written when the process was killed."""
+        """The rows that are in the file, and a file with these alone.
+
+        A row that was being written when the process was killed is written again, and so is one whose prompt could
+        not be read, because the user may have corrected it.
+        """
         assert self._path
         try:  # a device or a pipe has no rows, and reading one may never end
             text = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {self._name}: {getattr(error, 'strerror', None) or error}") from None
         lines: dict[int, str] = {}
-        for line in text.split("\n")[:-1]:
+        n_whole = text.count("\n")
+        for place, line in enumerate(text.split("\n")):
+            if not line.strip():
+                continue
             try:
                 row = json.loads(line)
                 number, prompt = int(row["row"]), row["prompt"]
             except (ValueError, LookupError, TypeError):
+                if place == n_whole and (lines or text.startswith('{"row": ')):
+                    continue
                 raise UsageError(
                     f"{self._name} exists and is not an output of --batch: give --out another name"
                 ) from None
+            if "error" in row and not prompt:
+                continue
             if prompts.get(number) != prompt:
                 raise UsageError(f"{self._name} answers other prompts (row {number}): give --out another name")
             lines[number] = line
-        if text and not text.endswith("\n"):
-            if not lines and not text.startswith('{"row": '):
-                raise UsageError(f"{self._name} exists and is not an output of --batch: give --out another name")
-            write_text(self._path, "".join(f"{line}\n" for line in lines.values()))
+        if text != (whole := "".join(f"{line}\n" for line in lines.values())):
+            write_text(self._path, whole)
         return lines
 
     def __enter__(self) -> _Output:

@@ -154,11 +154,16 @@ def read_prompt(place: str, record: Any, name: str | None) -> str:
         raise UsageError(f"{place} contains no text" + (f" under {name!r}" if name else ""))
     if isinstance(text, bytes):
         text = _decoded(text, place)
+    check_characters(text, place)
+    return text.strip()
+
+
+def check_characters(text: str, place: str) -> None:
+    """Raises UsageError: the text contains half a character, which can be neither read by a model nor written."""
     try:
         text.encode()
     except UnicodeEncodeError:
         raise UsageError(f"{place} contains half a character (a lone surrogate)") from None
-    return text.strip()
 
 
 def known_field(names: Container[str]) -> str | None:
@@ -207,11 +212,16 @@ def read_records(path: str, field: str | None = None) -> Records:
     """
     if path == "-":
         return _of_standard_input()
-    file = user_path(path)
-    kind = Path(file.stem if file.suffix.lower() in _PACKED else file.name).suffix.lower()
+    file, kind = user_path(path), ending(path)
     if kind in _ARCHIVES:
         raise UsageError(f"cannot read prompts {path}: unpack the file first, or use gzip, bzip2 or zstd")
     return _parquet(file, field) if kind == ".parquet" else _READERS.get(kind, _lines)(file)
+
+
+def ending(path: str) -> str:
+    """The ending of a file's name in lower case, without that of a compression."""
+    name = Path(path.lower())
+    return Path(name.stem if name.suffix in _PACKED else name.name).suffix
 
 
 @contextmanager
@@ -265,9 +275,9 @@ _BINARY = re.compile(rb"%PDF-|\x89PNG|(?!\xff\xfe|\xfe\xff).*[\x01-\x06\x0e-\x1a
 
 
 def _of_standard_input() -> Records:
-    """JSON lines, if the first line is an object; else plain lines."""
+    """JSON lines, if the first line that is not blank is an object; else plain lines."""
     lines = _lines_of(sys.stdin.buffer, "standard input")
-    head = next(lines, None)
+    head = next((line for line in lines if line[1].strip()), None)
     if head is not None:
         whole = chain([head], lines)
         yield from _json_values(whole) if _is_json_lines(head[1]) else whole

@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -268,8 +268,12 @@ class Folder:
             if locks:
                 _lock(file)  # before reading: another process may be writing its last line
             file.seek(0)
-            whole = sum(len(line) + 1 for line in _whole_lines(file.read()))
-            file.truncate(whole)
+            data = file.read()
+            whole = sum(len(line) + 1 for line in _whole_lines(data))
+            if whole > len(data):  # the last line lacks only its end
+                _write_all(file, b"\n")
+            else:
+                file.truncate(whole)
             file.seek(0, os.SEEK_END)
         return self._files[kind]
 
@@ -292,8 +296,13 @@ def _simple_fields(kind: type) -> dict[str, tuple[type, ...]]:
     return {name: may_be[hint] for name, hint in get_type_hints(kind).items() if hint in may_be}
 
 
-def _whole_lines(data: bytes) -> Iterator[bytes]:
-    return iter(data.split(b"\n")[:-1])
+def _whole_lines(data: bytes) -> list[bytes]:
+    """The lines of a file, without an incomplete one at its end."""
+    *lines, last = data.split(b"\n")
+    with suppress(ValueError, RecursionError):
+        json.loads(last)
+        lines.append(last)
+    return lines
 
 
 def _write_all(file: IO[bytes], data: bytes) -> None:

@@ -121,6 +121,7 @@ def test_a_row_may_name_a_persona_and_no_model(batch: Batch, environment: dict[s
         ("Why?\n\nHow?", ["Why?", "How?"]),
         ('{"prompt": "Why?", "max_tokens": 2}\n"How?"\n', ["Why?", "How?"]),
         ('"Why?" he asked\n[1]\n', ['"Why?" he asked', "[1]"]),
+        ('\n  \n{"prompt": "Why?"}\n', ["Why?"]),
     ],
 )
 def test_standard_input_is_a_file_too(pjlocal, options, text: str, prompts: list[str]) -> None:
@@ -143,6 +144,64 @@ def test_rows_that_are_there_are_not_answered_again(batch: Batch, tmp_path: Path
     batch(text, "in.jsonl", "-n", "3")
     assert one_line(batch.said[-1]) == "pjlocal: out.jsonl already has 3 of 3 rows"  # type: ignore[attr-defined]
     assert out.stat().st_mtime_ns == stat.st_mtime_ns or out.read_text().splitlines() == [*map(json.dumps, rows)]
+
+
+def write_numbers(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
+    """Answers without a model."""
+    for row in rows:
+        write(row, row.as_json(None, f"answer {row.number}"))
+
+
+def test_half_a_character_in_a_row_is_an_error_of_that_row(tmp_path: Path) -> None:
+    half = "\ud83d"
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    bad: list[dict[str, Any]] = [
+        {"prompt": "b", "id": half},
+        {"messages": [{"role": "user", "content": f"b{half}"}]},
+        {"prompt": "b", "begin": half},
+        {"prompt": "b", half: 1},
+    ]
+    source.write_text(lines("a", *bad, "c"))
+    for _ in range(2):  # as a new output, and continued
+        run_batch(str(source), str(out), Request(), Interrupt(), write_numbers)
+        rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+        assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6]
+        assert [row["prompt"] for row in rows if "answer" in row["error"]] == ["a", "c"]
+        for row in rows[1:5]:
+            assert row["error"] == f"{source} line {row['row']} contains half a character (a lone surrogate)"
+
+
+def test_a_row_that_could_not_be_read_is_answered_when_it_is_corrected(tmp_path: Path, capsys) -> None:
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(lines("one") + "{broken\n" + lines("three"))
+    run_batch(str(source), str(out), Request(), Interrupt(), write_numbers)
+    broken = json.loads(out.read_text().splitlines()[1])
+    assert broken["prompt"] == "" and "is not valid JSON" in broken["error"]
+    source.write_text(lines("one", "two", "three"))
+    capsys.readouterr()
+    run_batch(str(source), str(out), Request(), Interrupt(), write_numbers)
+    assert "already has 2 of 3 rows" in capsys.readouterr().err
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert [(row["row"], row["prompt"]) for row in rows] == [(1, "one"), (2, "two"), (3, "three")]
+
+
+def test_a_whole_last_row_without_a_line_end_is_kept_and_blank_lines_do_not_matter(tmp_path: Path, capsys) -> None:
+    source, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("one\ntwo\nthree\n")
+    there = [json.dumps({"row": n, "prompt": prompt, "text": "KEPT"}) for n, prompt in ((1, "one"), (2, "two"))]
+    out.write_text("\n\n".join(there))
+    run_batch(str(source), str(out), Request(), Interrupt(), write_numbers)
+    assert "already has 2 of 3 rows" in capsys.readouterr().err
+    assert out.read_text().splitlines()[:2] == there and len(out.read_text().splitlines()) == 3
+
+
+def test_a_table_is_known_by_its_last_ending(tmp_path: Path) -> None:
+    lines_file, table = tmp_path / "export.csv.jsonl", tmp_path / "export.jsonl.csv"
+    lines_file.write_text(lines({"prompt": "x", "max_tokens": 3, "prefer": ["vivid"]}))
+    table.write_text("prompt,max_tokens,prefer\nx,3,vivid; concise\n")
+    for source in (lines_file, table):
+        (row,) = read_rows(str(source), Request())
+        assert not row.error and row.request.generation.max_tokens == 3
 
 
 @pytest.mark.parametrize(

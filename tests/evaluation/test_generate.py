@@ -15,7 +15,7 @@ from pjlocal import Engine, Generation, Sampling
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.evaluation.generate import generate
-from pjlocal.evaluation.records import AnswerRecord, Folder, digest_of
+from pjlocal.evaluation.records import AnswerRecord, Folder, Score, digest_of
 from pjlocal.evaluation.run import AnsweringModel, Run, Task, make_contestant, make_tasks, read_run, write_run
 from pjlocal.evaluation.suite import Check, Objectives, Prompt, Suite, System
 from pjlocal.request import Request
@@ -143,6 +143,20 @@ def test_an_incomplete_line_is_written_again(tiny: Callable[[str], Path], tmp_pa
     file.write_bytes(file.read_bytes()[:-cut])
     assert write(tmp_path, wanted) == expected
     assert all(json.loads(line) for line in file.read_text().splitlines())
+
+
+def test_a_whole_last_record_without_a_line_end_is_kept(tmp_path: Path) -> None:
+    scores = [Score(f"k{n}", f"a{n}", "words", float(n)) for n in range(3)]
+    file = tmp_path / "scores.jsonl"
+    with Folder(tmp_path) as folder:
+        for score in scores[:2]:
+            folder.append(score)
+    file.write_bytes(file.read_bytes()[:-1])
+    with Folder(tmp_path) as folder:
+        assert [*folder.read(Score).values()] == scores[:2]
+        folder.append(scores[2])
+        assert [*folder.read(Score).values()] == scores
+    assert len(file.read_text().splitlines()) == 3
 
 
 def test_a_key_contains_what_changes_the_text_and_nothing_else(tmp_path: Path) -> None:
