@@ -155,7 +155,7 @@ def run_suite(
     from ..evaluation.records import AnswerRecord, Folder, Score, Verdict, digest_of
     from ..evaluation.run import AnsweringModel, Run, made_with, make_contestant, make_tasks, server_model, write_run
     from ..evaluation.score import check_scoring_models
-    from ..evaluation.suite import Objectives, check_systems, suite_engine, with_models, without_effect
+    from ..evaluation.suite import Objectives, check_systems, suite_engine, suite_prompting, with_models, without_effect
     from ..evaluation.suitefile import load_suite
     from ..gguf.locate import find_model
 
@@ -198,11 +198,11 @@ def run_suite(
     tasks = make_tasks(wanted, contestants, questions)
     keys = tuple(task.key for task in tasks)
     run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine))
-    engine = suite_engine(wanted, engine, given)
+    engine, prompting = suite_engine(wanted, engine, given), suite_prompting(wanted, request.prompting, given)
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         try:
-            check_scoring_models(scoring_models, request.prompting, engine, interrupt)
+            check_scoring_models(scoring_models, prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
                 _say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
@@ -211,7 +211,7 @@ def run_suite(
             _say(_outlook(len(tasks), len(questions)))
             with progress_bars() as progress:
                 generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
-            _score_run(folder, run, scoring_models, request.prompting, engine, interrupt)
+            _score_run(folder, run, scoring_models, prompting, engine, interrupt)
         except Interrupted:
             _say("stopped; the same command continues")
             return INTERRUPTED
@@ -228,13 +228,16 @@ def score(
     judge_pairs: _JudgePairs = None,
     prompting: Prompting,
     engine: Engine,
+    given: frozenset[str],
 ) -> int:
     """Score existing answers with other models or another judge."""
     from ..evaluation.records import Score, Verdict
+    from ..evaluation.suite import suite_engine, suite_prompting
 
     scoring_models = _scoring_models([], scoring, judge_pairs)
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
+        engine, prompting = suite_engine(run.suite, engine, given), suite_prompting(run.suite, prompting, given)
         opened.hold(Score, Verdict)
         try:
             _score_run(opened, run, scoring_models, prompting, engine, interrupt)

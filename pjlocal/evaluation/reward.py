@@ -55,6 +55,7 @@ class Scorer:
             "model": digest_of(model.path),
             "system": prompting.system,
             "think": prompting.think,
+            **({"reasoning_effort": prompting.reasoning_effort} if prompting.reasoning_effort else {}),
             **computed_with(engine),
         }
 

@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 from ..config.config import TABLES, Config
 from ..errors import UsageError
 from ..request import Request, deal
-from ..settings import Engine, Generation, Settings, flag, setting
+from ..settings import Engine, Generation, Prompting, Settings, flag, setting
 from .extra import extra
 
 Shape = Literal["systems", "lambda", "models", "time"]
@@ -208,6 +208,11 @@ def suite_engine(suite: Suite, engine: Engine, given: Collection[str] = ()) -> E
     """The engine settings of the suite; settings that the user gave override them.  For the arguments, see
     `system_request`."""
     return _common(suite, given).apply_to(engine)
+
+
+def suite_prompting(suite: Suite, prompting: Prompting, given: Collection[str] = ()) -> Prompting:
+    """The suite's settings of prompts, in the same order.  For the arguments, see `system_request`."""
+    return _common(suite, given).apply_to(prompting)
 
 
 def _common(suite: Suite, given: Collection[str]) -> Config:

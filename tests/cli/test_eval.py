@@ -171,6 +171,25 @@ def test_the_context_that_a_suite_gives_a_system_is_in_force(
 
 
 @pytest.mark.slow
+def test_the_system_text_of_a_suite_is_that_of_its_scores_too(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    (tmp_path / "own.toml").write_text('system = "Be brief."\n' + SUITE)
+    run = ["-m", tiny("llama"), "--threads", "1", "--limit", "1", "--out"]
+    assert pjlocal("eval", "run", "own.toml", *run, "own").returncode == 0
+    assert pjlocal("eval", "run", suite, "--system", "Be brief.", *run, "given").returncode == 0
+
+    def scores(name: str) -> set[str]:
+        with Folder(tmp_path / name) as folder:
+            return {score.key for score in folder.read(Score).values() if score.by}
+
+    expected = scores("given")
+    assert scores("own") == expected
+    assert pjlocal("eval", "score", "own", "--scorer", tiny("llama"), "--threads", "1").returncode == 0
+    assert scores("own") == expected, "nothing is scored again"
+
+
+@pytest.mark.slow
 def test_two_runs_in_one_folder_and_a_file_as_folder_are_refused(
     pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
 ) -> None:

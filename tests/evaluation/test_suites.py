@@ -22,6 +22,7 @@ from pjlocal.evaluation.suite import (
     System,
     check_systems,
     suite_from_dict,
+    suite_prompting,
     system_engine,
     system_request,
     with_models,
@@ -170,6 +171,13 @@ def test_a_system_goes_before_the_command_line_and_that_before_the_suite(suite) 
     assert system_request(made, system, shorter, {"max_tokens"}).generation.max_tokens == 9
     assert system_request(made, system, request).prompting == Prompting(system="Hi", placement="question")
     assert system_engine(made, system, Engine()) == Engine(n_ctx=64)
+
+
+def test_answers_are_scored_with_the_prompt_settings_that_they_were_written_with(suite) -> None:
+    made = suite(f"system = 'Be brief.'\nthink = 'on'\nreasoning_effort = 'low'\n{OBJECTIVES}{SYSTEM}")
+    expected = Prompting(system="Be brief.", think="on", reasoning_effort="low")
+    assert suite_prompting(made, Prompting()) == expected
+    assert suite_prompting(made, Prompting(system="Hi"), {"system"}) == expected.replace(system="Hi")
 
 
 def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
