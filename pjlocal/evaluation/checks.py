@@ -80,8 +80,10 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
         kept[f"check:{check.name}"] = result, _defined(check, plain)
     if checks:
         kept["check:all"] = _all(results), [_defined(check, plain) for check in checks]
+    # An answer that is written again has the same key and may have another text.
+    about = {"answer": answer.key, "text": answer.text, "prompt": answer.prompt, "finish": answer.finish_reason}
     return [
-        Score(key_of(answer=answer.key, metric=name, of=of, meaning=_MEANING), answer.key, name, float(value))
+        Score(key_of(**about, metric=name, of=of, meaning=_MEANING), answer.key, name, float(value))
         for name, (value, of) in kept.items()
         if value is not None
     ]
@@ -138,7 +140,7 @@ def _results(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> 
 
 def _defined(check: Check, plain: AnswerRecord | None) -> Any:
     """The inputs of a check's result besides the answer, for the cache key."""
-    return [asdict(check), plain.key if plain and check.needs_plain else None]
+    return [asdict(check), [plain.key, plain.text] if plain and check.needs_plain else None]
 
 
 def _text_metrics(answer: AnswerRecord) -> Iterator[tuple[str, float | bool | None]]:

@@ -188,9 +188,9 @@ def test_an_expression_has_a_time_limit(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_the_key_of_a_score_contains_all_its_inputs() -> None:
-    def keys(text_key: str, check: Check, plain_key: str | None) -> dict[str, str]:
-        beside = make_answer("Boil it for a very long time indeed", key=plain_key) if plain_key else None
-        one = make_answer("Boil it", key=text_key)
+    def keys(text_key: str, check: Check, plain_key: str | None, text="Boil it", longer="indeed", **changes):
+        beside = make_answer(f"Boil it for a very long time {longer}", key=plain_key) if plain_key else None
+        one = make_answer(text, key=text_key, **changes)
         return {s.metric: s.key for s in checks.scores(one, Objectives("o", ("x y",), (check,)), beside)}
 
     check = Check("c", max_words=5)
@@ -202,7 +202,11 @@ def test_the_key_of_a_score_contains_all_its_inputs() -> None:
     assert keys("a", check, "other") == first, "this check does not look at the plain answer"
     compared = replace(check, shorter_than=0.5)
     assert keys("a", compared, "p")["check:c"] != keys("a", compared, "other")["check:c"]
+    assert keys("a", compared, "p")["check:c"] != keys("a", compared, "p", longer="again")["check:c"]
     assert len(set(first.values())) == len(first)
+    for again in ({"text": "Fry it"}, {"finish_reason": "length"}, {"prompt": "Why?"}):
+        other = keys("a", check, "p", **again)
+        assert not set(other.values()) & set(first.values()), "the answer was written again under its key"
 
 
 @pytest.mark.parametrize(("package", "required"), [("textstat", {}), ("regex", {"regex": "a"})])
