@@ -30,7 +30,7 @@ from .tables import judge_notes, metric_name, power_note, report_tables
 
 def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
     """Print facts, notes and tables."""
-    for fact in (*facts, power_note(comparison), *judge_notes(comparison)):
+    for fact in (*facts, power_note(comparison.prompts), *judge_notes(comparison)):
         console.print(one_line(fact), markup=False, highlight=False)
     console.print()
     print_tables(report_tables(results.suite, comparison), console)
@@ -75,7 +75,7 @@ def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
         suite=suite,
         title=suite.title or suite.name,
         about=facts,
-        explanations=[power_note(comparison), *judge_notes(comparison)],
+        explanations=[power_note(comparison.prompts), *judge_notes(comparison)],
         tables=report_tables(suite, comparison),
         plots=report_plots(suite, comparison),
         answers=rows,

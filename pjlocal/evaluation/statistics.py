@@ -182,9 +182,9 @@ def smallest_significant(n: int) -> float | None:
     return None
 
 
-def smallest_detectable(n: int, power: float = 0.8) -> float | None:
-    """The smallest true win rate that becomes significant over ``n`` prompts without ties with probability ``power``;
-    None if there is none."""
+def smallest_detectable(n: int) -> float | None:
+    """The smallest true win rate that becomes significant over ``n`` prompts without ties four times out of five; None
+    if there is none."""
     significant = smallest_significant(n)
     if significant is None:
         return None
@@ -193,7 +193,7 @@ def smallest_detectable(n: int, power: float = 0.8) -> float | None:
     wins = round(significant * n)
 
     def missing(rate: float) -> float:
-        return float(stats.binom.sf(wins - 1, n, rate) + stats.binom.cdf(n - wins, n, rate)) - power
+        return float(stats.binom.sf(wins - 1, n, rate) + stats.binom.cdf(n - wins, n, rate)) - 0.8
 
     return float(optimize.brentq(missing, 0.5, 1.0))
 

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from ..visible import shown_line
 from .checks import unchecked
 from .compare import Comparison, Difference, FolderComparison, Metric, WinRow, direction, place
-from .statistics import UNFIT, Estimate
+from .statistics import UNFIT, Estimate, smallest_detectable, smallest_significant
 from .suite import Suite
 from .table import NOISE, Cell, Column, Table, rank_cells
 
@@ -108,9 +108,9 @@ def _table(title: str, rows: Mapping[Any, str], values: Iterable[_Value], notes:
     return Table(title, "system", tuple(rows.values()), tuple(filled), tuple(notes))
 
 
-def power_note(comparison: Comparison) -> str:
-    """A sentence about the smallest win rate that is significant with this number of prompts."""
-    n, significant, detectable = comparison.prompts, comparison.smallest_significant, comparison.smallest_detectable
+def power_note(n: int) -> str:
+    """A sentence about the smallest win rate that is significant with ``n`` prompts."""
+    significant, detectable = smallest_significant(n), smallest_detectable(n)
     if significant is None:
         few = "1 prompt is" if n == 1 else f"{n} prompts are"
         return f"{few} too few for any win rate to be significant (two-sided sign test, 5 %): use more."
@@ -178,7 +178,8 @@ def _win_table(suite: Suite, comparison: Comparison, by: str, at_equal_length: b
 def _win_notes(comparison: Comparison, by: str, rows: Sequence[WinRow], at_equal_length: bool) -> list[str]:
     if at_equal_length:
         return ["The estimated rate for answers of equal length (logistic regression)."]
-    notes = ["Ties count as halves; 95 % intervals.", power_note(comparison), _NOISE_NOTE]
+    n_judged = max(row.result.rate.n for row in rows)
+    notes = ["Ties count as halves; 95 % intervals.", power_note(n_judged), _NOISE_NOTE]
     if by in comparison.judges:
         notes.append(_steadiness_note(comparison, by))
     if incomplete := sum(row.incomplete for row in rows):

@@ -71,6 +71,12 @@ def test_win_rates_stand_with_their_intervals_and_what_so_many_prompts_can_tell(
     assert "m changes 0% of its 60" not in text and "of its 120 decisive verdicts" in text and "UNFIT" not in text
 
 
+def test_win_rates_say_what_the_judged_prompts_can_tell_and_not_all_prompts() -> None:
+    some = replace(results(), verdicts=[v for v in results().verdicts if int(v.first.split("-")[2]) <= 10])
+    text = " ".join(printed(*report_tables(SUITE, compare(some))).split())
+    assert "With 10 prompts, win rates from 90% on are significant" in text and "With 30 prompts" not in text
+
+
 def test_a_judge_that_turns_over_is_called_unfit_by_name() -> None:
     comparison = compare(results(turns_over=1.0))
     text = " ".join(printed(*report_tables(SUITE, comparison)).split())
@@ -172,7 +178,7 @@ def test_json_has_all_numbers_and_no_nan() -> None:
 
 def test_too_few_prompts_are_reported() -> None:
     few = Results(SUITE, answers(3, objectives=("bright",)))
-    assert power_note(compare(few)).startswith("3 prompts are too few for any win rate")
+    assert power_note(compare(few).prompts).startswith("3 prompts are too few for any win rate")
 
 
 def test_times_stand_by_the_number_of_objectives() -> None:
