@@ -18,6 +18,7 @@ from ..visible import visible
 from .options import ModelOption, PreferOption, takes_settings
 
 _COMMON = ("temperature", "top_k", "top_p", "min_p")  # filters that all contenders have
+_PREFER = ["vivid", "creative"]
 _PROMPT = "Write a long story about a lighthouse keeper and the sea."
 
 
@@ -25,7 +26,7 @@ _PROMPT = "Write a long story about a lighthouse keeper and the sea."
 def bench(
     prompt: Annotated[str, typer.Argument(help="The prompt. Choose one with a long answer.")] = _PROMPT,
     model: ModelOption = None,
-    prefer: PreferOption = ["vivid", "creative"],
+    prefer: PreferOption = _PREFER,
     n_tokens: Annotated[int, typer.Option("--max-tokens", "-n", min=8, help="Tokens of each run.")] = 128,
     repeats: Annotated[int, typer.Option(min=1, help="Runs of each contender.")] = 7,
     lookahead: Annotated[
@@ -39,11 +40,14 @@ def bench(
     *,
     sampling: Sampling,
     engine: Engine,
+    given: frozenset[str],
 ) -> None:
-    if uncommon := [
-        flag(f) for f in fields(Sampling) if f.name not in _COMMON and getattr(sampling, f.name) != f.default
-    ]:
-        raise UsageError(f"bench supports only temperature, top-k, top-p and min-p: leave out {uncommon[0]}")
+    uncommon = {f.name: f for f in fields(Sampling) if f.name not in _COMMON}
+    if refused := [flag(f) for name, f in uncommon.items() if name in given]:
+        raise UsageError(f"bench supports only temperature, top-k, top-p and min-p: leave out {refused[0]}")
+    # Those of the config file are for answers.
+    sampling = sampling.replace(**{name: f.default for name, f in uncommon.items()})
+    prefer = prefer if "prefer" in given else _PREFER
     if len(prefer) < 2:
         raise UsageError("bench compares two views: give at least two preferences")
     if any(split_strength(wish)[1] for wish in prefer):

@@ -6,6 +6,7 @@ import json
 from math import nan
 
 import pytest
+from commandline import configure
 
 from pjlocal import Engine, Sampling
 from pjlocal.bench.measure import measure
@@ -30,6 +31,15 @@ def test_bench_refuses_unfair_comparisons(pjlocal, tiny) -> None:
     ):
         result = pjlocal("bench", "-m", tiny("llama"), *arguments)
         assert result.returncode == 2 and says in result.stderr and result.stderr.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_bench_leaves_out_settings_of_the_config_file_that_it_does_not_support(pjlocal, tiny, environment) -> None:
+    configure(environment, 'prefer = ["concise:2"]\n[sampling]\nrepeat_penalty = 1.1\nregex = "a+"\n')
+    result = pjlocal("bench", "-m", tiny("llama"), "-n", "8", "--repeats", "1", "--json")
+    assert result.returncode == 0, result.stderr
+    refused = pjlocal("bench", "-m", tiny("llama"), "--repeat-penalty", "1.2")
+    assert refused.returncode == 2 and "leave out --repeat-penalty" in refused.stderr
 
 
 WORK = Workload(
