@@ -13,17 +13,18 @@ from .visible import one_line
 _MOST_BYTES = 1 << 26  # more than fits in any context
 _PER_TOKEN = 4  # characters, an estimate to use without a tokenizer
 
-#: The first bytes of files that are not text, with the names of their kinds.
+#: Patterns of the first bytes of files that are not text, with the names of their kinds.  A text may begin with the
+#: word GIF89a or GGUF.
 _KINDS = {
-    b"%PDF": "a PDF",
-    b"PK\x03\x04": "an archive or an office document",
-    b"\xd0\xcf\x11\xe0": "an office document",
-    b"{\\rtf": "an office document",
-    b"\x89PNG": "a picture",
-    b"\xff\xd8\xff": "a picture",
-    b"GIF8": "a picture",
-    b"\x1f\x8b": "a compressed file",
-    b"GGUF": "a model",
+    rb"%PDF-": "a PDF",
+    rb"PK\x03\x04": "an archive or an office document",
+    rb"\xd0\xcf\x11\xe0": "an office document",
+    rb"{\\rtf": "an office document",
+    rb"\x89PNG": "a picture",
+    rb"\xff\xd8\xff": "a picture",
+    rb"GIF8[79]a.{0,6}\0": "a picture",
+    rb"\x1f\x8b": "a compressed file",
+    rb"GGUF[\0-\x08]": "a model",
 }
 _BLOCK = re.compile(r'<file name="([^"\n]*)">\n(.*?)\n</file>\s*', re.DOTALL)
 
@@ -65,7 +66,7 @@ def parse_attachment(path: str, name: str, data: bytes, most: int = _MOST_BYTES)
     Raises:
         UsageError: the content is empty, has more than ``most`` bytes, or is not UTF-8 text.
     """
-    kind = next((kind for head, kind in _KINDS.items() if data.startswith(head)), None)
+    kind = next((kind for head, kind in _KINDS.items() if re.match(head, data, re.DOTALL)), None)
     if kind:
         raise UsageError(f"{path} is {kind}, and only text can be read: save its text to a file first")
     if len(data) > most:

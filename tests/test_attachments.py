@@ -33,6 +33,7 @@ def test_a_file_stands_before_the_question_with_its_name(tmp_path: Path) -> None
         (b"PK\x03\x04...", "is an archive or an office document, and only"),
         (b"\x89PNG\r\n", "is a picture, and only"),
         (b"GGUF\x03", "is a model, and only"),
+        (b"GIF89a\x40\x01\xf0\x00\xf7\x00\x00...", "is a picture, and only"),
         ("naïve".encode("utf-16"), "is not UTF-8 text (byte 0): save it as UTF-8"),
         (b"one\0two", "is not text: it contains a NUL (byte 3)"),
         (b" \n", "is empty"),
@@ -44,6 +45,13 @@ def test_a_file_that_is_not_text_is_refused(tmp_path: Path, data: bytes, says: s
     with pytest.raises(UsageError) as raised:
         read_attachment(str(path))
     assert str(raised.value).startswith(f"{path} {says}") and "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("text", ["GGUF is a format of models.", "GIF89a and GIF87a are formats.", "%PDF is a mark."])
+def test_a_text_may_begin_with_the_name_of_a_format(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text(text)
+    assert read_attachment(str(path)).text == text
 
 
 def test_an_unreadable_file_is_refused(tmp_path: Path) -> None:
