@@ -123,12 +123,9 @@ class _Table:
 
     def settings(self) -> dict[str, Any]:
         """The values of the table that are settings, checked."""
-        values = dict(self.values)
-        if type(values.get("strength")) in (int, float):  # quotes around a number are optional
-            values["strength"] = str(values["strength"])
-        table, values_by_name = replace(self, values=values), dict[str, Any]()
+        values_by_name = dict[str, Any]()
         for kind in TABLES.values():
-            values_by_name |= table.build(get_type_hints(kind).keys() & _SETTINGS, kind)
+            values_by_name |= self.build(get_type_hints(kind).keys() & _SETTINGS, kind)
         if "avoid" in values_by_name:
             values_by_name["avoid"] = tuple(self.preference(text, "avoid") for text in values_by_name["avoid"])
         return values_by_name

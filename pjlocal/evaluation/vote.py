@@ -60,7 +60,8 @@ def questions(
 
 
 def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] = ()) -> list[tuple[str, str]]:
-    """The pairs of systems to vote on: the named ones, or each system with its baseline.
+    """The pairs of systems to vote on: two or more named ones, or each system with its baseline, where the named one is
+    either of them.
 
     Raises:
         UsageError: there is no pair.
@@ -69,8 +70,11 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
     check_names("system", systems, [*answered])
     if len(set(systems)) >= 2:
         return [(one, other) for at, one in enumerate(systems) for other in systems[at + 1 :] if one != other]
-    baselines = suite.baselines
-    pairs = [(name, other) for name in systems or answered if (other := baselines.get(name)) and other in answered]
+    pairs = [
+        (name, other)
+        for name, other in suite.baselines.items()
+        if name in answered and other in answered and (not systems or {name, other} & {*systems})
+    ]
     if not pairs:
         raise UsageError(
             f"there are fewer than two systems to choose between: {', '.join(answered) or 'none'} answered"

@@ -67,6 +67,7 @@ def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
     of = side_by_side(answers(1), SUITE)
     assert all_pairs(of, SUITE) == [("judge", "prompt"), ("both", "prompt")]
     assert all_pairs(of, SUITE, ["both"]) == [("both", "prompt")]
+    assert all_pairs(of, SUITE, ["prompt"]) == all_pairs(of, SUITE), "the baseline is in all of them"
     assert all_pairs(of, SUITE, ["both", "judge"]) == [("both", "judge")]
     with pytest.raises(UsageError, match="no system 'x' in these answers: there are prompt, judge, both"):
         all_pairs(of, SUITE, ["x"])
