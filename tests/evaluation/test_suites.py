@@ -296,6 +296,8 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
             [
                 "- Botas de montaña\n- Saco de dormir\n- Crema de sol\n- Linterna y pilas",
                 "- Los libros del club\n- Agua para la tarde\n- Pan con queso",
+                "- Los gatos ronronean cuando están felices.",
+                "- Lee un libro.\n- Haz yoga.\n- Da un paseo por el parque.",
             ],
             [
                 "The Las Vegas and Los Angeles sun, as in El Paso, is hot.",
@@ -310,6 +312,8 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
             [
                 "1. Bois de l'eau.\n2. Mange des fruits et dors dans le noir.",
                 "C'est la lumière du soleil qui éclaire le ciel.",
+                "1. Lisez un livre.\n2. Faites du yoga.",
+                "1. Rome est la capitale de l'Italie.",
             ],
             [
                 "El perro de la casa de la montaña en un plato.",
@@ -320,11 +324,20 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
         (
             "pairs-more",
             "Italian",
-            ["Certo, bevi due litri d'acqua ogni giorno.", "L'aria diffonde la luce e il cielo è blu."],
+            [
+                "Certo, bevi due litri d'acqua ogni giorno.",
+                "L'aria diffonde la luce e il cielo è blu.",
+                "Bevi molta acqua e dormi otto ore.",
+                "Fai una passeggiata al parco con un amico.",
+                "Prova lo yoga, leggi un libro o ascolta musica.",
+            ],
             [
                 "In a refrigerator, a pump moves heat.",
                 "El sol de la tarde con la luna, una noche.",
                 "Il y a la lune, un lac et le ciel.",
+                "Faites bouillir l'eau. Mettez l'œuf dans la casserole.",
+                "O sal derrete o gelo.",
+                "Use non-stick pans, e.g. for pizza.",
             ],
         ),
         (
@@ -333,13 +346,23 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
             [
                 "Schirt, Mantel, Hose, Schuhe, Hähne, Flasche Wasser, Handtasche.",
                 "Trinke zwei Liter Wasser und iss mit Freude im Garten.",
+                "Kochen Sie das Ei acht Minuten lang.",
+                "Die Katze schnurrt, wenn sie zufrieden ist.",
+                "Man kann Reis einfrieren.",
             ],
             ["The man in the moon lives in a house in Rome.", "A man in a house in Rome can die in debt."],
         ),
         (
             "pairs-new",
             "Portuguese",
-            ["Um computador com muitos dados e programas.", "Beba água e coma uma maçã por dia, João."],
+            [
+                "Um computador com muitos dados e programas.",
+                "Beba água e coma uma maçã por dia, João.",
+                "Beba bastante água e durma bem.",
+                "Roma é a capital da Itália.",
+                "O sal derrete o gelo.",
+                "Sim, você pode congelar arroz.",
+            ],
             [
                 "No, as long as you do it well.",
                 "No, as long as we do it well.",
