@@ -25,7 +25,7 @@ Schema = Any  # a bool or an object
 ANNOTATIONS = {
     *("$schema", "$id", "id", "$anchor", "$dynamicAnchor", "$recursiveAnchor", "$comment", "$defs", "definitions"),
     *("title", "description", "default", "example", "examples", "deprecated", "readOnly", "writeOnly"),
-    *("contentMediaType", "contentEncoding", "contentSchema", "discriminator"),
+    *("contentMediaType", "contentEncoding", "contentSchema", "discriminator", "enumDescriptions", "nullable"),
 }
 #: Formats of OpenAPI, which describe how a program stores the value.
 _OTHER_FORMATS = ("int32", "int64", "float", "double", "byte", "binary", "password")
@@ -79,6 +79,19 @@ def for_llguidance(text: str, error_of: Callable[[Schema], str]) -> dict[str, An
     except ValueError as error:
         reason = f"it is not JSON: {error}"
     raise UsageError(f"the JSON schema cannot be used: {reason}")
+
+
+def without_unknown_formats(schema: Schema) -> Schema:
+    """Remove the formats that cannot be enforced.  JSON Schema lets validators ignore formats."""
+    if isinstance(schema, list):
+        return [without_unknown_formats(each) for each in schema]
+    if not isinstance(schema, dict):
+        return schema
+    return {
+        keyword: value if keyword in ("const", "enum") else without_unknown_formats(value)
+        for keyword, value in schema.items()
+        if not (keyword == "format" and isinstance(value, str) and value not in _FORMATS)
+    }
 
 
 def _refuse_constant(name: str) -> None:
@@ -177,7 +190,7 @@ class _Translation:
             case "pattern":
                 value = self._regex(keyword, value)
             case "format":
-                if value in _OTHER_FORMATS:
+                if value in _OTHER_FORMATS or (isinstance(value, str) and not _may_be_text(schema)):
                     return
                 if not isinstance(value, str) or value not in _FORMATS:
                     raise Refused(f"format {_short(value)} is not supported; {', '.join(sorted(_FORMATS))} are")
@@ -203,6 +216,8 @@ class _Translation:
             case "properties" | "patternProperties":
                 value = self._by_name(keyword, value)
             case "uniqueItems" if value is False:
+                return
+            case "propertyNames" if value == {"type": "string"}:  # every name is one
                 return
             case _ if keyword in _SIZES or keyword in _BOUNDS:
                 value = self._number(keyword, value)
@@ -369,6 +384,11 @@ def _include_bounds(result: dict[str, Any]) -> None:
 # Answers write control characters as short escapes (\n) only, because \u00.. would allow two spellings of a name.
 # Control characters without a short escape cannot be written; llguidance would read "a\u0000b" as "ab".
 _CANNOT_WRITE = re.compile("[^\b\t\n\f\r\x20-\x7e\x80-\ud7ff\ue000-\U0010ffff]")
+
+
+def _may_be_text(schema: dict[str, Any]) -> bool:
+    types = schema.get("type")
+    return not isinstance(types, str | list) or "string" in types
 
 
 def _check_characters(keyword: str, text: str) -> None:

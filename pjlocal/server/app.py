@@ -145,11 +145,13 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
             raise Wrong("n and best exclude each other: n sends every answer, and best chooses one", "n")
         if n * len(prompts) > MOST_CHOICES:
             raise Wrong(f"n times the prompts must be at most {MOST_CHOICES} answers", "prompt")
-        calling, warnings = None, []
+        calling: Calling | None = None
+        warnings: list[str] = []
         if isinstance(body, Chat) and (functions := body.functions):
             calling = await asyncio.to_thread(arrange, functions, body.must_call, service.call_support, request)
             if calling:
                 request = request.override(calling.settings)
+                warnings += calling.warnings
             else:
                 warnings.append(NOT_OFFERED)
         tools = calling.tools if calling else Tools()

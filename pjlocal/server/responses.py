@@ -335,7 +335,7 @@ class ResponsesReply:
             "temperature": chat.temperature,
             "text": {"format": body.text.format if chat.response_format else {"type": "text"}},
             "tool_choice": body.tool_choice,
-            "tools": [{"type": "function", "strict": True, **tool.function.model_dump()} for tool in chat.tools],
+            "tools": [{"type": "function", **tool.function.model_dump()} for tool in chat.tools],
             "top_p": chat.top_p,
             "truncation": "disabled",
             "usage": _usage(answers) if choice.result else None,

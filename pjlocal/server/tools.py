@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -12,7 +12,7 @@ from uuid import uuid4
 from pydantic import BeforeValidator, Field
 
 from ..engine.constraint import check_constraint, json_rule
-from ..engine.json_schema import ANNOTATIONS
+from ..engine.json_schema import ANNOTATIONS, without_unknown_formats
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..prompting.prompt import Message
@@ -21,6 +21,7 @@ from ..prompting.tools import IN_JSON, CallSupport, CallSyntax, Control, Tools, 
 from ..request import Overrides, Request
 from ..settings import FORMS, Sampling
 from .bodies import Strict, Wrong
+from .synonyms import ANY_OBJECT
 
 NOT_OFFERED = (
     "tools were not offered: this model's chat template shows no tools, or its calls cannot be distinguished from "
@@ -35,11 +36,15 @@ _ENDS: Mapping[str, Any] = {"stop": (), "stop_token": (), "ignore_end": False}
 
 
 class Function(Strict):
-    """A function that the model may call."""
+    """A function that the model may call.
+
+    strict: whether the request is refused if the schema of the arguments cannot be enforced.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.:-]{1,128}$")]
     description: str = ""
     parameters: dict[str, Any] = Field(default={})
+    strict: bool = False
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -48,9 +53,26 @@ class Function(Strict):
         is_empty = not (others or self.parameters.get("properties"))
         return {"type": "object", **self.parameters} | ({"additionalProperties": False} if is_empty else {})
 
-    def as_schema(self) -> str:
-        """The JSON schema as text."""
-        return json.dumps(self.arguments)
+    def enforced(self, warn: Callable[[str], None]) -> str:
+        """The JSON schema that the arguments follow, as text.
+
+        If the function's own cannot be enforced, and is not strict, that of any object, with a warning.
+
+        Raises:
+            Wrong: the schema is not that of an object, or is strict and cannot be enforced.
+        """
+        where = f"tools: the parameters of {self.name}"
+        if self.arguments["type"] != "object":
+            raise Wrong(f"{where}: their type must be 'object'", "tools")
+        schema = json.dumps(self.arguments if self.strict else without_unknown_formats(self.arguments))
+        try:
+            check_constraint(Sampling(json_schema=schema))
+        except UsageError as error:
+            if self.strict:
+                raise Wrong(f"{where}: {error}", "tools") from None
+            warn(f"{where} are not enforced: {error}")
+            return ANY_OBJECT
+        return schema
 
     def as_tool(self) -> dict[str, Any]:
         """The function in the format of chat templates."""
@@ -184,12 +206,14 @@ class Calling:
     settings: the settings for the constraint.
     heads: the names of the functions, by the text of a call before its arguments.
     mark: the text that begins a call anywhere in the answer; None if a call must be the whole answer.
+    warnings: messages about schemas that are not enforced.
     """
 
     tools: Tools
     settings: Overrides
     heads: Mapping[str, str]
     mark: str | Control | None = None
+    warnings: Sequence[str] = ()
 
 
 @dataclass
@@ -253,40 +277,34 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
     """Prepare the calls of functions in an answer; None if the model cannot choose between a call and text.
 
     Raises:
-        Wrong: a schema is wrong or not supported, or the request has another constraint besides the choice.
+        Wrong: a schema is wrong, or strict and not supported, or the request has another constraint besides the choice.
     """
-    for function in functions:
-        try:
-            if function.arguments["type"] != "object":
-                raise UsageError("their type must be 'object'")
-            check_constraint(Sampling(json_schema=function.as_schema()))
-        except UsageError as error:
-            raise Wrong(f"tools: the parameters of {function.name}: {error}", "tools") from None
     syntax = support.syntax or IN_JSON
+    if not must_call and not (support.shows_tools and support.syntax and syntax.can_be_chosen):
+        return None
+    warnings: list[str] = []
+    schemas = {function.name: function.enforced(warnings.append) for function in functions}
     offered = [function.as_tool() for function in functions]
     before, between = syntax.opening.whole, syntax.between
     if must_call and len(functions) == 1:
-        (function,) = functions
-        opening = f"{before}{function.name}{between.whole}"
-        form = Overrides(sampling={"json_schema": function.as_schema()}, generation=_ENDS)
-        return Calling(Tools(offered, opening), form, {"": function.name})
+        ((name, schema),) = schemas.items()
+        form = Overrides(sampling={"json_schema": schema}, generation=_ENDS)
+        return Calling(Tools(offered, f"{before}{name}{between.whole}"), form, {"": name}, warnings=warnings)
     if must_call:
-        rules = "\n".join(["start: call", *_rules(functions, between.lark)])
+        rules = "\n".join(["start: call", *_rules(schemas, between.lark)])
         form = Overrides(sampling={"lark": rules}, generation=_ENDS)
-        heads = {f"{function.name}{between.visible}": function.name for function in functions}
-        return Calling(Tools(offered, before), form, heads)
-    if not (support.shows_tools and support.syntax and support.syntax.can_be_chosen):
-        return None
-    lark = [*_choice(support.syntax, request.sampling), *_rules(functions, between.lark)]
-    heads = {f"{syntax.opening.visible}{function.name}{between.visible}": function.name for function in functions}
-    return Calling(Tools(offered), Overrides(sampling={"lark": "\n".join(lark)}), heads, syntax.mark)
+        heads = {f"{name}{between.visible}": name for name in schemas}
+        return Calling(Tools(offered, before), form, heads, warnings=warnings)
+    lark = [*_choice(syntax, request.sampling), *_rules(schemas, between.lark)]
+    heads = {f"{syntax.opening.visible}{name}{between.visible}": name for name in schemas}
+    return Calling(Tools(offered), Overrides(sampling={"lark": "\n".join(lark)}), heads, syntax.mark, warnings)
 
 
-def _rules(functions: Sequence[Function], between: str) -> Iterator[str]:
-    yield f"call: {' | '.join(f'call_{n}' for n, _ in enumerate(functions))}"
-    for n, function in enumerate(functions):
-        yield f'call_{n}: "{function.name}" {between} arguments_{n}'
-        yield f"arguments_{n}: {json_rule(function.as_schema())}"
+def _rules(schemas: Mapping[str, str], between: str) -> Iterator[str]:
+    yield f"call: {' | '.join(f'call_{n}' for n, _ in enumerate(schemas))}"
+    for n, (name, schema) in enumerate(schemas.items()):
+        yield f'call_{n}: "{name}" {between} arguments_{n}'
+        yield f"arguments_{n}: {json_rule(schema)}"
 
 
 def _choice(syntax: CallSyntax, sampling: Sampling) -> Iterator[str]:

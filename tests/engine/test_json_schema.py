@@ -218,6 +218,11 @@ def test_answers_under_each_supported_keyword_validate(name: str) -> None:
         ({"format": "date"}, "5", True),
         ({"type": "integer", "format": "int32"}, "5", True),  # OpenAPI's, which says how it is stored
         ({"type": "string", "format": "binary"}, '"x"', True),
+        ({"type": ["integer", "null"], "format": "uint32", "minimum": 0}, "5", True),  # a format is one of texts
+        ({"type": ["integer", "null"], "format": "uint32", "minimum": 0}, "-5", False),
+        ({"type": "object", "propertyNames": {"type": "string"}}, '{"a": 1}', True),
+        ({"enum": ["a", "b"], "enumDescriptions": ["first", "second"]}, '"a"', True),
+        ({"type": "string", "nullable": True}, '"a"', True),
         ({"type": "number", "maximum": 1}, "1.0000000000000000001", False),
         ({"type": "number", "exclusiveMaximum": 1}, "0.95", True),
         ({"type": "number", "exclusiveMaximum": 1}, "0.99999999999999999999", False),  # is read as 1
@@ -318,6 +323,7 @@ def test_edge_cases(schema: Any, text: str, valid: bool) -> None:
         ("maxLength", '{"maxLength": 1e999}'),
         ("minItems", {"minItems": 1.5}),
         ("format", {"format": ["date"]}),
+        ("format 'path'", {"type": "string", "format": "path"}),
         ("type", {"type": {}}),
         ("properties", {"properties": ["a"]}),
         ("required", {"required": "a"}),

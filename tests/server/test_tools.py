@@ -25,11 +25,14 @@ CITY = {
 }
 
 
-def tool(name: str, parameters: Any = None) -> Any:
-    return {"type": "function", "function": {"name": name, "description": "Tells it.", "parameters": parameters or {}}}
+def tool(name: str, parameters: Any = None, **more: Any) -> Any:
+    function = {"name": name, "description": "Tells it.", "parameters": parameters or {}}
+    return {"type": "function", "function": function | more}
 
 
 WEATHER, TIME = tool("weather", CITY), tool("weather_time")
+#: Keywords that clients send, and that cannot be enforced.
+NOT_ENFORCED = {"type": "object", "properties": {"tags": {"type": "array", "uniqueItems": True}}}
 NAMED: Any = {"type": "function", "function": {"name": "weather"}}
 ASK: Any = [{"role": "user", "content": "The weather in Paris?"}]
 MARK = "<tool_call>"
@@ -244,6 +247,31 @@ def test_an_answer_of_a_form_may_be_a_call_instead(client: OpenAI) -> None:
             validate(json.loads(choice.message.content or ""), CITY)
 
 
+@pytest.mark.parametrize("choice", [NAMED, "required", "auto"])
+def test_a_schema_that_cannot_be_enforced_does_not_refuse_the_request(client: OpenAI, choice: Any) -> None:
+    own = {"logit_bias": [f"{MARK}=100"], "max_tokens": 9}
+    asked: Any = {"model": "", "messages": ASK, "tool_choice": choice, "extra_body": {"pjlocal": own}}
+    reply = client.chat.completions.with_raw_response.create(**asked, tools=[tool("weather", NOT_ENFORCED), TIME])
+    assert "the parameters of weather are not enforced" in reply.headers["x-pjlocal-warning"]
+    assert (
+        "uniqueItems" in reply.headers["x-pjlocal-warning"] and "weather_time" not in reply.headers["x-pjlocal-warning"]
+    )
+
+
+def test_the_rest_of_a_schema_with_an_unknown_format_is_enforced(client: OpenAI) -> None:
+    path = {"type": "string", "format": "path", "maxLength": 3}
+    parameters = {"type": "object", "properties": {"format": path}, "required": ["format"]}
+    made = call(client, tools=[tool("weather", parameters)], tool_choice=NAMED)
+    validate(json.loads(made.arguments), parameters)
+    with pytest.raises(openai.BadRequestError, match="format 'path' is not supported"):
+        call(client, tools=[tool("weather", parameters, strict=True)], tool_choice=NAMED)
+
+
+def test_schemas_of_tools_that_are_not_offered_are_not_checked(plain: Served) -> None:
+    asked: Any = {"model": "", "messages": ASK, "max_tokens": 3, "tools": [tool("weather", NOT_ENFORCED, strict=True)]}
+    assert plain.openai().chat.completions.create(**asked).choices
+
+
 def test_a_function_without_parameters_gets_none() -> None:
     described = {"$schema": "https://json-schema.org/draft/2020-12/schema", "type": "object", "properties": {}}
     assert Function(name="now", parameters=described).arguments["additionalProperties"] is False
@@ -252,7 +280,7 @@ def test_a_function_without_parameters_gets_none() -> None:
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"tools": [tool("weather", {"type": "object", "properties": {"a": {"not": {}}}})]}, "parameters of weather"),
+        ({"tools": [tool("weather", NOT_ENFORCED, strict=True)]}, "parameters of weather"),
         ({"tools": [tool("weather", {"type": "array"})]}, "their type must be 'object'"),
         ({"tools": [tool("a b")]}, "tools.0.function.name"),
         ({"tools": [{"type": "web_search"}]}, "tools.0"),
