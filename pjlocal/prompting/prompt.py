@@ -236,9 +236,7 @@ class ChatTemplate:
         try:
             harmless = self._render_probes(messages, prompting, tools)
         except RefusedError:
-            if not any(message.others for message in messages):
-                raise
-            messages = self.messages(_calls_in_words(conversation), preference, prompting)
+            messages = self.messages(_in_turns(conversation), preference, prompting)
             harmless = self._render_probes(messages, prompting, tools)
         marks = Marks("".join(f"{message.content}{message.others}" for message in messages) + str(tools.offered))
         try:
@@ -435,9 +433,15 @@ def _with_arguments_in_text(call: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**call, "function": {**function, "arguments": text}}
 
 
-def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
-    """Write calls as text, and their results as user messages."""
-    turns: list[Message] = []
+#: The question before an answer that begins the conversation, for templates that require one.
+_GREETING = Message("user", "Hello.")
+
+
+def _in_turns(conversation: Sequence[Message]) -> list[Message]:
+    """The conversation for templates that require alternating roles, the user's first, and refuse calls.
+
+    Calls become text, and their results user messages."""
+    turns = [_GREETING] if conversation[0].role == "assistant" else []
     for message in conversation:
         if "tool_calls" in message.others:
             text = "\n\n".join(filter(None, (message.content, describe_calls(message.others["tool_calls"]))))
@@ -445,7 +449,7 @@ def _calls_in_words(conversation: Sequence[Message]) -> list[Message]:
         elif message.role == "tool":
             name = message.others.get("name")
             message = Message("user", f"Result of {name}: {message.content}" if name else f"Result: {message.content}")
-        if turns and turns[-1].role == message.role:  # many templates require alternating roles
+        if turns and turns[-1].role == message.role:
             message = Message(message.role, f"{turns.pop().content}\n\n{message.content}")
         turns.append(message)
     return turns

@@ -64,6 +64,31 @@ def test_such_a_template_gets_it_in_the_users_message_if_a_greeting_comes_first(
     assert "Hi<|im_end|>" in text and "SYS\n\nHello" in text
 
 
+#: As Gemma's, Mistral's and Llama 2's.
+ALTERNATES = (
+    "{% for m in messages if m['role'] != 'system' %}{% if (m['role'] == 'user') != (loop.index0 % 2 == 0) %}"
+    "{{ raise_exception('roles must alternate user/assistant') }}{% endif %}{% endfor %}"
+) + CHATML
+
+
+def test_two_messages_of_one_role_are_joined_for_a_template_that_requires_alternating_roles(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, ALTERNATES, add_bos=False)) as judge:
+        said = [Message("user", "One"), Message("user", "Two"), Message("assistant", "Three"), Message("user", "Four")]
+        text = judge.model.text(judge.template.tokens(said, "PREF", Prompting()))
+    assert text.startswith("<|im_start|>user\nOne\n\nTwo<|im_end|>\n<|im_start|>assistant\nThree<|im_end|>")
+    assert "user\nFour\n\nPREF<|im_end|>" in text
+
+
+def test_a_greeting_follows_a_question_if_the_template_requires_the_users_message_first(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, ALTERNATES, add_bos=False)) as judge:
+        said = [Message("assistant", "Hi"), Message("user", "Hello")]
+        text = judge.model.text(judge.template.tokens(said, "", Prompting(system="SYS")))
+    assert text == (
+        "<|im_start|>system\nSYS<|im_end|>\n<|im_start|>user\nHello.<|im_end|>\n"
+        "<|im_start|>assistant\nHi<|im_end|>\n<|im_start|>user\nHello<|im_end|>\n<|im_start|>assistant\n"
+    )
+
+
 @pytest.mark.parametrize("template", [CHATML, WITH_BOS, None])
 def test_bos_comes_once(tmp_path: Path, template: str | None) -> None:
     path = model(tmp_path, template, add_bos=True)
