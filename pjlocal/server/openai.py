@@ -301,8 +301,14 @@ class Chat(Offering, Body):
         return (self.top_logprobs or 0) if self.logprobs else None
 
     def system_and_prompts(self) -> tuple[str, Sequence[Sequence[Message]]]:
-        """The system texts, and the other messages.  If the last one is an answer, it is continued."""
+        """The system texts, and the other messages.  If the last one is an answer, it is continued.
+
+        System texts alone are the user's message.
+        """
+        system = split_persona(self._system)[1]
         turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
+        if not turns and system.strip():  # some clients send an instruction alone
+            system, turns = "", [Message("user", system)]
         if all(turn.role == "assistant" for turn in turns) or turns[-1].others.get("tool_calls"):
             raise Wrong(
                 "the last message must be the user's, the result of a function, or the beginning of an answer",
@@ -311,7 +317,7 @@ class Chat(Offering, Body):
         if turns[-1].role != "assistant" and (self.continue_final_message or self.add_generation_prompt is False):
             field = "continue_final_message" if self.continue_final_message else "add_generation_prompt"
             raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
-        return split_persona(self._system)[1], [turns]
+        return system, [turns]
 
     @property
     def _system(self) -> str:

@@ -54,6 +54,7 @@ def test_log_probabilities_are_those_of_the_new_tokens(served: Served) -> None:
     ("body", "field", "says"),
     [
         ({"messages": [BEGUN]}, "messages", "the last message must be the user's, the result"),
+        ({"messages": [{"role": "system", "content": " "}]}, "messages", "the last message must be the user's"),
         ({"messages": [Q], "continue_final_message": True}, "continue_final_message", "the last message must be"),
         ({"messages": [Q], "add_generation_prompt": False}, "add_generation_prompt", "the last message must be"),
         ({"messages": [Q | {"prefix": True}]}, "messages.0.prefix", "is only for an assistant's message at the end"),

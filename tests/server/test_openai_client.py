@@ -84,6 +84,16 @@ def test_a_system_message_is_the_system_text(client: OpenAI, tiny: Callable[[str
         assert answer.choices[0].message.content == judge(ASK[0]["content"], seed=1, max_tokens=9, ignore_end=True).text
 
 
+def test_a_system_message_alone_is_the_question(client: OpenAI) -> None:
+    asked: Any = {"model": "", "seed": 3, "max_tokens": 9, "extra_body": LONG}
+    instruction = {"role": "system", "content": "[pjlocal]\ntop_k = 5\n\nTell me about cats."}
+    alone = client.chat.completions.create(**asked, messages=[instruction])
+    expected = client.chat.completions.create(
+        **asked | {"extra_body": {"pjlocal": {"ignore_end": True, "top_k": 5}}}, messages=ASK
+    )
+    assert alone.choices[0].message == expected.choices[0].message and alone.usage == expected.usage
+
+
 def test_a_stream_says_the_same_and_counts_at_its_end(client: OpenAI) -> None:
     asked: Any = {"model": "vivid+creative", "messages": ASK, "seed": 4, "max_tokens": 15, "extra_body": LONG}
     whole = client.chat.completions.create(**asked)
