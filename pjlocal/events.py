@@ -193,10 +193,16 @@ class Result:
     candidates: tuple[Candidate, ...] = ()
 
     @property
+    def written(self) -> list[Statistics]:
+        """The statistics of all answers that were written for this one: with ``best`` its candidates, in mode rewrite
+        the first answer and its correction."""
+        results = [candidate.result for candidate in self.candidates] or [*filter(None, [self.draft]), self]
+        return [result.statistics for result in results]
+
+    @property
     def n_written(self) -> int:
-        """The number of tokens of all answers that were written, of which this one was chosen."""
-        written = [candidate.result for candidate in self.candidates] or [self]
-        return sum(result.statistics.completion_tokens for result in written)
+        """The number of tokens of all answers that were written for this one."""
+        return sum(statistics.completion_tokens for statistics in self.written)
 
     def as_dict(self) -> dict[str, Any]:
         """The output of ``pjlocal run --json``."""

@@ -65,12 +65,12 @@ class Metrics(Monitor):
         self._answers.labels(how).inc()
 
     def wrote(self, result: Result, n_held: int) -> None:
-        statistics = result.statistics
-        self._completion.inc(result.n_written)
-        self._prompt.inc(sum(statistics.prompt_tokens))
         self._held.inc(n_held)
-        self._accepted.inc(statistics.accepted)
-        self._resampled.inc(statistics.resampled)
+        for statistics in result.written:
+            self._completion.inc(statistics.completion_tokens)
+            self._prompt.inc(sum(statistics.prompt_tokens))
+            self._accepted.inc(statistics.accepted)
+            self._resampled.inc(statistics.resampled)
 
     def text(self) -> bytes:
         return generate_latest(self._registry)

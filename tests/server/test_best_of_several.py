@@ -83,6 +83,24 @@ def test_run_gets_the_answers_and_how_far_they_are(served: Served) -> None:
     assert answer.started and answer.started.seed == best.result.seed
 
 
+COUNTED = ("completion_tokens", "accepted_tokens", "prompt_tokens", "prompt_tokens_held")
+
+
+@pytest.mark.parametrize("own", [BEST, {"prefer": ["vivid"], "mode": "rewrite", "ignore_end": True}])
+def test_the_metrics_count_every_answer_that_was_written(served: Served, client: OpenAI, own: Any) -> None:
+    names = [f"pjlocal_{name}_total" for name in COUNTED]
+    before = served.metrics(*names)
+    (choice,) = client.chat.completions.create(**ASKED | {"extra_body": {"pjlocal": own | {"events": True}}}).choices
+    told: Any = choice.pjlocal  # type: ignore[attr-defined]
+    usages = [each["usage"] for each in told["candidates"]] or [told["draft"]["usage"], told["usage"]]
+    written, accepted, prompted, held = (
+        after - count for after, count in zip(served.metrics(*names), before, strict=True)
+    )
+    assert written == sum(usage["completion_tokens"] for usage in usages) == 12 * len(usages)
+    assert prompted == sum(sum(usage["prompt_tokens"]) for usage in usages) and held <= prompted
+    assert accepted >= sum(event["kind"] == "accepted" for event in told["events"])
+
+
 def test_a_saved_chat_keeps_the_others_as_drafts(served: Served) -> None:
     settings = {"draft_prefer": ["vivid"], "judge_prefer": ["concise"], "mode": "both", "best": 3, "seed": 1}
     body = {"settings": settings | {"max_tokens": 8, "ignore_end": True}, "chat": {"question": "Hello"}}
