@@ -310,7 +310,7 @@ def split(events: Iterable[Token]) -> tuple[str, str]:
 def answer_start(text: str) -> int:
     """The index at which the answer begins in a text with thinking; the text's length if the thinking is not closed."""
     thinking = Thinking()
-    thinking.accept(text.encode())
+    thinking.accept(text.encode("utf-8", "surrogatepass"))  # the tokenizer refuses a lone surrogate, with its message
     if thinking.marks is None:
         return 0
     head = len(text) - len(text.lstrip())

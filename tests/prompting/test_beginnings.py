@@ -41,6 +41,11 @@ def test_the_text_of_a_control_token_stays_text(tmp_path: Path) -> None:
         assert not any(map(judge.model.is_control, begun))
 
 
+def test_half_a_character_in_a_beginning_is_reported(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="not valid UTF-8"):
+        prompt(model(tmp_path, CHATML), "Ahoy \ud800")
+
+
 def test_preferences_follow_the_question(tmp_path: Path) -> None:
     text = prompt(model(tmp_path, CHATML), "Ahoy", "PREF", system="SYS")
     assert text.endswith("<|im_start|>user\nHello\n\nPREF<|im_end|>\n<|im_start|>assistant\nAhoy")
