@@ -28,6 +28,10 @@ class UsageError(PjlocalError):
     exit_status = 2
 
 
+class TooLong(UsageError):
+    """The prompt does not fit into the context."""
+
+
 class ModelError(PjlocalError):
     """The model cannot be found, loaded or run, or there is not enough memory for it."""
 

@@ -20,7 +20,7 @@ from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity
 from .engine.log_probs import LogProbs, TokenLogProbs
 from .engine.model import Model
-from .errors import ModelError, PjlocalError, UsageError
+from .errors import ModelError, PjlocalError, TooLong, UsageError
 from .events import Alternative, Result, Started, Statistics, TokenEvent
 from .gguf.sampling import model_defaults_in_words
 from .persona import PersonaJudge
@@ -345,7 +345,7 @@ class LoadedModel:
         others = request.prompting.system, request.prompting.begin, str(tools.offered)
         length = sum(map(len, (*texts, *preferences, *others)))
         if length > _MOST_PER_TOKEN * self.n_ctx:
-            raise UsageError(
+            raise TooLong(
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
             )
 

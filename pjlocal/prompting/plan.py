@@ -10,7 +10,7 @@ from typing import Any, get_args
 from ..engine.adapters import Adapters, make_adapters
 from ..engine.interrupt import Interrupt
 from ..engine.policies import Weight
-from ..errors import UsageError, plural
+from ..errors import TooLong, UsageError, plural
 from ..request import PREFERENCES, Request, in_turn
 from ..settings import (
     ADAPTERS,
@@ -322,7 +322,8 @@ def write_prompts(
     """The prompt tokens of each view, even if they do not fit into a context of ``limit`` tokens.
 
     Raises:
-        UsageError: the prompt is empty, or so long that tokenizing it would take too long.
+        UsageError: the prompt is empty.
+        TooLong: the prompt is so long that tokenizing it would take too long.
         ModelError: the template refuses the conversation.
     """
     question = next((message for message in reversed(conversation) if message.role != "assistant"), None)
@@ -330,7 +331,7 @@ def write_prompts(
         raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
     length = len(question.content)
     if length > _MOST_PER_TOKEN * limit:
-        raise UsageError(
+        raise TooLong(
             f"the prompt is far too long: {length:,} characters, and a context of {limit:,} tokens holds about "
             f"{4 * limit:,}. Shorten it, or give a larger --ctx"
         )
@@ -359,14 +360,15 @@ def make_plan(
     """Make the plan for the result of `write_prompts`, and warn about settings that have no effect.
 
     Raises:
-        UsageError: the prompts leave no room for an answer in a context of ``limit`` tokens.
+        TooLong: the prompts leave no room for an answer in a context of ``limit`` tokens.
+        UsageError: mode rewrite cannot continue an answer.
     """
     if roles.mode == "rewrite" and conversation[-1].role == "assistant":
         raise UsageError("mode rewrite corrects a whole answer and cannot continue one: use --mode both")
     n_tokens = max(map(len, prompts))
     if n_tokens >= limit:
         more = n_tokens - limit + 1
-        raise UsageError(
+        raise TooLong(
             f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
             f"an answer. Shorten it by {more} {plural(more, 'token')}, or give a larger --ctx"
         )

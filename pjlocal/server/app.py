@@ -166,6 +166,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         Route("/health", health),
         Route("/metrics", measured),
         Route("/v1/models", models),
+        Route("/v1/models/", models),
         Route("/v1/models/{name:path}", model),
         Route("/v1/chat/completions", chat, methods=["POST"]),
         Route("/v1/completions", completion, methods=["POST"]),

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..client import is_loopback
 from ..engine.interrupt import Interrupted
-from ..errors import PjlocalError, RefusedError, UsageError, explain
+from ..errors import PjlocalError, RefusedError, TooLong, UsageError, explain
 from ..service import Busy, Stopping
 from ..sessions.faults import RemovedError
 from .bodies import in_fields
@@ -89,6 +89,7 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
     (GoneOn, 400, "invalid_request_error", "chat_gone_on"),
     (TooLarge, 413, "invalid_request_error", "too_large"),
     (TooSlow, 408, "invalid_request_error", "timeout"),
+    (TooLong, 400, "invalid_request_error", "context_length_exceeded"),
     (UsageError, 400, "invalid_request_error", None),
     (RefusedError, 400, "invalid_request_error", None),
     (Exception, 500, "server_error", None),

@@ -185,7 +185,7 @@ class _InStream(Strict):
 
 
 def _listed(text: Any) -> Any:
-    return [text] if isinstance(text, str) else text
+    return list(filter(None, [text])) if isinstance(text, str) else text
 
 
 def _biases(biases: Any) -> Any:
@@ -272,7 +272,8 @@ class Body(Strict):
     def check_others(self) -> None:
         """Refuse unsupported fields that would change the answer.  Raises Wrong."""
         others = flat(self.model_extra or {})
-        for name in [name for name, value in others.items() if value is not False and name not in UNSUPPORTED]:
+        meant = {*UNSUPPORTED, *SYNONYMS}
+        for name in [name for name, value in others.items() if value is not False and name not in meant]:
             for kind, path in ((Chat, "/v1/chat/completions"), (Completion, "/v1/completions")):
                 if name in kind.model_fields:
                     raise Wrong(f"{name} is a field of {path}, not of this path: leave it out", name)

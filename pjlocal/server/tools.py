@@ -147,6 +147,8 @@ class Offering(Strict):
             raise Wrong(f"tools: two functions have the name {twice}", "tools")
         if not isinstance(self.tool_choice, dict):
             if self.tool_choice not in ("none", "auto", "required", "any"):
+                if chosen := [function for function in functions if function.name == self.tool_choice]:
+                    return chosen
                 raise Wrong("tool_choice must be 'none', 'auto', 'required' or the name of a function", "tool_choice")
             if self.must_call and not functions:
                 raise Wrong(f"tool_choice {self.tool_choice} needs tools", "tool_choice")

@@ -24,6 +24,8 @@ def test_every_persona_is_listed_as_a_model(client: OpenAI) -> None:
         "llama", "bold", "cook", "llama:bold", "llama:cook",
     ]  # fmt: skip
     assert client.models.retrieve("llama:bold").owned_by == "pjlocal"
+    slash = client.get("/models/", cast_to=object)
+    assert slash == client.get("/models", cast_to=object), "some clients add a slash"
 
 
 def test_a_seed_gives_the_text_that_it_gives_alone(client: OpenAI, alone: Callable[..., str]) -> None:
@@ -204,7 +206,6 @@ def test_a_completion_continues_its_prompt_without_a_template(client: OpenAI) ->
         ({"extra_body": {"pjlocal": {"control_vector_b": ["a.gguf:0.5"]}}}, "cannot name the server's files"),
         ({"extra_body": {"pjlocal": {"mode": "judge"}}}, "needs a preference"),
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": {"not": {}}}}}, "not"),
-        ({"messages": [{"role": "user", "content": "x " * 2000}]}, "too long"),
     ],
 )  # fmt: skip
 def test_unsupported_fields_are_refused_with_the_reason(client: OpenAI, asked: dict[str, Any], says: str) -> None:
@@ -215,12 +216,30 @@ def test_unsupported_fields_are_refused_with_the_reason(client: OpenAI, asked: d
         assert refused.value.type == "invalid_request_error"
 
 
+@pytest.mark.parametrize("n", [2000, 100_000])
+def test_a_prompt_that_is_too_long_is_refused_with_openais_code(client: OpenAI, n: int) -> None:
+    for stream in (False, True):
+        with pytest.raises(openai.BadRequestError, match="too long") as refused:
+            client.chat.completions.create(model="", messages=[{"role": "user", "content": "x " * n}], stream=stream)
+        assert refused.value.code == "context_length_exceeded" and refused.value.type == "invalid_request_error"
+
+
 def test_none_is_what_is_not_given(client: OpenAI) -> None:
     nothing: Any = dict.fromkeys(
         ["stop", "seed", "n", "temperature", "logit_bias", "response_format", "stream_options"]
     )
     assert client.chat.completions.create(model="llama", messages=ASK, max_tokens=1, **nothing).choices
     assert client.completions.create(model="llama", prompt="x", max_tokens=1, stop=None, suffix=None).choices
+
+
+def test_an_empty_stop_string_is_none(client: OpenAI) -> None:
+    assert client.chat.completions.create(model="llama", messages=ASK, max_tokens=1, stop="").choices
+
+
+def test_a_completion_takes_the_newer_name_of_its_length(client: OpenAI) -> None:
+    newer: Any = {"max_completion_tokens": 3, **LONG}
+    answer = client.completions.create(model="llama", prompt="x", extra_body=newer)
+    assert answer.usage and answer.usage.completion_tokens == 3
 
 
 def test_fields_without_effect_are_accepted(client: OpenAI) -> None:

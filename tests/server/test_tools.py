@@ -72,7 +72,7 @@ def call(client: OpenAI, **asked: Any) -> Any:
     return made.function
 
 
-@pytest.mark.parametrize("choice", [NAMED, "required"])
+@pytest.mark.parametrize("choice", [NAMED, "required", "weather"])
 def test_a_forced_call_has_arguments_of_its_schema(client: OpenAI, plain: Served, choice: Any) -> None:
     for asked in (client, plain.openai()):
         made = call(asked, tools=[WEATHER], tool_choice=choice)
