@@ -224,7 +224,9 @@ class Server:
 
     def check(self, request: Request) -> None:
         """Refuse a request that the model cannot write.  Raises the errors of `call`."""
-        self.call("POST", "/api/check", {"request": self.as_body(request)})
+        fault = self.call("POST", "/api/check", {"request": self.as_body(request)})
+        if fault:  # the model was loaded first, so the status could not tell it
+            raise self.fault(fault)
 
     def stop(self, number: str) -> None:
         """End an answer as interrupted.  Raises ServerError."""
@@ -316,6 +318,16 @@ class Server:
         connected.patience = patience
         patience.restart()
         return connected
+
+    def fault(self, data: Mapping[str, Any]) -> PjlocalError:
+        """The error that the server reports after the status was sent."""
+        if data.get("code") == "stopping":
+            return _stopped()
+        if data.get("status") == UsageError.exit_status:
+            return UsageError(data["error"])
+        if data.get("type") == "invalid_request_error":
+            return RefusedError(data["error"])
+        return PjlocalError(f"{self.name}: {data['error']}")
 
     def _refusal(self, response: HTTPResponse) -> PjlocalError:
         """The error in a response."""
@@ -538,14 +550,8 @@ class RemoteAnswer:
                     self.alternatives = [Alternative(**each) for each in data.get("alternatives", ())]
                     self._emitted.append(event)
                     yield event
-                if data.get("code") == "stopping":
-                    raise _stopped()
                 if "error" in data:
-                    if data.get("status") == UsageError.exit_status:
-                        raise UsageError(data["error"])
-                    if data.get("type") == "invalid_request_error":
-                        raise RefusedError(data["error"])
-                    raise PjlocalError(f"{self.server.name}: {data['error']}")
+                    raise self.server.fault(data)
                 if "result" in data:
                     self._end(Result.from_whole(data["result"]))
                     return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -11,7 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
 from .. import __version__
@@ -36,6 +37,7 @@ from .streaming import AnswerResponse, Answers, as_event, as_events, as_stream, 
 
 ALIVE_S = 2.0  # the most seconds between two lines of a stream
 _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
+_VERDICT_S = 1.0  # after which the verdict on a request is no status; `pjlocal.client` waits 2 s for one
 _REJOIN_S = 10.0  # seconds that an answer continues without a client, for example while its page is reloaded
 _MOST_ALTERNATIVES = 100
 _MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answers
@@ -179,8 +181,7 @@ class _BeingWritten:
                 _, news = await self.answers.next()
                 self._add(_as_events(news, self.question.begun if self.question else ()))
         except Exception as error:
-            status = error.exit_status if isinstance(error, PjlocalError) else 1
-            self._add([_error(error, status, in_flags=self._in_flags)])
+            self._add([_error(error, in_flags=self._in_flags)])
 
     def _finish(self, writing: asyncio.Task[None]) -> None:
         self._more.set()
@@ -404,14 +405,31 @@ def answer_routes(
 
 
 async def _checked(answers: Answers) -> Response:
+    """The verdict on a request, as a status.  If it takes long, because the model is loaded, as JSON after white space:
+    null, or an error as in a stream."""
+    verdict = await answers.wait(answers.next(), _VERDICT_S)
+    if not verdict.done():
+        return StreamingResponse(_awaited(verdict), media_type="application/json")
     try:
-        await answers.next()
+        verdict.result()
     except Exception as error:
         return refusal(error, in_flags=True)
     return Response(status_code=204)
 
 
-def _error(error: Exception, status: int, *, in_flags: bool) -> dict[str, Any]:
+async def _awaited(verdict: asyncio.Future[Any]) -> AsyncIterator[bytes]:
+    while not verdict.done():
+        yield b" "
+        await asyncio.wait([verdict], timeout=_PROGRESS_S)
+    try:
+        verdict.result()
+        yield b"null"
+    except Exception as error:
+        yield json.dumps(_error(error, in_flags=True)).encode()
+
+
+def _error(error: Exception, *, in_flags: bool) -> dict[str, Any]:
+    status = error.exit_status if isinstance(error, PjlocalError) else 1
     facts = described(error, in_flags=in_flags)[1]["error"]
     return {"error": facts.pop("message"), "status": status, **facts}
 

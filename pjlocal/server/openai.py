@@ -39,7 +39,7 @@ from .bodies import (
     validated,
     without_nulls,
 )
-from .streaming import Answers, Choice, as_event, as_events, as_stream
+from .streaming import ALIVE, Added, Answers, Choice, as_event, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
 from .unsupported import IN_MESSAGES, IN_STREAM_OPTIONS, UNSUPPORTED, check_fields, check_nested
@@ -558,15 +558,13 @@ def warning_header(answers: Answers) -> dict[str, str]:
     return {WARNING: one_line(text)} if text else {}
 
 
-async def chunks(
-    answers: Answers, news: AsyncIterator[tuple[int, _Output]], reply: Reply, with_usage: bool
-) -> AsyncIterator[bytes]:
+async def chunks(answers: Answers, news: AsyncIterator[Added], reply: Reply, with_usage: bool) -> AsyncIterator[bytes]:
     """Yield the events of a stream, from the first news on."""
     try:
         for chunk in reply.begin(len(answers.choices)):
             yield as_event(chunk)
         async for item in news:
-            yield as_event(_chunk(reply, *item))
+            yield as_event(_chunk(reply, *item)) if item else ALIVE
         if with_usage:
             yield as_event(reply.usage(answers.choices))
         yield b"data: [DONE]\n\n"

@@ -21,7 +21,7 @@ from ..service import Token
 from .auth import described
 from .bodies import Object, Strict, Whole, Wrong, checked
 from .openai import Chat, usage, warning_header
-from .streaming import Answers, as_event, as_stream
+from .streaming import ALIVE, Added, Answers, as_event, as_stream
 from .tools import Calling, Part, Reader
 
 _TEXTS = ("input_text", "output_text", "summary_text", "text")
@@ -237,20 +237,21 @@ class ResponsesReply:
         news = await answers.begin()
         return as_stream(self._stream(answers, news), warning_header(answers))
 
-    async def _stream(
-        self, answers: Answers, news: AsyncIterator[tuple[int, Sequence[Token] | Result]]
-    ) -> AsyncIterator[bytes]:
+    async def _stream(self, answers: Answers, news: AsyncIterator[Added]) -> AsyncIterator[bytes]:
         try:
             for name in ("response.created", "response.in_progress"):
                 yield self._event(name, response=self._response(answers))
-            async for _, new in news:
-                for event in self._end(new) if isinstance(new, Result) else self._add(new):
+            async for item in news:
+                for event in self._events(item[1]) if item else [ALIVE]:
                     yield event
             response = self._response(answers)
             yield self._event(f"response.{response['status']}", response=response)
         except Exception as error:  # the status was sent already
             facts = described(error)[1]["error"]
             yield self._event("error", **{**facts, "error": facts})
+
+    def _events(self, news: Sequence[Token] | Result) -> Iterator[bytes]:
+        return self._end(news) if isinstance(news, Result) else self._add(news)
 
     def _add(self, tokens: Sequence[Token]) -> Iterator[bytes]:
         return self._grow(self._reader.push([token.event for token in tokens]))

@@ -7,7 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
@@ -20,6 +20,14 @@ from .auth import TooLarge, TooSlow
 
 MOST_BODY = 4 << 20  # bytes
 _PATIENCE_S = 30  # time limit for a body
+_STATUS_S = 20.0  # after which a stream begins without a token; clients give up after 30 s to 60 s without a status
+_ALIVE_S = 15.0  # seconds between two comments before the first token
+
+_T = TypeVar("_T")
+
+#: What the jobs add to a stream; None if they add nothing for a while.
+Added = tuple[int, Sequence[Token] | Result] | None
+ALIVE = b": alive\n\n"
 
 
 async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
@@ -67,6 +75,7 @@ class Answers:
         self.choices = [Choice() for _ in jobs]
         self.warnings = [*warnings]
         self.was_stopped = False
+        self._coming: asyncio.Future[Any] | None = None
         for index, job in enumerate(jobs):
             job.emit = partial(self._receive, index)
 
@@ -117,16 +126,28 @@ class Answers:
         async for _ in self.news():
             pass
 
-    async def begin(self) -> AsyncIterator[tuple[int, Sequence[Token] | Result]]:
+    async def wait(self, coming: Awaitable[_T], seconds: float) -> asyncio.Future[_T]:
+        """Wait for news, at most so many seconds, and return them as a future, which `cancel` cancels."""
+        self._coming = future = asyncio.ensure_future(coming)
+        await asyncio.wait([future], timeout=seconds)
+        return future
+
+    async def begin(self) -> AsyncIterator[Added]:
         """Submit the jobs, wait for the first token, and return all `news`.
 
-        Errors before the first token are raised here, so that the response can have an error status."""
+        Errors before the first token are raised here, so that the response can have an error status.  If it takes long,
+        the response begins without it, and errors are raised by the iteration."""
         self.submit()
         news = self.news()
-        first = await anext(news)
+        first = await self.wait(anext(news), _STATUS_S)
+        if first.done():
+            first.result()
 
-        async def from_first() -> AsyncIterator[tuple[int, Sequence[Token] | Result]]:
-            yield first
+        async def from_first() -> AsyncIterator[Added]:
+            while not first.done():
+                yield None
+                await asyncio.wait([first], timeout=_ALIVE_S)
+            yield first.result()
             async for item in news:
                 yield item
 
@@ -139,6 +160,8 @@ class Answers:
 
     def cancel(self) -> None:
         """Cancel the jobs."""
+        if self._coming:
+            self._coming.cancel()
         jobs, self._jobs = self._jobs, ()  # breaks the reference cycle with this object
         self._service.cancel(jobs)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import logging
 import sqlite3
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +17,11 @@ from served import serving, streamed
 from starlette.types import Receive, Scope, Send
 from waiting import PATIENCE_S
 
+from pjlocal.client import Server
 from pjlocal.engine.interrupt import Interrupt
+from pjlocal.errors import UsageError
 from pjlocal.request import Request
+from pjlocal.server import answers, streaming
 from pjlocal.server.app import create_app
 from pjlocal.server.auth import Guard
 from pjlocal.server.metrics import Metrics
@@ -118,3 +122,56 @@ def test_a_fault_in_the_service_is_reported_logged_and_counted_before_and_in_a_s
     reply = asyncio.run(ask())
     assert reply.status_code == (200 if begun else 500) and "internal server error" in reply.text
     assert n_errors(metrics) == 1 and "this is a bug in pjlocal" in caplog.text
+
+
+def body_of_a_late_error(path: str, asked: Any, waits: bytes) -> bytes:
+    """The body of a response to a request whose error comes after the body has said that it waits."""
+
+    class Late(Service):
+        def submit(self, jobs: Sequence[Job]) -> None:
+            self.jobs = jobs
+
+        def cancel(self, jobs: Sequence[Job]) -> None:
+            pass
+
+    async def receive() -> Any:
+        return requests.pop() if requests else await asyncio.Event().wait()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+        if message.get("body") == waits and sum(each.get("body") == waits for each in sent) == 2:
+            for job in service.jobs:
+                job.emit(UsageError("it comes late"))
+
+    sent: list[Any] = []
+    requests = [{"type": "http.request", "body": json.dumps(asked).encode()}]
+    service = Late(lambda stop: None, 2, None, Interrupt())  # type: ignore[arg-type,return-value]
+    model, names = {"context_limit": 512}, Names("llama", (), {})
+    app = create_app(service, names, Request(), Metrics(), model, ModelName("llama", "llama"), token="secret")
+    headers = [(b"host", b"localhost"), (b"authorization", b"Bearer secret")]
+    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
+    asyncio.run(asyncio.wait_for(app(scope, receive, send), PATIENCE_S))
+    assert sent[0]["status"] == 200
+    return b"".join(message.get("body", b"") for message in sent)
+
+
+@pytest.mark.parametrize(("path", "field"), [("/v1/chat/completions", "messages"), ("/v1/responses", "input")])
+def test_a_stream_without_a_token_says_that_it_is_alive_and_reports_a_late_error(
+    monkeypatch: pytest.MonkeyPatch, path: str, field: str
+) -> None:
+    monkeypatch.setattr(streaming, "_STATUS_S", 0.001)
+    monkeypatch.setattr(streaming, "_ALIVE_S", 0.001)
+    body = body_of_a_late_error(path, {field: [{"role": "user", "content": "hello"}], "stream": True}, streaming.ALIVE)
+    assert "it comes late" in body.decode().splitlines()[-2]
+
+
+def test_a_check_that_waits_for_the_model_says_that_it_is_alive_and_reports_a_late_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(answers, "_VERDICT_S", 0.001)
+    monkeypatch.setattr(answers, "_PROGRESS_S", 0.001)
+    body = body_of_a_late_error("/api/check", {"request": Request().as_dict()}, b" ")
+    server = Server("http://localhost", Interrupt())
+    monkeypatch.setattr(server, "call", lambda *asked: json.loads(body))
+    with pytest.raises(UsageError, match="it comes late"):
+        server.check(Request())
