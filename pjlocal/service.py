@@ -688,11 +688,19 @@ class Service:
             for event in events:
                 job.recording.add(event)
         n_given = job.answer.n_given
+        n_shown = len(events)  # without the tokens of a stop string, or a stop token
+        while job.answer.finish_reason == "stop" and n_shown and not events[n_shown - 1].text:
+            n_shown -= 1
         alternatives = observer.alternatives if isinstance(observer, ViewTokens) else ()
         job.emit(
             [
-                Token(e, statistics, log_probs.take(e.position - n_given) if log_probs else None, alternatives)
-                for e in events
+                Token(
+                    event,
+                    statistics,
+                    log_probs.take(event.position - n_given) if log_probs and number < n_shown else None,
+                    alternatives,
+                )
+                for number, event in enumerate(events)
             ]
         )
 

@@ -158,6 +158,22 @@ def test_logprobs_are_those_before_the_filters(client: OpenAI) -> None:
     assert bare and bare.content and bare.content[0].top_logprobs == [] and bare.content[0].logprob < 0
 
 
+def test_logprobs_have_no_token_that_the_text_does_not_have(client: OpenAI) -> None:
+    asked: Any = {"model": "llama", "messages": ASK, "seed": 3, "max_tokens": 30, "logprobs": True}
+    whole = client.chat.completions.create(**asked, extra_body=LONG).choices[0]
+    assert whole.message.content and whole.logprobs and whole.logprobs.content
+    tokens = [one.token for one in whole.logprobs.content]
+    n = next(n for n in range(5, 25) if tokens[n].strip() and "".join(tokens[n : n + 2]) not in "".join(tokens[: n + 1]))
+    ends: list[Any] = [
+        {"stop": "".join(tokens[n : n + 2]), "extra_body": LONG},
+        {"extra_body": {"pjlocal": {"ignore_end": True, "stop_token": [whole.logprobs.content[n].token]}}},
+    ]
+    for end in ends:
+        choice = client.chat.completions.create(**asked, **end).choices[0]
+        assert choice.finish_reason == "stop" and choice.logprobs and choice.logprobs.content is not None
+        assert "".join(one.token for one in choice.logprobs.content) == choice.message.content
+
+
 @pytest.mark.parametrize("mode", ["judge", "both", "base"])
 def test_logprobs_are_those_of_who_decided(client: OpenAI, mode: str) -> None:
     own = {"prefer": ["vivid", "creative"], "mode": mode, "ignore_end": True, "events": True, "top_p": 1.0}
