@@ -265,23 +265,40 @@ class ChatTemplate:
     def _beginning(self, prompt: Sequence[int], message: Message, prompting: Prompting) -> list[int]:
         """The tokens of the message that begins an answer, after a prompt.  Tokens that the model wrote stay unchanged.
 
-        A text begins the answer, not the thinking.  If the prompt opens the thinking, it is closed first.  The
-        template's text between prompt and answer, such as the final channel of gpt-oss, is added.
+        A text begins the answer, not the thinking, unless it has an opening mark, or the message has a thinking of its
+        own.  If the prompt opens the thinking, it is closed first.  The template's text between prompt and answer, such
+        as the final channel of gpt-oss, is added.
         """
         model, text = self.model, message.content
         ends = self._ends(message)
         tokens = list(message.tokens[: bisect_left(ends, ends[-1])])  # without an incomplete character at the end
         text = text[ends[-1] :]
-        if text and not message.tokens and not answer_start(text):
-            opened = opened_by(model.text(prompt[-_TAIL:]))
+        tail = model.text(prompt[-_TAIL:])
+        opened = opened_by(tail)
+        marks = opened or self._thinking_marks
+        if message.tokens:
+            pass
+        elif message.thinking and marks:
+            tokens += self._marked("" if opened else f"{marks.open}{marks.before}")
+            tokens += tokens_after(model, [*prompt, *tokens], message.thinking)
+            if text.strip():
+                tokens += self._marked(f"{marks.before}{marks.close}{marks.after}")
+        elif opened and text.lstrip().startswith(opened.open):
+            text = text.lstrip().removeprefix(opened.open)
+            text = text.lstrip() if tail[-1].isspace() else text
+        elif text and not answer_start(text):
             head = Thinking(opened).ending if opened else self._answer_head(prompting)
             if opened and opened.close in text:
                 head = ""
             if text[0].isspace():
                 head = head.rstrip(" ")
-            tokens += model.tokenize(head, special=True, continues=True) if head.strip() else []
+            tokens += self._marked(head)
             text = text if head.strip() else f"{head}{text}"
         return tokens + tokens_after(model, [*prompt, *tokens], text)
+
+    def _marked(self, text: str) -> list[int]:
+        """The tokens of a text of the format within a prompt; none of white space, which joins the next text."""
+        return self.model.tokenize(text, special=True, continues=True) if text.strip() else []
 
     def _answer_head(self, prompting: Prompting) -> str:
         """The text of the template between a prompt and its answer."""

@@ -22,9 +22,9 @@ OPENS_THINKING = CHATML.replace("assistant\n' }}", "assistant\n<think>\n' }}").r
 TRIMS = CHATML.replace("message['content']", "(message['content'] | trim)")
 
 
-def prompt(path: Path, answer: str, preference: str = "", **prompting: str) -> str:
+def prompt(path: Path, answer: str, preference: str = "", thinking: str = "", **prompting: str) -> str:
     with PersonaJudge(path) as judge:
-        said = [Message("user", "Hello"), Message("assistant", answer)]
+        said = [Message("user", "Hello"), Message("assistant", answer, thinking=thinking)]
         return judge.model.text(judge.template.tokens(said, preference, Prompting(**prompting)))
 
 
@@ -91,6 +91,23 @@ def test_a_beginning_closes_thinking_that_the_prompt_opens(tmp_path: Path) -> No
     path = model(tmp_path, OPENS_THINKING)
     assert prompt(path, "Ahoy") == f"{OPEN}<think>\n\n</think>\n\nAhoy"
     assert prompt(path, "So.\n</think>\n\nAhoy") == f"{OPEN}<think>\nSo.\n</think>\n\nAhoy", "with its own thoughts"
+
+
+def test_a_beginning_with_an_opening_mark_continues_thinking_that_the_prompt_opens(tmp_path: Path) -> None:
+    path = model(tmp_path, OPENS_THINKING)
+    assert prompt(path, "<think>\nSo.\n</think>\n\nAhoy") == f"{OPEN}<think>\nSo.\n</think>\n\nAhoy"
+    assert prompt(path, "<think>\nSo") == f"{OPEN}<think>\nSo"
+
+
+#: Names the mark for earlier thoughts, and opens none.
+MAY_THINK = CHATML + "{# <think> #}"
+
+
+@pytest.mark.parametrize("template", [OPENS_THINKING, MAY_THINK])
+def test_the_thinking_of_a_beginning_comes_before_it(tmp_path: Path, template: str) -> None:
+    path = model(tmp_path, template)
+    assert prompt(path, "Ahoy", thinking="So.") == f"{OPEN}<think>\nSo.\n</think>\n\nAhoy"
+    assert prompt(path, "", thinking="So") == f"{OPEN}<think>\nSo", "the model goes on thinking"
 
 
 def test_an_answer_cut_off_while_thinking_continues_there(tmp_path: Path) -> None:

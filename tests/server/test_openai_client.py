@@ -163,7 +163,9 @@ def test_logprobs_have_no_token_that_the_text_does_not_have(client: OpenAI) -> N
     whole = client.chat.completions.create(**asked, extra_body=LONG).choices[0]
     assert whole.message.content and whole.logprobs and whole.logprobs.content
     tokens = [one.token for one in whole.logprobs.content]
-    n = next(n for n in range(5, 25) if tokens[n].strip() and "".join(tokens[n : n + 2]) not in "".join(tokens[: n + 1]))
+    n = next(
+        n for n in range(5, 25) if tokens[n].strip() and "".join(tokens[n : n + 2]) not in "".join(tokens[: n + 1])
+    )
     ends: list[Any] = [
         {"stop": "".join(tokens[n : n + 2]), "extra_body": LONG},
         {"extra_body": {"pjlocal": {"ignore_end": True, "stop_token": [whole.logprobs.content[n].token]}}},
