@@ -138,7 +138,8 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         system, prompts = body.system_and_prompts()
         persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
         request = defaults.override(named).override(persona).override(overrides).with_system(system)
-        for warning in unused(request, make_roles(request), persona.flat() | overrides.flat()):
+        roles = make_roles(request)
+        for warning in unused(request, roles, persona.flat() | overrides.flat()):
             raise Wrong(warning, "pjlocal")
         n = body.n or 1
         if n > 1 and request.n_answers > 1:
@@ -150,6 +151,8 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         if isinstance(body, Chat) and (functions := body.functions):
             calling = await asyncio.to_thread(arrange, functions, body.must_call, service.call_support, request)
             if calling:
+                if roles.mode == "rewrite":
+                    raise Wrong("mode rewrite cannot call functions: use mode both", "tools")
                 request = request.override(calling.settings)
                 warnings += calling.warnings
             else:

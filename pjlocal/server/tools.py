@@ -208,6 +208,7 @@ class Calling:
     settings: the settings for the constraint.
     heads: the names of the functions, by the text of a call before its arguments.
     mark: the text that begins a call anywhere in the answer; None if a call must be the whole answer.
+    opening: the visible text that only calls begin with, if there is no mark.
     warnings: messages about schemas that are not enforced.
     """
 
@@ -215,6 +216,7 @@ class Calling:
     settings: Overrides
     heads: Mapping[str, str]
     mark: str | Control | None = None
+    opening: str = ""
     warnings: Sequence[str] = ()
 
 
@@ -239,9 +241,12 @@ class Reader:
         return _joined([self.push(events), self.finish()])
 
     def finish(self) -> Part:
-        """Return the text that was held back."""
+        """Return the text that was held back, unless it is a call that was cut off."""
         last = self._push(None, *self._texts.finish())
         held, self._held = self._held, ""
+        if self.calling:
+            mark = self.calling.mark if isinstance(self.calling.mark, str) else self.calling.opening
+            held = "" if self._is_marked or held.startswith(mark) else held
         return _joined([last, Part(text=held)])
 
     def finish_reason(self, reason: str) -> str:
@@ -299,7 +304,8 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
         return Calling(Tools(offered, before), form, heads, warnings=warnings)
     lark = [*_choice(syntax, request.sampling), *_rules(schemas, between.lark)]
     heads = {f"{syntax.opening.visible}{name}{between.visible}": name for name in schemas}
-    return Calling(Tools(offered), Overrides(sampling={"lark": "\n".join(lark)}), heads, syntax.mark, warnings)
+    form = Overrides(sampling={"lark": "\n".join(lark)})
+    return Calling(Tools(offered), form, heads, syntax.mark, syntax.opening.visible, warnings)
 
 
 def _rules(schemas: Mapping[str, str], between: str) -> Iterator[str]:

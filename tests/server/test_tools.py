@@ -91,7 +91,7 @@ def test_a_required_call_calls_one_of_several_functions(client: OpenAI, plain: S
     assert call(client, tools=[TIME, WEATHER], tool_choice=NAMED).name == "weather"
 
 
-@pytest.mark.parametrize("mode", ["judge", "both", "base", "rewrite"])
+@pytest.mark.parametrize("mode", ["judge", "both", "base"])
 def test_a_call_is_written_under_preferences(client: OpenAI, mode: str) -> None:
     own = {"prefer": ["vivid", "concise"], "mode": mode}
     made = call(client, tools=[WEATHER], tool_choice=NAMED, extra_body={"pjlocal": own})
@@ -222,6 +222,17 @@ def test_a_call_that_is_cut_says_so(client: OpenAI) -> None:
     assert choice.message.tool_calls[0].function.arguments.startswith("{")
 
 
+@pytest.mark.parametrize("choice", ["required", "auto"])
+def test_a_call_that_is_cut_before_its_arguments_is_no_text(client: OpenAI, choice: Any) -> None:
+    biases: Any = {"pjlocal": {"logit_bias": [f"{MARK}=100"]}} if choice == "auto" else {}
+    asked: Any = {"model": "", "messages": ASK, "tools": [WEATHER, TIME], "tool_choice": choice, "extra_body": biases}
+    for n in (1, 2, 3):
+        (made,) = client.chat.completions.create(**asked, max_tokens=n).choices
+        assert made.finish_reason == "length" and not made.message.content and not made.message.tool_calls
+        chunks = [*client.chat.completions.create(**asked, max_tokens=n, stream=True)]
+        assert not any(chunk.choices[0].delta.content for chunk in chunks)
+
+
 @pytest.mark.parametrize("choice", [NAMED, "required"])
 def test_settings_of_the_end_do_not_break_a_forced_call(client: OpenAI, choice: Any) -> None:
     ends: Any = {"stop": ["city"], "extra_body": {"ignore_eos": True, "stop_token_ids": ["P"]}}
@@ -291,6 +302,10 @@ def test_a_function_without_parameters_gets_none() -> None:
         ({"tool_choice": "required"}, "needs tools"),
         ({"tools": [WEATHER, WEATHER]}, "two functions have the name weather"),
         ({"tools": [WEATHER], "extra_body": {"pjlocal": {"regex": "a+"}}}, "exclude each other"),
+        (
+            {"tools": [WEATHER], "extra_body": {"pjlocal": {"prefer": ["vivid"], "mode": "rewrite"}}},
+            "rewrite cannot call functions",
+        ),
         ({"extra_body": {"functions": [{"name": "f"}]}}, "use tools"),
         ({"messages": [*ASK, {"role": "assistant", "tool_calls": [{"id": "1", "function": {}}]}]}, "tool_calls.0"),
     ],
