@@ -337,11 +337,15 @@ class SingleAnswer(Answer):
             UsageError, ModelError: the first answer of mode rewrite cannot be corrected.
         """
         self.n_held += slot.n_held
-        events = self._settle(thought=False)
-        events = self._visible([*events, *(self.event(*item, thought=False) for item in self._stream.finish())])
+        events = self._visible(self.release())
         if self._rewrite and not self._draft:
             self._begin_correction(self._rewrite)
         return events
+
+    def release(self) -> list[TokenEvent]:
+        """The events of the tokens that are held back, as if the answer ended here."""
+        events = self._settle(thought=False)
+        return [*events, *(self.event(*item, thought=False) for item in self._stream.finish())]
 
     def _settle(self, thought: bool) -> list[TokenEvent]:
         """The events of the undecided tokens, which are now known to be thinking or answer.

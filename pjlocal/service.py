@@ -649,7 +649,7 @@ class Service:
         self._monitor.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
         for answer, events in news:
             job = self._writing[answer]
-            if job.is_cancelled:  # during the step
+            if job.is_cancelled and not job.recording:  # during the step
                 self._cancel(job)
             else:
                 self._take(job, events)
@@ -759,6 +759,8 @@ class Service:
         recording, job.recording = job.recording, None
         try:
             if recording and job.answer:
+                for event in job.answer.parts[0].release():  # those of a cancelled answer
+                    recording.add(event)
                 recording.finish(job.answer.result)
         finally:
             if job.store:

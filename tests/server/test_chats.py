@@ -284,6 +284,21 @@ def test_the_text_of_a_stopped_answer_is_saved(served: Served, store: Store, sto
     assert served.metric("pjlocal_answers_now") == 0
 
 
+@pytest.mark.parametrize("stopped", [True, False], ids=["stopped", "hung up"])
+def test_text_that_may_begin_a_stop_string_is_saved_too(served: Served, store: Store, stopped: bool) -> None:
+    session = saved(store, "held back", settings=ENDLESS)
+    held = {"regex": "xy*", "stop": ["y" * 20 + "z"]}
+    with served.http.stream("POST", ANSWERS, json=body("hello", session.id, settings=held)) as reply:
+        events = streamed(reply.iter_lines())
+        assert [next(events) for _ in range(9)]
+        if stopped:
+            served.http.post(f"{ANSWERS}/{reply.headers['X-Pjlocal-Answer']}/stop")
+            assert "result" in [*events][-1]
+    when(lambda: store.load(session.id).turns[0].finish_reason)
+    (one,) = store.load(session.id).turns
+    assert [event.position for event in one.events] == [*range(one.statistics["usage"]["completion_tokens"])]
+
+
 def test_two_windows_on_one_chat_lose_nothing(served: Served, store: Store) -> None:
     session = saved(store, "two windows", settings=ENDLESS)
     with served.http.stream("POST", ANSWERS, json=body("first", session.id)) as reply:
