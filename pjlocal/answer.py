@@ -450,7 +450,7 @@ class SingleAnswer(Answer):
         constraint = make_constraint(model, sampling, generation.min_tokens, self._stop_tokens)
         strengths = Strengths()
         beginning = [token for token, thought in self._beginning if not thought]
-        spelled = beginning if self._begins_as_written else _without_prefix(model, beginning)
+        spelled = self._spelled(beginning)
         if constraint:
             constraint.begin(spelled)
 
@@ -498,12 +498,16 @@ class SingleAnswer(Answer):
             meter = PushMeter(weights, roles.neutral, echoes, strengths)
         return Policies(drafts, judges, meter, self.observer)
 
-    @property
-    def _begins_as_written(self) -> bool:
-        """True if the answer begins with tokens that a model wrote, or with white space in the request."""
-        last = self._current.conversation[-1]
-        text = last.content if last.role == "assistant" else self._current.request.prompting.begin
-        return (last.role == "assistant" and bool(last.tokens)) or text[:1].isspace()
+    def _spelled(self, beginning: list[int]) -> list[int]:
+        """The beginning of the answer for a constraint: without the space that a vocabulary or a template puts before
+        a given text."""
+        last, model = self._current.conversation[-1], self.engine.model
+        is_answer = last.role == "assistant"
+        given = last.content if is_answer else self._current.request.prompting.begin
+        text = model.text(beginning)
+        if (is_answer and last.tokens) or given[:1].isspace() or not text.startswith(" "):
+            return beginning
+        return model.tokenize(text[1:], special=False, continues=True)
 
     def _guesser(self, slot: Slot) -> Lookahead | None:
         most = min(self._current.request.generation.lookahead, slot.most_rows - 1)
@@ -543,15 +547,6 @@ class SingleAnswer(Answer):
 
 def _is_never_end(token: int) -> bool:
     return False
-
-
-def _without_prefix(model: Model, tokens: list[int]) -> list[int]:
-    """Tokens with the same text, but without the space that many vocabularies put before a text."""
-    text = model.text(tokens)
-    bare = text.removeprefix(" ")
-    if bare != text and model.tokenize(bare, special=False) == tokens:
-        return model.tokenize(bare, special=False, continues=True)
-    return tokens
 
 
 class ViewTokens:

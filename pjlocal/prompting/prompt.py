@@ -269,16 +269,15 @@ class ChatTemplate:
         own.  If the prompt opens the thinking, it is closed first.  The template's text between prompt and answer, such
         as the final channel of gpt-oss, is added.
         """
-        model, text = self.model, message.content
-        ends = self._ends(message)
-        tokens = list(message.tokens[: bisect_left(ends, ends[-1])])  # without an incomplete character at the end
-        text = text[ends[-1] :]
+        model, text, tokens = self.model, message.content, list[int]()
+        if message.tokens:
+            ends = self._ends(message)
+            tokens += message.tokens[: bisect_left(ends, ends[-1])]  # without an incomplete character at the end
+            return tokens + tokens_after(model, [*prompt, *tokens], text[ends[-1] :])
         tail = model.text(prompt[-_TAIL:])
         opened = opened_by(tail)
         marks = opened or self._thinking_marks
-        if message.tokens:
-            pass
-        elif message.thinking and marks:
+        if message.thinking and marks:
             tokens += self._marked("" if opened else f"{marks.open}{marks.before}")
             tokens += tokens_after(model, [*prompt, *tokens], message.thinking)
             if text.strip():

@@ -10,6 +10,7 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
+import tiny_models
 from llguidance import LLTokenizer
 
 from pjlocal import Engine, PersonaJudge, Sampling
@@ -334,3 +335,10 @@ def test_an_answer_begins_with_given_text_under_a_constraint_although_the_vocabu
         assert judge("Hello", begin="a3", **form).text.strip() == "a333b"
         with pytest.raises(UsageError, match="the answer cannot begin with"):
             judge("Hello", begin="b3", **form)
+
+
+def test_an_answer_begins_with_given_text_under_a_constraint_although_a_plain_dialogue_puts_a_space_before_it(
+    tmp_path: Path,
+) -> None:
+    with PersonaJudge(tiny_models.write_llama(tmp_path / "no_template.gguf", chat_template=None), seed=1) as judge:
+        assert judge("Hello", begin="a3", regex="a(1|22|333)b").text.strip() == "a333b"
