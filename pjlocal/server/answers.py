@@ -337,7 +337,7 @@ def answer_routes(
             return request
         if unknown := [*{*body.unset}.difference(KEYS)]:
             raise Wrong(f"unset names an unknown setting: {unknown[0]!r}")
-        return base.unset(body.unset).override(check_overrides(body.settings or {}, model["context_limit"]))
+        return base.unset(body.unset).override(check_overrides(body.settings or {}, model["context_limit"], base))
 
     async def alternatives(request: Request) -> Response:
         """The alternatives to a token of a saved answer."""
@@ -381,7 +381,7 @@ def answer_routes(
         body = validated(_Dial, await read_body(request))
         settings = body.settings | {"draft_prefer": [body.preference]}
         base = defaults.replace(mode=None, strength=None)
-        under = base.override(check_overrides(settings, model["context_limit"]))
+        under = base.override(check_overrides(settings, model["context_limit"], base))
         changed = adjust(under, body.preference, STEP if body.more else -STEP).views[0]
         return as_json({"preference": changed[0] if changed else ""})
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields
 from itertools import chain
 from pathlib import Path
@@ -20,7 +20,8 @@ from pydantic_core import ErrorDetails, from_json
 from ..config import tomlfile
 from ..config.values import typed
 from ..errors import PjlocalError, UsageError
-from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request
+from ..prompting.preferences import without_strength
+from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, absolute
 from ..service import check_servable
 from ..settings import EXAMPLE, Engine, Generation, Settings, advise, flag, flag_names, rename_flags, without_none
 
@@ -156,7 +157,7 @@ def same(value: Any, other: Any) -> bool:
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
 
 
-def _parse_overrides(values: Mapping[str, Any]) -> Overrides:
+def _parse_overrides(values: Mapping[str, Any], base: Request) -> Overrides:
     """Parse the settings in a body, and check them against the types and limits of `pjlocal.settings`.
 
     Raises:
@@ -169,9 +170,18 @@ def _parse_overrides(values: Mapping[str, Any]) -> Overrides:
     tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in GROUPS.items()}
     tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Overrides)
     preferences = chain(*tops.values(), tables["generation"].get("avoid", ()))
-    if any(preference.strip().startswith("@") for preference in preferences) or _FILES & tables["generation"].keys():
+    if _files(preferences) - _files(_preferences(base)) or _FILES & tables["generation"].keys():
         raise UsageError("a request cannot name the server's files: write the text out, or save it as a persona there")
     return Overrides(**tops, **tables)
+
+
+def _preferences(request: Request) -> Iterable[str]:
+    return chain(*request.views, request.generation.avoid)
+
+
+def _files(preferences: Iterable[str]) -> set[str]:
+    """The files that preferences name, as absolute ``@FILE``."""
+    return {absolute(without_strength(each)) for each in preferences if each.strip().startswith("@")}
 
 
 def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, Any]:
@@ -185,8 +195,12 @@ def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, A
     return known
 
 
-def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
-    """Parse and check the settings in a body.  ``n_ctx`` limits ``max_tokens``, and -1 means this limit.
+def check_overrides(values: Mapping[str, Any], n_ctx: int, base: Request = Request()) -> Overrides:
+    """Parse and check the settings in a body.
+
+    Args:
+        n_ctx: the limit of ``max_tokens``, which -1 means too.
+        base: the request to change.  Only its preferences may name files: the page sends them back.
 
     Raises:
         UsageError: a setting is unknown or not valid.
@@ -198,7 +212,7 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int) -> Overrides:
     n_tokens = values.get("max_tokens")
     if same(n_tokens, -1) or (isinstance(n_tokens, int | float) and n_tokens > n_ctx):
         values = {**values, "max_tokens": n_ctx}
-    return _parse_overrides(values)
+    return _parse_overrides(values, base)
 
 
 def in_sent_fields(error: UsageError, fields: Mapping[str, str]) -> Wrong:
@@ -252,8 +266,7 @@ def parse_request(values: Mapping[str, Any]) -> Request:
     """
     try:
         request = Request().restore(values)
-        named = [*request.views[0], *request.views[1], *request.generation.avoid]
-        if any(text.strip().startswith("@") for text in named):
+        if _files(_preferences(request)):
             raise UsageError("a request cannot name the server's files: write the text out")
         check_servable(request.generation)
     except PjlocalError:

@@ -249,6 +249,29 @@ def test_a_chats_settings_can_be_changed_without_a_question(served: Served, stor
     assert store.load(session.id).settings == settings
 
 
+@pytest.mark.slow
+def test_a_preference_file_of_the_server_is_accepted_when_the_page_sends_it_back(
+    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    style, own, other = (tmp_path / name for name in ("style.txt", "own.txt", "other.txt"))
+    for file in (style, own, other):
+        file.write_text("Answer in rhyme.")
+    database = tmp_path / "chats.db"
+    options = ("-p", f"@{style}", "--ctx", "1024", "--max-tokens", "3")
+    with serving(tiny("llama"), environment | {"PJLOCAL_DATABASE": str(database)}, *options) as served:
+        (shown,) = served.http.get("/api/about").json()["settings"]["preferences"]["a"]
+        assert shown == f"@{style}"
+        ask(served, "Why?", settings={"draft_prefer": [shown]})
+        dialled = served.http.post("/api/dials", json={"preference": shown, "more": True}).json()["preference"]
+        ask(served, "Why?", settings={"judge_prefer": [dialled]})
+        with Store(database) as store:
+            session = saved(store, "From the terminal", settings=Request(place([f"@{own}"])).as_dict())
+        ask(served, "Why?", session.id, {"draft_prefer": [f"@{own}"]})
+        for preference, chat in ((f"@{own}", None), (f"@{other}", session.id), (f"@{style}", session.id)):
+            status, _, line = refused(served, body("Why?", chat, {"draft_prefer": [preference]}))
+            assert status == 400 and line.startswith("a request cannot name the server's files")
+
+
 def test_an_exported_chat_can_be_added(served: Served, store: Store) -> None:
     session = saved(store, "exported", a_turn("One", "Two words"), settings=ENDLESS)
     exported = served.http.get(f"/api/chats/{session.id}/export.json").json()
