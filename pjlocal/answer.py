@@ -9,7 +9,6 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp
-from random import SystemRandom
 
 from .decoding.combine import log_normalizer
 from .decoding.guess import Lookahead
@@ -29,7 +28,7 @@ from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
 from .prompting.thinking import MARKS, Thinking, ThinkingPhase, opened_by, split
-from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, Sampling
+from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, Sampling, random_seed
 from .stream import TextStream
 
 _PROMPT_END = 32  # tokens at the end of the prompt that are searched for an opening mark of thinking
@@ -196,7 +195,7 @@ class SingleAnswer(Answer):
     ) -> None:
         seed = plan.request.generation.seed
         statistics = Statistics(load_s=0.0 if rewrite else load_s)
-        super().__init__(engine, plan, SystemRandom().getrandbits(63) if seed is None else seed, statistics, observer)
+        super().__init__(engine, plan, random_seed() if seed is None else seed, statistics, observer)
         self.begins_again = False
         self._load_s = load_s
         self._rewrite = rewrite

@@ -327,6 +327,11 @@ DEFAULT_N_CTX = 8192  # most tokens of a view, unless --ctx is given
 _MOST_STRENGTH = 10
 
 
+def random_seed() -> int:
+    """A seed of 53 bits: JavaScript rounds larger numbers, and a seed that the page shows shall be the answer's."""
+    return int.from_bytes(os.urandom(7), "big") >> 3
+
+
 def parse_strength(text: str) -> float | None:
     """Parse a strength from -10 to 10; None for ``auto``.
 

@@ -65,7 +65,10 @@ def test_a_seed_fixes_the_text_and_another_seed_changes_it(vivid_and_creative: P
 def test_without_a_seed_one_is_drawn_and_reported(vivid_and_creative: PersonaJudge) -> None:
     first = vivid_and_creative(PROMPTS[2], max_tokens=20)
     assert vivid_and_creative(PROMPTS[2], max_tokens=20, seed=first.seed).text == first.text
-    assert vivid_and_creative(PROMPTS[2], max_tokens=20).seed != first.seed
+    other = vivid_and_creative(PROMPTS[2], max_tokens=20)
+    assert other.seed != first.seed and max(first.seed, other.seed) < 2**53, (
+        "JavaScript and JSON viewers keep them exact"
+    )
 
 
 @pytest.mark.slow

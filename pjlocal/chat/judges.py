@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from random import SystemRandom
 from typing import Any
 
 from ..answer import Answer
@@ -23,7 +22,7 @@ from ..prompting.prompt import NO_THINK_SWITCH
 from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed, written_under
 from ..sessions.session import Session, Turn
-from ..settings import Engine, FixedLayout, Sampling
+from ..settings import Engine, FixedLayout, Sampling, random_seed
 
 
 @dataclass(frozen=True)
@@ -197,7 +196,7 @@ class RemoteJudge:
             answer = self.server.answer(request, chat=chat, first=_first(history))
         else:
             seed = turn_seed(request, replacing, keep=keep)
-            request = request.replace(seed=SystemRandom().getrandbits(63) if seed is None else seed)
+            request = request.replace(seed=random_seed() if seed is None else seed)
             answer = self._ask(request, history, turn, first=_first(history))
         answer.expected = roles.mode
         answer.on_started = self._note_started

@@ -105,6 +105,17 @@ def test_an_answer_has_the_system_text_temperature_length_and_seed_that_the_page
     assert chromium.eval("question.value") == "Well?"
 
 
+@pytest.mark.parametrize(("field", "value"), [("max_tokens", "1,000"), ("seed", "9007199254740993")])
+def test_a_number_that_the_page_cannot_read_exactly_is_refused(page, store: Store, field: str, value: str) -> None:
+    chromium, n_chats = page(), len(store.summaries())
+    fill(chromium, **{field: value})
+    chromium.eval("question.value = 'Well?'; document.getElementById('ask').requestSubmit()")
+    chromium.wait_for("document.getElementById('trouble').textContent")
+    said = chromium.eval("document.getElementById('trouble').textContent")
+    assert said.startswith(f"{field} must be a whole number") and value in said
+    assert chromium.eval("question.value") == "Well?" and len(store.summaries()) == n_chats
+
+
 def test_a_chat_with_a_removed_mode_says_so_and_has_the_automatic_one(page, store: Store) -> None:
     settings = SETTINGS | {"generation": {"mode": "args", "max_tokens": 5}}
     turn = Turn("Why?", [accepted("So.")], SETTINGS | {"mode": "args"}, "stop")

@@ -18,7 +18,8 @@ const PLACES = {
   "user-turn": "in a user turn of its own",
 };
 const AUTO = "follows, token by token, how far the preferences differ";
-const NUMBERS = ["temperature", "max_tokens", "seed", "best"];
+const WHOLE = ["max_tokens", "seed", "best"];
+const NUMBERS = ["temperature", ...WHOLE];
 export const modes = Object.keys(MEANINGS);
 let presets = {};
 let strengths = {}; // the automatic strength in each mode
@@ -68,8 +69,8 @@ export function chosen() {
   const settings = { draft_prefer: wishes("a"), judge_prefer: wishes("b"), placement: by("placement").value };
   settings.system = by("system").value.trim();
   if (by("mode").value) settings.mode = by("mode").value;
-  if (text("strength")) settings.strength = text("strength");
-  for (const name of NUMBERS) if (text(name)) settings[name] = Number.isNaN(Number(text(name))) ? text(name) : Number(text(name));
+  if (text("strength")) settings.strength = decimal("strength");
+  for (const name of NUMBERS) if (text(name)) settings[name] = WHOLE.includes(name) ? whole(text(name)) : number(decimal(name));
   return { settings, unset: NUMBERS.filter((name) => !text(name)) };
 }
 
@@ -79,7 +80,11 @@ export const asSaved = ({ mode, draft_prefer: a, judge_prefer: b }) => ({ mode, 
 const all = () => [...document.querySelectorAll("[data-view]")];
 const fields = (view) => [...view.querySelectorAll("textarea")];
 const wishes = (name) => fields(document.querySelector(`[data-view=${name}]`)).map(({ value }) => value.trim()).filter(Boolean);
-const text = (id) => by(id).value.trim().replace(",", ".");
+const text = (id) => by(id).value.trim();
+const decimal = (id) => text(id).replace(",", ".");
+// What is no number, or would be rounded, is sent as it is: the server's message names the field.
+const number = (text) => (Number.isNaN(Number(text)) ? text : Number(text));
+const whole = (text) => (/^-?\d+$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : text);
 const modeInForce = () => by("mode").value || (wishes("a").length + wishes("b").length ? preferred : "plain");
 
 function explain() {
