@@ -19,6 +19,7 @@ ANSWER = "document.querySelector('article:last-child .answer').textContent"
 COUNT = "document.querySelector('article:last-child .count')?.textContent"
 TROUBLE = "document.getElementById('trouble').textContent"
 TITLE = "document.getElementById('title').textContent"
+FACTS = "document.querySelector('article:last-child .facts').textContent"
 FILES = "[...document.querySelectorAll('#files bdi')].map((one) => one.textContent)"
 QUESTIONS = "[...document.querySelectorAll('.question')].map((one) => one.textContent)"
 PRINTABLE = SETTINGS | {"generation": {"max_tokens": 12, "ignore_end": True}, "sampling": {"regex": "[ -~]+"}}
@@ -221,6 +222,29 @@ def test_an_answer_is_edited_and_the_tokens_that_stay_keep_their_numbers(asked, 
     assert [event.p for event in turn.events][:5] == [event.p for event in before.events][:5]
 
 
+@pytest.mark.slow
+def test_a_question_says_which_exchanges_were_left_out_before(page, store: Store) -> None:
+    """The server then leaves out the same ones, and reads only the new question."""
+    session = saved(store, "long", a_turn("long" * 600_000, "Hi you"), a_turn(), settings=PRINTABLE)
+    chromium = page(f"#{session.id}")
+    chromium.wait_for(WRITTEN)
+    chromium.eval(
+        "var fetched = fetch, sent = []; fetch = (path, options) =>"
+        " (path === 'api/answers' && sent.push(JSON.parse(options.body).first), fetched(path, options))"
+    )
+    for n, question in enumerate(("One?", "Two?"), 3):
+        ask(chromium, question)
+        chromium.wait_for(f"document.querySelectorAll('article').length === {n} && {WRITTEN}")
+    assert "no longer sees the oldest exchange" in chromium.eval(FACTS)
+    click(chromium, "Regenerate")
+    chromium.wait_for(f"{COUNT} === '2 of 2'")
+    click(chromium, "Compare modes")
+    click(chromium, "Compare")
+    chromium.wait_for("document.querySelectorAll('#columns .actions button').length === 4")
+    assert chromium.eval("sent") == [0, *[1] * 6]
+    click(chromium, "Close")
+
+
 DROP = """
 var dropped = new DataTransfer();
 for (const [name, part] of %s) dropped.items.add(new File([part], name));
@@ -322,7 +346,6 @@ fetch = async (path, options) => {
   return new Response(body, { status: reply.status, headers: reply.headers });
 };
 """
-FACTS = "document.querySelector('article:last-child .facts').textContent"
 
 
 def cut_off(asked):

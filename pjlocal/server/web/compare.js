@@ -8,6 +8,7 @@ import { asSaved, chosen, modes } from "./views.js";
 
 const FIRST = ["judge", "both", "prompt", "plain"];
 let asked = null; // the chat, the turn and the question to answer
+let first = 0; // the exchanges that the model no longer sees
 let onTake = () => {}; // called with the draft that the user takes
 let stopping = new AbortController();
 
@@ -26,9 +27,11 @@ by("modes").addEventListener("submit", (event) => {
   run();
 });
 
-/** take: called with the number of the draft that is put in force. */
-export function compare(chat, turn, take) {
+/** leftOut: the number of exchanges that the model no longer sees.
+ * take: called with the number of the draft that is put in force. */
+export function compare(chat, turn, leftOut, take) {
   stopping.abort();
+  first = leftOut;
   onTake = take;
   asked = { id: chat, replacing: turn.id, question: turn.asked.question };
   by("compared").textContent = visible(turn.asked.words);
@@ -55,7 +58,7 @@ function column(mode, signal) {
   const act = () => take(mode, draft, written.answer).catch((error) => (trouble.textContent = error.message));
   const place = element("section", "", heading, trouble, ...written.parts);
   place.setAttribute("aria-label", `Mode ${mode}`);
-  ask("api/answers", { body: { chat: { ...asked, keep: false }, settings, unset }, signal })
+  ask("api/answers", { body: { chat: { ...asked, keep: false }, first, settings, unset }, signal })
     .then((response) => written.read(events(response), (head) => (draft = head.turn)))
     .then(() => place.append(element("div", "actions", button("Take this answer", act))))
     .catch((error) => {

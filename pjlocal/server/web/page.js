@@ -37,11 +37,12 @@ async function send(asked, replaced, how = {}, begun = []) {
   const turn = new Turn(asked, views.asSaved(chosen.settings), by("formatted").checked);
   turn.written.answer.add(begun);
   const after = replaced || chat === null ? null : turns[turns.length - 1]?.id ?? 0;
+  const first = leftOut(replaced);
   const stopping = new AbortController();
   const body = { id: chat, question: asked.question, after, replacing: replaced?.id ?? null, lasts: true, ...how };
   const one = { turn, replaced: replaced?.id, stopping, isOwn: true, how };
   await write(one, async () => {
-    const response = await ask("api/answers", { body: { chat: body, ...chosen }, signal: stopping.signal });
+    const response = await ask("api/answers", { body: { chat: body, first, ...chosen }, signal: stopping.signal });
     one.number = response.headers.get("X-Pjlocal-Answer");
     return events(response);
   });
@@ -108,6 +109,10 @@ async function write(one, begin) {
   if (isOwn) changed();
   else list();
 }
+
+/** The number of exchanges that did not fit into the prompt before a turn.  The next prompt leaves out no other ones as long
+ * as the rest fits, so that the server need not read it anew. */
+const leftOut = (turn) => turns.filter((other) => other !== turn).at(-1)?.written.leftOut ?? 0;
 
 /** Whether an answer that was there is continued. */
 const continues = ({ how }) => Boolean(how?.continues || how?.takes);
@@ -271,7 +276,7 @@ function actionsOf(turn, isLast) {
     act("Regenerate", () => send(turn.asked, turn)),
     act("Edit question", edit),
     ...(text ? [act("Edit answer", () => turn.edit((changed) => saveAnswer(turn, changed)))] : []),
-    act("Compare modes", () => compare(chat, turn, switchTo)),
+    act("Compare modes", () => compare(chat, turn, leftOut(turn), switchTo)),
     from,
   ];
 }
