@@ -266,3 +266,14 @@ def test_a_store_error_is_an_output_error_of_one_line(file) -> None:
     with pytest.raises(OutputError) as caught:
         Store()
     assert caught.value.exit_status == 1 and "\n" not in str(caught.value)
+
+
+def test_the_words_of_a_removed_session_are_in_no_file_any_more(store: Store, file: Path) -> None:
+    kept = saved(store, "Kept", a_turn("Which?", "This one."))
+    secret = saved(store, "Xylophone", *(a_turn(f"Xylophone {n}?", "Xylophones " * 300) for n in range(20)))
+    with Store() as other:  # a server that goes on
+        assert other.search("xylophone")
+        store._db.execute("PRAGMA wal_checkpoint")  # so that the words are in the database itself too
+        store.remove(secret.id)
+        assert [path.name for path in file.parent.iterdir() if b"ylophone" in path.read_bytes().lower()] == []
+        assert other.search("xylophone") == [] and len(other.search("one")) == len(texts(other, kept))
