@@ -16,6 +16,7 @@ from starlette.routing import Route
 
 from ..attachments import split_attachments, with_attachments
 from ..errors import UsageError
+from ..sessions.asking import in_two_views
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.faults import RemovedError
@@ -211,6 +212,8 @@ def _added(text: str) -> int:
     """Add a chat that was exported as JSON, and return its number."""
     session = parse_export(text, "the body")
     parse_request(session.settings)  # as of a change: a server reads no files that a client names
+    for draft in (draft for turn in session.turns for draft in turn.drafts):
+        parse_request(in_two_views(draft.settings), is_answered=True)
     with Store() as store:
         return store.add_whole(session)
 

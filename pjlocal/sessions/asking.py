@@ -95,11 +95,15 @@ def written_under(request: Request, turn: Turn) -> Request:
         UsageError: a setting is outside its limits, or was removed.
     """
     refuse_removed(turn.settings)
-    settings = dict(turn.settings)
-    views = list(settings.get("preferences", {}).values())
-    if len(views) > len(VIEW_NAMES):  # a panel
-        settings["preferences"] = dict(zip(VIEW_NAMES, deal(in_turn(views)), strict=True))
-    return request.restore(settings).replace(begin="")
+    return request.restore(in_two_views(turn.settings)).replace(begin="")
+
+
+def in_two_views(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn's settings with the preferences of a panel assigned to two views, as `Request.restore` reads them."""
+    views = [*settings.get("preferences", {}).values()]
+    if len(views) <= len(VIEW_NAMES):
+        return dict(settings)
+    return {**settings, "preferences": dict(zip(VIEW_NAMES, deal(in_turn(views)), strict=True))}
 
 
 def turn_settings(settings: Mapping[str, Any], request: Request, roles: Roles, model: str, seed: int) -> dict[str, Any]:

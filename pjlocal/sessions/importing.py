@@ -99,6 +99,7 @@ def _turn(values: Any, where: str) -> Turn:
     _check(values, _TURN, where)
     if values.get("finish_reason") not in _ENDS:
         raise UsageError(f"{where} has no valid finish_reason")
+    _check_preferences(values["settings"], where)
     turn = Turn(
         values["question"],
         [_event(token, f"{where}, token {position}", position) for position, token in enumerate(values["tokens"])],
@@ -113,6 +114,13 @@ def _turn(values: Any, where: str) -> Turn:
     if turn.answer != values["answer"]:
         raise UsageError(f"the answer of {where} differs from the text of its tokens")
     return turn
+
+
+def _check_preferences(settings: Mapping[str, Any], where: str) -> None:
+    preferences = settings.get("preferences", {})
+    views = preferences.values() if isinstance(preferences, dict) else [None]
+    if not all(isinstance(view, list) and all(isinstance(text, str) for text in view) for view in views):
+        raise UsageError(f"{where} has no valid preferences")
 
 
 def _event(values: Any, where: str, position: int) -> TokenEvent:

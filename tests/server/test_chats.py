@@ -279,8 +279,12 @@ def test_an_exported_chat_can_be_added(served: Served, store: Store) -> None:
     assert reply.status_code == 200
     (turn,) = store.load(reply.json()["id"]).turns
     assert (turn.question, turn.events) == ("One", session.turns[0].events)
-    exported["settings"] = Request(place(["@/etc/passwd"])).as_dict()
-    for wrong in (exported, [1], {"spec": "chara_card_v2"}):
+    files = Request(place(["@/etc/passwd"])).as_dict()
+    (turn,) = exported["turns"]
+    panel = {"preferences": {"a": ["vivid"], "b": ["warm"], "c": ["@/etc/passwd"]}}
+    in_turns = ([turn | {"settings": panel}], [turn | {"drafts": [turn | {"settings": files}]}])
+    of_files = [exported | {"settings": files}, *(exported | {"turns": turns} for turns in in_turns)]
+    for wrong in (*of_files, [1], {"spec": "chara_card_v2"}):
         before = len(store.summaries())
         assert served.http.post("/api/chats", json=wrong).status_code == 400 and len(store.summaries()) == before
 

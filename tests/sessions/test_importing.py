@@ -151,6 +151,8 @@ def changed(path: str, value: Any) -> str:
         (changed("settings", {"model": 3}), "the settings of the chat cannot be read"),
         (changed("turns.0", None), "turn 1 is not an object"),
         (changed("turns.0.question", ...), "turn 1 has no valid question"),
+        (changed("turns.0.settings.preferences", "vivid"), "turn 1 has no valid preferences"),
+        (changed("turns.0.drafts.0.settings.preferences", {"a": "vivid"}), "turn 1, draft 1 has no valid preferences"),
         (changed("turns.0.answer", "Other"), "the answer of turn 1 differs from the text of its tokens"),
         (changed("turns.0.finish_reason", "bored"), "turn 1 has no valid finish_reason"),
         (changed("turns.0.drafts.0.tokens.1.p", ...), "turn 1, draft 1, token 1 has no valid p"),
