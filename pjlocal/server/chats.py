@@ -123,6 +123,8 @@ def chat_routes() -> list[Route]:
         body = validated(_Edit, await read_body(request))
         session = await _ending_with(number, body.turn, "edited")
         before = session.turns[-1]
+        if body.answer == before.answer:
+            return as_json(_turn(before))
         edited = before.edited(body.answer)
         await _recorded(session, lambda recorder: recorder.replace(edited, before))
         return as_json(_turn(edited))

@@ -213,6 +213,10 @@ def test_an_answer_is_edited_and_the_tokens_that_stay_keep_their_numbers(asked, 
     chromium.press("Escape")
     assert chromium.eval(f"{field} === null && {ANSWER}") == before.answer
     click(chromium, "Edit answer")
+    click(chromium, "Save the answer")
+    chromium.wait_for(f"!{field}")
+    assert len(store.load(number).turns[-1].drafts) == 1, "nothing was changed"
+    click(chromium, "Edit answer")
     chromium.eval(f"{field}.value += ' And so on.'")
     click(chromium, "Save the answer")
     chromium.wait_for(f"{COUNT} === '2 of 2'")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import pytest
 from browser import Chromium, Page
@@ -21,6 +21,7 @@ WHOLE = "![...document.querySelectorAll('.facts')].some((one) => one.textContent
 LISTED = "[...document.querySelectorAll('#list bdi')].map((one) => one.textContent)"
 TROUBLE = "document.getElementById('trouble').textContent"
 TITLE = "document.getElementById('title').textContent"
+NL = "\n\n"
 FOCUS = "document.activeElement.id || document.activeElement.textContent"
 
 
@@ -191,12 +192,9 @@ def test_two_tabs_that_ask_in_one_chat_at_once_lose_nothing(open_tabs, store: St
         assert bool(tab.eval(TROUBLE)) == bool(tab.eval("question.value"))
 
 
-@pytest.mark.slow
-def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
-    open_tabs, store: Store, served: Served
-) -> None:
-    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
-    first, second = open_tabs(f"#{session.id}")
+@contextmanager
+def busy(served: Served) -> Iterator[None]:
+    """A server that writes two endless answers for others, so that further questions wait."""
     endless = {"messages": [{"role": "user", "content": "go on"}], "max_tokens": 30_000, "stream": True}
     endless |= {"pjlocal": {"ignore_end": True}}
     with ExitStack() as others:
@@ -205,6 +203,43 @@ def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
             for _ in range(2)
         ]
         assert all(map(next, held))
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("asked", "put_back"), [("And now?", "And now?"), ("Regenerate", ""), ("Edit question", "Hello there")]
+)
+def test_a_question_that_is_left_before_its_answer_is_neither_lost_nor_answered(
+    opened, store: Store, served: Served, asked: str, put_back: str
+) -> None:
+    other = saved(store, "other", a_turn(), settings=SETTINGS)
+    chromium, session = opened("shared", a_turn("Hello", "Hi you"))
+    with busy(served):
+        if asked == "And now?":
+            ask(chromium, asked)
+        else:
+            click(chromium, asked)
+        if asked == "Edit question":
+            chromium.type(" there")
+            chromium.press("Enter")
+        when(lambda: served.metric("pjlocal_answers_now") == 3)
+        chromium.eval(f"location.hash = {other.id}")
+        chromium.wait_for(f"{TITLE} === 'other' && question.value === '{put_back}'")
+        if not put_back:
+            when(lambda: served.metric("pjlocal_answers_now") == 2)
+    when(lambda: served.metric("pjlocal_answers_now") == 0)
+    assert chromium.eval("question.value") == put_back
+    assert texts(store, session) == [("Hello", "Hi you")] and len(store.load(session.id).turns[0].drafts) == 1
+
+
+@pytest.mark.slow
+def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
+    open_tabs, store: Store, served: Served
+) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    first, second = open_tabs(f"#{session.id}")
+    with busy(served):
         first.eval("question.value = 'one'; document.getElementById('ask').requestSubmit()")
         when(lambda: served.metric("pjlocal_answers_now") == 3)
         second.eval("question.value = 'two'; document.getElementById('ask').requestSubmit()")
@@ -267,6 +302,57 @@ def test_escape_brings_back_what_was_written_before_a_question_was_edited(opened
     chromium.press("Escape")
     assert chromium.eval("question.value") == "And now?"
     assert chromium.eval("document.getElementById('editing').hidden") is True
+
+
+@pytest.mark.parametrize("gone", ["other chat", "new turn"])
+def test_an_edited_question_is_a_new_one_when_its_turn_is_gone(opened, store: Store, gone: str) -> None:
+    chromium, session = opened("mine", a_turn("Hello", "Hi you"))
+    chromium.eval("question.focus()")
+    chromium.type("And now?")
+    for typed in ("", " there"):  # one that is unchanged is no new question
+        click(chromium, "Edit question")
+        chromium.type(typed)
+        click(chromium, "Edit question")
+        if gone == "new turn":
+            store.add_turn(session.id, a_turn("Hello", "Yes"))
+            chromium.eval(f"new BroadcastChannel('pjlocal').postMessage({session.id})")
+        else:
+            other = saved(store, "other", a_turn("Hello", "Yes"), settings=SETTINGS)
+            chromium.eval(f"location.hash = {other.id}")
+        chromium.wait_for("document.getElementById('editing').hidden")
+        chromium.wait_for(WRITTEN)
+        assert chromium.eval("question.value") == f"{'Hello there' if typed else ''}{NL * bool(typed)}And now?"
+
+
+@pytest.mark.slow
+def test_an_edited_answer_stays_when_another_tab_replaces_it(open_tabs, store: Store) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    first, second = open_tabs(f"#{session.id}")
+    click(second, "Edit answer")
+    second.type(" all")
+    first.front()
+    click(first, "Regenerate")
+    first.wait_for(f"document.querySelector('article .count')?.textContent === '2 of 2' && {WRITTEN}")
+    second.front()
+    second.wait_for("document.querySelectorAll('article').length === 2")
+    form = "document.querySelector('article:last-child .rewriting')"
+    assert second.eval(f"{form}.querySelector('textarea').value") == "Hi you all"
+    assert "copy your text" in second.eval(f"{form}.innerText")
+    click(second, "Leave it as it is")
+    second.wait_for(f"document.querySelectorAll('article').length === 1 && {WRITTEN}")
+    assert second.eval(ANSWERS) == first.eval(ANSWERS)
+
+
+def test_the_focus_stays_when_a_button_hides_itself(opened) -> None:
+    chromium, _ = opened("mine", a_turn("Hello", "Hi you"), settings=ENDLESS)
+    click(chromium, "Edit question")
+    chromium.eval("document.getElementById('leave').focus(); document.getElementById('leave').click()")
+    assert chromium.eval(FOCUS) == "question"
+    ask(chromium, "Go on")
+    chromium.wait_for(f"{TOKENS} > 5")
+    click(chromium, "Stop")
+    chromium.wait_for(WRITTEN)
+    assert chromium.eval("document.activeElement.className") == "answer"
 
 
 def test_a_chat_is_renamed_by_keyboard_and_a_title_that_names_nothing_is_refused_in_a_line(

@@ -20,6 +20,7 @@ let writing = null; // the answer being written: the argument of `write`, with t
 let editing = null; // the turn whose question is being edited: the last one
 const NOTHING = { words: "", files: [] };
 let kept = NOTHING; // what the form contained before, which comes back afterwards
+let apart = []; // turns that are not in the open chat any more, whose answers are being edited here
 let stale = false; // whether the chat was changed elsewhere while an answer was being written here
 let opening = null; // the promise that loads the chat in the address
 let wanted = 0; // counts requests for a chat: only the reply to the latest one is shown
@@ -32,7 +33,6 @@ let wanted = 0; // counts requests for a chat: only the reply to the latest one 
 async function send(asked, replaced, how = {}, begun = []) {
   await opening;
   if (writing) return putBack(asked);
-  leave();
   const chosen = views.chosen();
   const turn = new Turn(asked, views.asSaved(chosen.settings), by("formatted").checked);
   turn.written.answer.add(begun);
@@ -40,7 +40,8 @@ async function send(asked, replaced, how = {}, begun = []) {
   const first = leftOut(replaced);
   const stopping = new AbortController();
   const body = { id: chat, question: asked.question, after, replacing: replaced?.id ?? null, lasts: true, ...how };
-  const one = { turn, replaced: replaced?.id, stopping, isOwn: true, how };
+  const isAgain = replaced?.asked.question === asked.question;
+  const one = { turn, replaced: replaced?.id, stopping, isOwn: true, how, isAgain };
   await write(one, async () => {
     const response = await ask("api/answers", { body: { chat: body, first, ...chosen }, signal: stopping.signal });
     one.number = response.headers.get("X-Pjlocal-Answer");
@@ -66,7 +67,7 @@ async function follow({ response, stopping }) {
 /** Show an answer while it is written.
  *
  * one: the turn, the number of the turn that it replaces, the controller that stops it, whether this tab requested it
- *     (`isOwn`), and `how`, as for `send`.
+ *     (`isOwn`), `how`, as for `send`, and whether the replaced turn has the same question (`isAgain`).
  * begin: returns the events of its stream. */
 async function write(one, begin) {
   const { turn, isOwn } = one;
@@ -78,13 +79,16 @@ async function write(one, begin) {
   turn.element.scrollIntoView({ block: "end" });
   try {
     const stream = await begin();
-    if (writing !== one) return; // another chat has been opened
+    if (one.isStopped) stop(one); // it had no number before
     const whole = lasting(stream, one, () => (writing === one ? chat : null));
-    await turn.written.read(whole, (head) => writing === one && named(one, head));
+    await turn.written.read(whole, (head) => named(one, head));
   } catch (error) {
     if (error.name !== "AbortError") failed = error;
   }
-  if (writing !== one) return;
+  if (writing !== one) { // another chat has been opened
+    if (isOwn && turn.id === null && !one.isAgain) putBack(turn.asked);
+    return list();
+  }
   writing = null;
   const { answer, finish } = turn.written;
   if (turn.id === null) {
@@ -98,8 +102,10 @@ async function write(one, begin) {
     show(turns);
     tellDrafts(turn);
     say(answer.isThinking ? turn.written.facts.textContent : `Answer: ${answer.text}`);
-    if (document.activeElement === document.body) answer.element.focus({ preventScroll: true }); // the focused button was removed
   }
+  const isFocusLost = document.activeElement === document.body || !document.activeElement?.checkVisibility(); // of a button
+  if (isFocusLost && turns.includes(turn)) answer.element.focus({ preventScroll: true });
+  else if (isFocusLost && isOwn) question.focus({ preventScroll: true });
   if (failed && isGone(failed)) {
     const where = isLost(failed) && (await isThere()) ? "The connection was lost." : "The server stopped.";
     const left = continues(one) ? "" : "Your question is in its field again.";
@@ -118,9 +124,11 @@ const leftOut = (turn) => turns.filter((other) => other !== turn).at(-1)?.writte
 const continues = ({ how }) => Boolean(how?.continues || how?.takes);
 
 /** Note the numbers under which the chat and the turn are saved. */
-function named({ turn, isOwn }, head) {
+function named(one, head) {
   if (head.turn === null) return;
+  const { turn, isOwn } = one;
   turn.id = head.turn;
+  if (writing !== one) return;
   if (chat === null) {
     chat = head.chat;
     history.replaceState(null, "", `#${chat}`);
@@ -131,24 +139,33 @@ function named({ turn, isOwn }, head) {
 
 const short = (text) => (text.length > 60 ? `${text.slice(0, 59).trimEnd()}…` : text);
 
-function stop() {
-  if (!writing) return;
-  const { number, stopping } = writing;
-  writing.isStopped = true;
-  if (number === undefined) stopping.abort();
-  else ask(`api/answers/${number}/stop`, { body: {} }).catch(() => stopping.abort());
+/** Stop an answer.  Its stream is not closed, because its end tells whether the turn was saved. */
+function stop(one) {
+  one.isStopped = true;
+  if (one.number !== undefined) ask(`api/answers/${one.number}/stop`, { body: {} }).catch(() => one.stopping.abort());
 }
 
 /** Put a question and its files into the form.  That of the last turn, with the turn's number, is edited in its place; any
- * other is put before what the form contains. */
-function putBack({ words, files: sent }, replaced = null) {
+ * other is put before what the form contains, or will contain after an edit. */
+function putBack(asked, replaced = null) {
   const last = turns[turns.length - 1];
-  const edits = replaced !== null && last?.id === replaced;
-  const other = files.asked(question.value.trim());
-  if (edits && !editing) kept = other;
-  question.value = edits ? words : [words, other.words].filter(Boolean).join("\n\n");
-  files.put(edits ? sent : [...sent, ...other.files]);
-  if (edits) mark(last);
+  const before = (other) => ({
+    words: [asked.words, other.words].filter(Boolean).join("\n\n"),
+    files: [...asked.files, ...other.files],
+  });
+  if (replaced !== null && last?.id === replaced) {
+    if (!editing) kept = taken();
+    fill(asked);
+    mark(last);
+  } else if (editing) kept = before(kept);
+  else fill(before(taken()));
+}
+
+const taken = () => files.asked(question.value.trim());
+
+function fill({ words, files: all }) {
+  question.value = words;
+  files.put(all);
 }
 
 /** Note the turn whose question is being edited, or that none is. */
@@ -159,7 +176,7 @@ function mark(turn) {
 
 function edit() {
   const last = turns[turns.length - 1];
-  putBack(last.asked, last.id);
+  if (!editing) putBack(last.asked, last.id);
   question.focus();
 }
 
@@ -169,9 +186,16 @@ function leave() {
   mark(null);
 }
 
+/** End editing when its turn is gone.  A question that was changed is a new one now. */
+function setAside() {
+  const { asked } = editing;
+  const edited = taken();
+  leave();
+  if (edited.question !== asked.question.trim()) putBack(edited);
+}
+
 function restore() {
-  question.value = kept.words;
-  files.put(kept.files);
+  fill(kept);
   kept = NOTHING;
 }
 
@@ -241,9 +265,11 @@ async function tellDrafts(turn) {
 // Display.
 
 function show(all) {
+  apart = [...apart, ...turns].filter((turn) => turn.isRewritten && !all.includes(turn));
   turns = all;
-  if (editing && editing !== turns[turns.length - 1]) mark(null); // what the form contains is a new question now
-  place(by("turns"), turns.map(({ element }) => element));
+  for (const turn of [...turns, ...apart]) turn.isApart = apart.includes(turn);
+  if (editing && editing !== turns[turns.length - 1]) setAside();
+  place(by("turns"), [...turns, ...apart].map(({ element }) => element));
   by("begin").hidden = turns.length > 0;
   by("own").hidden = chat === null;
   by("rename").disabled = by("delete").disabled = Boolean(writing);
@@ -275,7 +301,7 @@ function actionsOf(turn, isLast) {
     ...(text ? [act("Continue", () => send(turn.asked, turn, { continues: true }, events))] : []),
     act("Regenerate", () => send(turn.asked, turn)),
     act("Edit question", edit),
-    ...(text ? [act("Edit answer", () => turn.edit((changed) => saveAnswer(turn, changed)))] : []),
+    ...(text ? [act("Edit answer", () => turn.edit((changed) => saveAnswer(turn, changed), () => show(turns)))] : []),
     act("Compare modes", () => compare(chat, turn, leftOut(turn), switchTo)),
     from,
   ];
@@ -345,10 +371,9 @@ function showHit() {
 async function opened() {
   const which = address().chat;
   if (which === chat && which !== null) return showHit();
-  if (writing?.isOwn && writing.turn.id === null && !continues(writing)) putBack(writing.turn.asked); // not saved yet
-  writing?.stopping.abort();
+  if (writing?.isOwn && writing.turn.id === null) stop(writing); // not saved yet
+  else writing?.stopping.abort();
   writing = null;
-  leave();
   unpin();
   trouble("");
   forget();
@@ -519,11 +544,14 @@ async function begin() {
   });
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
-    if (writing) stop();
+    if (writing) stop(writing);
     else leave();
   });
-  by("stop").addEventListener("click", stop);
-  by("leave").addEventListener("click", leave);
+  by("stop").addEventListener("click", () => writing && stop(writing));
+  by("leave").addEventListener("click", () => {
+    leave();
+    question.focus(); // the button is hidden now
+  });
   by("skip").addEventListener("click", (event) => {
     event.preventDefault();
     question.focus();

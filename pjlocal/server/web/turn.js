@@ -137,22 +137,30 @@ export class Turn {
     this.element.setAttribute("aria-labelledby", heading.id);
   }
 
-  /** Let the user edit the answer; save(text) saves the new text. */
-  edit(save) {
+  #rewriting = null; // the form in which the answer is edited, with its parts
+
+  /** Let the user edit the answer; save(text) saves a changed text.
+   *
+   * onLeave: called when the form is closed. */
+  edit(save, onLeave) {
     const { answer } = this.written;
     const field = Object.assign(element("textarea"), { value: answer.text, dir: "auto", required: true });
     field.setAttribute("aria-label", "The answer");
+    const before = field.value;
     const trouble = element("p", "trouble");
     const done = Object.assign(element("button", "", "Save the answer"), { type: "submit" });
     const leave = () => {
+      this.#rewriting = null;
       form.replaceWith(answer.element);
       this.actions.hidden = false;
       answer.element.focus({ preventScroll: true });
+      onLeave();
     };
     const form = element("form", "rewriting", field, trouble, element("div", "actions", done, button("Leave it as it is", leave)));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      save(field.value).then(leave, (error) => (trouble.textContent = error.message));
+      if (field.value === before) leave();
+      else save(field.value).then(leave, (error) => (trouble.textContent = error.message));
     });
     form.addEventListener("keydown", (event) => {
       if (event.key === "Escape") {
@@ -161,7 +169,21 @@ export class Turn {
       } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
     });
     answer.element.replaceWith(form);
+    this.#rewriting = { field, before, trouble, done };
     this.actions.hidden = true;
     field.focus();
+  }
+
+  /** Whether the answer is being edited, and is changed. */
+  get isRewritten() {
+    return this.#rewriting !== null && this.#rewriting.field.value !== this.#rewriting.before;
+  }
+
+  /** Whether the turn is no longer in the open chat, so that an edited answer cannot be saved. */
+  set isApart(isApart) {
+    if (!this.#rewriting) return;
+    const { trouble, done } = this.#rewriting;
+    if (done.hidden !== isApart) trouble.textContent = isApart ? "This answer was replaced, or its chat left: copy your text." : "";
+    done.hidden = isApart;
   }
 }
