@@ -230,6 +230,8 @@ def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(opened, serv
     chromium.wait_for("document.title === 'refused'")
 
 
+CAT = "https://x.example/Cat_(animal)"
+LINK = '<a href="{0}" title="{0}" target="_blank" rel="noopener noreferrer nofollow"><span>{1}</span></a>'
 CODE = '<div class="code"><button class="copy" type="button">Copy code</button><pre><code>{}</code></pre></div>'
 
 
@@ -256,6 +258,8 @@ CODE = '<div class="code"><button class="copy" type="button">Copy code</button><
         ("From $5 to $10, or $5/$6", "<p>From $5 to $10, or $5/$6</p>"),
         ("\\[ E = mc^{2} \\] \\(", '<p><span class="math"> E = mc<sup>2</sup> </span> (</p>'),
         ("![a](https://x.example/i.png) [b](javascript:1)", "<p><span>a</span> <span>b</span></p>"),
+        (f"[cat]({CAT}) ({CAT}, https://x.example/a).", f"<p>{LINK.format(CAT, 'cat')} ({LINK.format(CAT, CAT)}, "
+         f"{LINK.format('https://x.example/a', 'https://x.example/a')}).</p>"),
         ("", ""), ("\n\n", ""), ("**", "<p>**</p>"), ("[", "<p>[</p>"), ("1.", "<ol><li></li></ol>"),
     ],
 )  # fmt: skip
@@ -273,6 +277,7 @@ def test_markdown_is_rendered_in_bounded_time(page) -> None:
         "**a *",
         "[",
         "[a](",
+        "[a](b()",
         "`",
         "``a",
         ">",
@@ -282,6 +287,7 @@ def test_markdown_is_rendered_in_bounded_time(page) -> None:
         "|",
         "|-|\n",
         "http://",
+        "http://() ((",
         "~~",
         "\\",
         "$a ",

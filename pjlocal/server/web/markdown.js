@@ -209,13 +209,13 @@ function spans(text, from, to, literal, depth) {
       const end = closing(text, at + ticks.length, to, ticks, "`");
       at = end < 0 ? at + ticks.length : put(at, end + ticks.length, node("code", literal(at + ticks.length, end)));
     } else if (depth < DEPTH && (here === "[" || (here === "!" && text[at + 1] === "["))) {
-      const link = /^!?\[([^[\]\n]*)\]\(<?([^\s()<>]*)>?(?:\s+"[^"\n]*")?\)/.exec(text.slice(at, Math.min(to, at + 2000)));
+      const link = /^!?\[([^[\]\n]*)\]\(<?((?:[^\s()<>]|\([^\s()<>]*\))*)>?(?:\s+"[^"\n]*")?\)/.exec(text.slice(at, Math.min(to, at + 2000)));
       if (link) {
         const begin = at + link[0].indexOf("[") + 1;
         at = put(at, at + link[0].length, linked(link[2], here === "!", inside("span", begin, begin + link[1].length)));
       } else at++;
     } else if (here === "h" && /^https?:\/\//.test(text.slice(at, at + 8)) && !/\w/.test(text[at - 1] ?? "")) {
-      const end = at + /^[^\s<>"`*]*[^\s<>"`*.,:;!?'()[\]]/.exec(text.slice(at, to))[0].length;
+      const end = at + addressIn(text.slice(at, to)).length;
       at = put(at, end, linked(text.slice(at, end), false, node("span", literal(at, end))));
     } else if (depth < DEPTH) {
       const around = AROUND.find(([mark]) => text.startsWith(mark, at) && opens(text, at, mark));
@@ -263,6 +263,17 @@ function closing(text, from, to, run, char) {
     if (text[at - 1] !== char && text[at + run.length] !== char) return at;
   }
   return -1;
+}
+
+/** The address at the beginning of a text.  Punctuation at its end, or a bracket that it does not open, belongs to the text. */
+function addressIn(text) {
+  let address = /^[^\s<>"`*]*/.exec(text)[0];
+  let left = [...address].reduce((n, char) => n + (char === "(") - (char === ")"), 0);
+  while (/[.,:;!?'([\]]$/.test(address) || (left < 0 && address.endsWith(")"))) {
+    left += address.endsWith(")") - address.endsWith("(");
+    address = address.slice(0, -1);
+  }
+  return address;
 }
 
 /** A link, if it leads to a web page; a picture is never fetched. */
