@@ -80,6 +80,17 @@ def test_a_chat_that_one_tab_begins_names_or_deletes_is_so_listed_in_the_other(o
 
 
 @pytest.mark.slow
+def test_a_tab_counts_the_answers_that_the_other_tab_compared(open_tabs, store: Store) -> None:
+    session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
+    first, second = open_tabs(f"#{session.id}")
+    click(second, "Compare modes")
+    click(second, "Compare")
+    second.wait_for("document.querySelectorAll('#columns .actions button').length === 4")
+    click(second, "Close")
+    first.wait_for("document.querySelector('article .count')?.textContent === '1 of 5'")
+
+
+@pytest.mark.slow
 def test_two_tabs_continue_one_chat_and_both_show_all_of_it(open_tabs, store: Store) -> None:
     session = saved(store, "shared", a_turn("Hello", "Hi you"), settings=SETTINGS)
     first, second = open_tabs(f"#{session.id}")

@@ -579,7 +579,11 @@ async function begin() {
   by("model").textContent = visible(about.model);
   views.fill(about);
   files.begin(about.most_file, trouble);
-  by("comparison").addEventListener("close", () => turns.length && tellDrafts(turns[turns.length - 1]));
+  by("comparison").addEventListener("close", () => {
+    if (!turns.length) return;
+    tellDrafts(turns[turns.length - 1]);
+    others.postMessage(chat);
+  });
   await open();
   const isFree = document.activeElement === document.body && !document.querySelector("dialog[open]");
   if (isFree && !matchMedia("(pointer: coarse)").matches) question.focus({ preventScroll: true });
