@@ -141,6 +141,22 @@ def test_an_answer_of_a_comparison_is_taken(asked, store: Store) -> None:
 
 
 @pytest.mark.slow
+def test_escape_at_a_token_of_a_comparison_leaves_the_token_and_not_the_comparison(asked) -> None:
+    chromium, _ = asked()
+    click(chromium, "Compare modes")
+    click(chromium, "Compare")
+    chromium.wait_for("document.querySelectorAll('#columns .actions button').length === 4")
+    chromium.eval("document.querySelector('#columns .answer').focus()")
+    assert "Enter" not in chromium.eval("document.activeElement.ariaLabel"), "there are no other tokens to take"
+    chromium.press("ArrowRight")
+    chromium.press("Escape")
+    closed = "document.getElementById('token').hidden"
+    assert chromium.eval(f"{closed} && document.getElementById('comparison').open")
+    chromium.press("Escape")
+    chromium.wait_for("!document.getElementById('comparison').open")
+
+
+@pytest.mark.slow
 def test_a_comparison_that_is_opened_again_at_once_is_not_stopped(asked) -> None:
     """The browser says later that the dialog was closed, by which time the next answers may be on their way."""
     chromium, _ = asked()

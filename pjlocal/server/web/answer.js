@@ -8,13 +8,13 @@ import { hide, show, unpin, viewClass, visible } from "./token.js";
 const eventOf = new WeakMap(); // the event of each token's element
 
 export class Answer {
-  /** onRender: called after new tokens have been drawn. */
-  constructor(onRender) {
+  /** onRender: called after new tokens have been drawn; hasOthers: as for `Written`. */
+  constructor(onRender, hasOthers) {
     this.onRender = onRender;
     this.events = []; // including thoughts, and tokens without text, such as the end token
     this.text = ""; // of the answer, without thoughts
-    this.thoughts = new Thoughts();
-    this.element = withNumbers(element("div", "answer"), "Answer");
+    this.thoughts = new Thoughts(hasOthers);
+    this.element = withNumbers(element("div", "answer"), "Answer", hasOthers);
     this.element.dir = "auto";
   }
 
@@ -115,15 +115,16 @@ export class Answer {
 
 /** The thoughts before an answer, folded under a line that counts their tokens. */
 class Thoughts {
-  constructor() {
+  constructor(hasOthers) {
     this.count = 0;
+    this.#text = withNumbers(element("div", "raw"), "Thoughts", hasOthers);
     this.element = element("details", "thoughts");
     this.element.hidden = true;
     this.element.append(this.#heading, this.#text);
   }
 
   #heading = element("summary");
-  #text = withNumbers(element("div", "raw"), "Thoughts");
+  #text;
 
   clear() {
     this.count = 0;
@@ -149,12 +150,12 @@ function token(event, text = event.text) {
 }
 
 /** Show a token's numbers when the pointer or the arrow keys reach it. */
-function withNumbers(text, name) {
+function withNumbers(text, name, hasOthers) {
   let now = null; // the token selected by the keyboard
   text.tabIndex = 0;
   text.setAttribute("role", "group");
   const keys = "The left and right arrow keys go from token to token, with Shift to the next resampled one";
-  text.setAttribute("aria-label", `${name}. ${keys}; Enter shows other tokens in its place`);
+  text.setAttribute("aria-label", `${name}. ${keys}${hasOthers ? "; Enter shows other tokens in its place" : ""}`);
 
   const point = ({ target }) => {
     const span = target.closest(".t");
@@ -184,7 +185,10 @@ function withNumbers(text, name) {
   text.addEventListener("keydown", (event) => {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (event.key === "Escape") {
-      if (unpin()) event.stopPropagation(); // or it would also stop the answer that is being written
+      if (unpin()) {
+        event.stopPropagation(); // or it would also stop the answer that is being written
+        event.preventDefault(); // or close the dialog
+      }
       leave();
     }
     if (event.key === "Enter" && now && event.target === text) {

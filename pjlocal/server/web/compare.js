@@ -51,7 +51,7 @@ function column(mode, signal) {
   const { settings, unset } = chosen();
   settings.mode = mode;
   settings.best = 1; // one answer of each mode
-  const written = new Written({ ...asSaved(settings), mode: undefined }, true);
+  const written = new Written({ ...asSaved(settings), mode: undefined }, true, false);
   const heading = element("h3", "", mode);
   const trouble = element("p", "trouble");
   let draft = null;

@@ -17,10 +17,11 @@ let count = 0;
 
 /** An answer, with its legend and the thoughts above it, and its strip and facts below it.
  *
- * settings: the settings of the answer, in the format of saved turns: `mode`, and `preferences` by view. */
+ * settings: the settings of the answer, in the format of saved turns: `mode`, and `preferences` by view.
+ * hasOthers: whether the page shows other tokens in the place of a chosen one. */
 export class Written {
-  constructor(settings, formatted) {
-    this.answer = new Answer(() => this.#count());
+  constructor(settings, formatted, hasOthers = true) {
+    this.answer = new Answer(() => this.#count(), hasOthers);
     this.finish = undefined; // the finish reason; undefined while it is written
     this.leftOut = 0; // exchanges that the model did not see
     this.hasBegun = false; // whether its first token has come
