@@ -259,6 +259,19 @@ def test_a_search_opens_a_chat_at_the_turn_that_it_found_and_marks_the_words(pag
     chromium.wait_for("!document.querySelector('.hit') && !CSS.highlights.has('hit')")
 
 
+def test_a_hit_is_marked_without_regard_to_accents_case_and_punctuation(page, store: Store) -> None:
+    turn = a_turn("Where?", "𝄞 At the CAFÉ. Dans l’*été*, caf\u00e9s.")
+    session = saved(store, "Accents", turn, settings=SETTINGS)
+    chromium = page()
+    chromium.eval("document.getElementById('words').focus()")
+    chromium.type("l'ete cafe")
+    chromium.wait_for("document.querySelectorAll('#list a').length === 1")
+    chromium.eval("document.querySelector('#list a').click()")
+    chromium.wait_for("document.querySelector('.hit')")
+    assert chromium.eval("location.hash") == f"#{session.id}"
+    assert chromium.eval("[...CSS.highlights.get('hit')].map(String)") == ["l’été", "CAFÉ", "café"]
+
+
 def test_the_question_has_the_focus_and_a_new_chat_is_in_reach_in_long_chats_and_on_a_phone(opened) -> None:
     turns = [a_turn(f"Question {n}", "Long. " * 200) for n in range(8)]
     chromium, _ = opened("Long", *turns)

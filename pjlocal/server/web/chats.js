@@ -30,6 +30,19 @@ function item(address, title, more, isOpen) {
   return element("li", "", link);
 }
 
+/** A text in lower case without diacritics, as the search compares it, and the place in the text of each of its units. */
+function folded(text) {
+  let [plain, places, from] = ["", [], 0];
+  for (const char of text) {
+    const parts = char.normalize("NFD");
+    const one = (/\p{M}/u.test(parts) ? parts.replace(/\p{M}/gu, "") : char).toLowerCase();
+    for (let n = 0; n < one.length; n++) places.push({ from, to: from + char.length });
+    plain += one;
+    from += char.length;
+  }
+  return { plain, places };
+}
+
 /** Mark the words of the search in a part of the page, and scroll to the first one. */
 export function mark(part) {
   const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
@@ -39,17 +52,19 @@ export function mark(part) {
     nodes.push({ node: walker.currentNode, from: text.length });
     text += walker.currentNode.data;
   }
-  text = text.toLowerCase();
+  const { plain, places } = folded(text);
   const place = (at) => {
     const { node, from } = nodes.findLast(({ from }) => from <= at);
     return [node, Math.min(at - from, node.length)];
   };
   const ranges = [];
-  for (const word of by("words").value.toLowerCase().split(/\s+/).filter(Boolean)) {
-    for (let at = text.indexOf(word); at >= 0; at = text.indexOf(word, at + word.length)) {
+  for (const word of by("words").value.split(/\s+/)) {
+    const parts = folded(word).plain.match(/[\p{L}\p{N}\p{Co}]+/gu) ?? []; // as FTS5 splits it
+    const all = parts.length ? plain.matchAll(new RegExp(parts.join("[^\\p{L}\\p{N}\\p{Co}]+"), "gu")) : [];
+    for (const { index, 0: found } of all) {
       const range = new Range();
-      range.setStart(...place(at));
-      const [node, last] = place(at + word.length - 1);
+      range.setStart(...place(places[index].from));
+      const [node, last] = place(places[index + found.length - 1].to - 1);
       range.setEnd(node, Math.min(last + 1, node.length));
       ranges.push(range);
     }
