@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import UsageError, plural
-from .textfile import decoded, user_path
+from .textfile import decode_utf8, user_path
 from .visible import one_line
 
 _MOST_BYTES = 1 << 26  # more than fits in any context
@@ -71,7 +71,7 @@ def parse_attachment(path: str, name: str, data: bytes, most: int = _MOST_BYTES)
         raise UsageError(f"{path} is {kind}, and only text can be read: save its text to a file first")
     if len(data) > most:
         raise UsageError(f"{path} is larger than {most >> 20} MiB, more than fits in any context")
-    text = decoded(data, path)
+    text = decode_utf8(data, path)
     if "\0" in text:
         raise UsageError(f"{path} is not text: it contains a NUL (byte {data.index(0)})")
     text = text.replace("\r\n", "\n").strip("\n")

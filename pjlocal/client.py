@@ -224,9 +224,10 @@ class Server:
 
     def check(self, request: Request) -> None:
         """Refuse a request that the model cannot write.  Raises the errors of `call`."""
-        fault = self.call("POST", "/api/check", {"request": self.as_body(request)})
-        if fault:  # the model was loaded first, so the status could not tell it
-            raise self.fault(fault)
+        data = self.call("POST", "/api/check", {"request": self.as_body(request)})
+        if data:  # the model was loaded first, so the status could not tell it
+            error = self.make_error(data)
+            raise error if isinstance(error, UsageError | ServerError) else ServerError(str(error))
 
     def stop(self, number: str) -> None:
         """End an answer as interrupted.  Raises ServerError."""
@@ -319,7 +320,7 @@ class Server:
         patience.restart()
         return connected
 
-    def fault(self, data: Mapping[str, Any]) -> PjlocalError:
+    def make_error(self, data: Mapping[str, Any]) -> PjlocalError:
         """The error that the server reports after the status was sent."""
         if data.get("code") == "stopping":
             return _stopped()
@@ -551,7 +552,7 @@ class RemoteAnswer:
                     self._emitted.append(event)
                     yield event
                 if "error" in data:
-                    raise self.server.fault(data)
+                    raise self.server.make_error(data)
                 if "result" in data:
                     self._end(Result.from_whole(data["result"]))
                     return

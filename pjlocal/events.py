@@ -193,7 +193,7 @@ class Result:
     candidates: tuple[Candidate, ...] = ()
 
     @property
-    def written(self) -> list[Statistics]:
+    def all_statistics(self) -> list[Statistics]:
         """The statistics of all answers that were written for this one: with ``best`` its candidates, in mode rewrite
         the first answer and its correction."""
         results = [candidate.result for candidate in self.candidates] or [*filter(None, [self.draft]), self]
@@ -202,7 +202,7 @@ class Result:
     @property
     def n_written(self) -> int:
         """The number of tokens of all answers that were written for this one."""
-        return sum(statistics.completion_tokens for statistics in self.written)
+        return sum(statistics.completion_tokens for statistics in self.all_statistics)
 
     def as_dict(self) -> dict[str, Any]:
         """The output of ``pjlocal run --json``."""

@@ -14,7 +14,18 @@ from itertools import chain, zip_longest
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from .errors import UsageError
-from .settings import ADAPTERS, FORMS, VIEW_NAMES, Engine, Generation, Prompting, Sampling, Settings, advise
+from .settings import (
+    ADAPTERS,
+    FORMS,
+    RECOMMENDABLE,
+    VIEW_NAMES,
+    Engine,
+    Generation,
+    Prompting,
+    Sampling,
+    Settings,
+    advise,
+)
 from .textfile import user_path
 
 #: The groups of settings that a request has, by the name of the table that holds them in every file.
@@ -33,6 +44,10 @@ if TYPE_CHECKING:
 Views = tuple[tuple[str, ...], ...]
 
 _Group = TypeVar("_Group", bound=Settings)
+
+
+#: The default of `Request.explicit`.
+_BY_VALUE: frozenset[str] = frozenset({""})
 
 
 def deal(prefer: Sequence[str]) -> list[list[str]]:
@@ -177,11 +192,11 @@ class Request:
     generation: Generation = Generation()
     sampling: Sampling = Sampling()
     prompting: Prompting = Prompting()
-    explicit: frozenset[str] = None  # type: ignore[assignment]
+    explicit: frozenset[str] = _BY_VALUE
 
     def __post_init__(self) -> None:
-        if self.explicit is None:
-            object.__setattr__(self, "explicit", changed(self.generation) | changed(self.sampling))  # type: ignore[unreachable]
+        if self.explicit is _BY_VALUE:
+            object.__setattr__(self, "explicit", changed(self.generation) | changed(self.sampling))
 
     @property
     def has_preferences(self) -> bool:
@@ -274,19 +289,19 @@ class Request:
         return dataclasses.replace(self, **{name: group})  # type: ignore[arg-type]
 
     def with_model_defaults(self, values: Mapping[str, Any]) -> Request:
-        """Return the request with the sampling settings that no source has set reset to their defaults: those of the
-        model's file with ``--sampling model``, else pjlocal's.
+        """Return the request with the sampling settings that no source has set, and that a model's file can set, reset
+        to their defaults: those of the file with ``--sampling model``, else pjlocal's.
 
         Args:
             values: the settings that the model's file recommends, by field of `Sampling`.
         """
         values = values if self.sampling.defaults == "model" else {}
-        unset = [f for f in dataclasses.fields(Sampling) if f.name not in {"defaults", *self.explicit}]
+        unset = [f for f in dataclasses.fields(Sampling) if f.name in RECOMMENDABLE - self.explicit]
         return self.with_group(self.sampling.replace(**{f.name: values.get(f.name, f.default) for f in unset}))
 
-    def settled(self) -> Request:
-        """Return the request with all sampling settings marked as set, so that no model's file changes them."""
-        return dataclasses.replace(self, explicit=self.explicit | {f.name for f in dataclasses.fields(Sampling)})
+    def without_model_defaults(self) -> Request:
+        """Return the request with all its sampling settings marked as set, so that no model's file changes them."""
+        return dataclasses.replace(self, explicit=self.explicit | RECOMMENDABLE)
 
     def swap(self) -> Request:
         """Return the request with the two views' preferences and adapters exchanged."""

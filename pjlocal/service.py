@@ -661,7 +661,9 @@ class Service:
         try:
             if events:
                 self._emit_tokens(job, events)
-            if answer.is_done:
+            if job.is_cancelled:
+                self._cancel(job)
+            elif answer.is_done:
                 self._finish(job)
         except Exception as error:  # the turn cannot be saved
             self._model.engine.cancel(answer)

@@ -207,6 +207,12 @@ def advise(name: str, known: Iterable[str], most: int = 3) -> str:
     return REMOVED.get(name) or did_you_mean(name, known, most)
 
 
+#: The sampling settings that a model's makers can recommend, in its file or for Ollama.
+RECOMMENDABLE = frozenset(
+    {"temperature", "top_k", "top_p", "min_p", "typical_p", "xtc_probability", "xtc_threshold", "penalty_last_n"}
+    | {"repeat_penalty", "presence_penalty", "frequency_penalty"}
+)
+
 _BEYOND_FLOATS = 2**1023
 _KINDS: Mapping[Any, str] = {
     str: "a text in quotes",

@@ -43,13 +43,13 @@ def read_text(path: str | Path, what: str) -> str:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UsageError(f"cannot read {what} {path}: {reason}") from None
-    text = decoded(data, f"{what} {path}").replace("\r\n", "\n").replace("\r", "\n").strip()
+    text = decode_utf8(data, f"{what} {path}").replace("\r\n", "\n").replace("\r", "\n").strip()
     if not text:
         raise UsageError(f"{what} {path} is empty")
     return text
 
 
-def decoded(data: bytes, name: str) -> str:
+def decode_utf8(data: bytes, name: str) -> str:
     """Decode UTF-8, with or without a byte order mark.  Raises UsageError, which calls the text ``name``."""
     try:
         return data.decode("utf-8-sig")

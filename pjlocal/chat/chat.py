@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 from ..attachments import Attachment, with_attachments
 from ..errors import UsageError, plural
-from ..prompting.plan import make_roles
 from ..request import Request
 from ..sessions.remote import RemoteStore
 from ..sessions.session import Session
@@ -73,15 +72,9 @@ class Chat:
             self.unsent = text
             raise
 
-    def change(self, request: Request) -> None:
-        """Use other settings for the next answers, and save them in the session.
-
-        Raises:
-            UsageError: they do not suit the preferences; nothing has changed then.
-            ModelError: the same for an adapter, or another file.
-        """
-        make_roles(request)
-        self.conversation.put_in_force(request)
+    def use(self, request: Request, *, needs_preferences: bool = True) -> None:
+        """Use other settings for the next answers, and save them.  See `Conversation.put_in_force`."""
+        self.conversation.put_in_force(request, needs_preferences=needs_preferences)
         self.changed()
 
     def changed(self) -> None:

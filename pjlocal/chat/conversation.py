@@ -253,17 +253,20 @@ class Conversation:
         else:
             self.prefer(deal(in_turn([*others, first])))
 
-    def put_in_force(self, request: Request) -> None:
+    def put_in_force(self, request: Request, *, needs_preferences: bool = False) -> None:
         """Use this request for the next answers.  Without preferences, settings that need some are kept for later.
+
+        Args:
+            needs_preferences: refuse such settings instead.
 
         Raises:
             UsageError: the request cannot be used; nothing has changed then.
             ModelError: the same for an adapter, or another file.
         """
         judge = self.judge
-        if request.has_preferences:
+        if request.has_preferences or needs_preferences:
             make_roles(request)
-        else:
+        if not request.has_preferences:
             request = request.as_defaults()
         judge.check_files(request)
         judge.request = request
@@ -314,8 +317,11 @@ class Conversation:
         self.put_in_force(request.with_model_defaults(self.judge.recommended))
         self._take_up(session)
         self._answer = None
-        if (saved := session.settings.get("model")) not in (None, self.model):
-            self._say(f"the chat continues with {self.model}, and was saved with {saved}: /model {saved} loads that")
+        saved = session.settings.get("model")
+        if saved and lasting_name_if_found(saved) != self.model:
+            server = self.judge.server
+            advice = f": /model {saved} loads that" if server is None or server.is_resident else ""
+            self._say(f"the chat continues with {self.model}, and was saved with {saved}{advice}")
 
     def _take_up(self, session: Session) -> None:
         self.recorder.session = self.session = session

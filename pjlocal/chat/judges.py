@@ -219,7 +219,7 @@ class RemoteJudge:
             {"role": message.role, "content": message.content, "tokens": list(message.tokens)}
             for message in as_messages(history, turn)
         ]
-        return self.server.answer(request.settled(), messages=messages, shortens=True, **body)
+        return self.server.answer(request.without_model_defaults(), messages=messages, shortens=True, **body)
 
     def _note_started(self, started: Started) -> None:
         """Note the facts about a started answer, and log its new warnings."""
@@ -229,7 +229,7 @@ class RemoteJudge:
     def check(self, sampling: Sampling) -> None:
         """Refuse filters that cannot be used with this model.  Raises UsageError."""
         try:
-            self.server.check(self.request.with_group(sampling))
+            self.server.check(self.request.with_group(sampling).without_model_defaults())
         except ServerError:
             if self._path is None:
                 raise

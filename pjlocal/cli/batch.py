@@ -129,9 +129,9 @@ def run_batch(
 
 def read_rows(source: str, request: Request) -> list[Row]:
     """Read the rows of a file, each with its request.  Raises UsageError: the file cannot be read, or is empty."""
-    from ..evaluation.prompts import ending, read_records
+    from ..evaluation.prompts import file_kind, read_records
 
-    as_text = ending(source) in _COLUMNS
+    as_text = file_kind(source) in _COLUMNS
     records = [pair for pair in read_records(source) if not isinstance(pair[1], str) or pair[1].strip()]
     rows = [_row(number, place, record, request, as_text) for number, (place, record) in enumerate(records, 1)]
     if not rows:
@@ -144,9 +144,12 @@ def _row(number: int, place: str, record: Any, request: Request, as_text: bool) 
 
     row_id, prompt = None, ""
     try:
-        check_characters(json.dumps(record, ensure_ascii=False, default=str), place)
-        own = record.get("id") if isinstance(record, dict) else None
-        row_id = own if type(own) in (str, int) else None
+        if isinstance(record, dict):
+            if type(own := record.get("id")) in (str, int):
+                check_characters(str(own), place)
+                row_id = own
+            used = {name: value for name, value in record.items() if name in {*_KNOWN, "messages"}}
+            check_characters(json.dumps(used, ensure_ascii=False, default=str), place)
         system, conversation = parse_conversation(_prompt(place, record))
         prompt = last_question(conversation)
         with by_keywords(*GROUPS.values()):

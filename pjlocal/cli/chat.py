@@ -15,7 +15,7 @@ import typer
 from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, UsageError
 from ..request import Request
-from ..settings import Engine, Generation, split_scale
+from ..settings import RECOMMENDABLE, Engine, Generation, split_scale
 from . import completion
 from .options import OFF, ModelOption, ServerOption, ThoughtsOption, ViewOption, server_at, takes_settings
 
@@ -94,8 +94,8 @@ def chat(
         model = lasting_name(model)
     restored = request.restore(stored).as_defaults()  # it may be without preferences now
     request = restored.override(request.pick(given, restored))
-    if stored and "defaults" in given:  # the model's filters replace the saved ones
-        request = dataclasses.replace(request, explicit=request.explicit & given)
+    if stored and "defaults" in given and request.sampling.defaults == "model":  # they replace the saved ones
+        request = dataclasses.replace(request, explicit=request.explicit - (RECOMMENDABLE - given))
     if not there:
         _check_files(request.generation, stored.get("generation", {}).keys() - given)
     finds = server != OFF and not save_cache  # a server's caches cannot be saved

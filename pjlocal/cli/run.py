@@ -26,7 +26,7 @@ from ..screen.choose import make_display
 from ..screen.console import Spinner
 from ..screen.display import Display, Silent, cut_off, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation
-from ..textfile import decoded, owner_only, user_path
+from ..textfile import decode_utf8, owner_only, user_path
 from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, ViewOption, server_at, takes_settings
 
 if TYPE_CHECKING:
@@ -371,7 +371,7 @@ def read_stdin() -> str:
         UsageError: it cannot be read, or is not text.
     """
     try:
-        return decoded(b"".join(_parts_of_stdin()), "standard input").strip("\r\n")
+        return decode_utf8(b"".join(_parts_of_stdin()), "standard input").strip("\r\n")
     except OSError as error:
         raise UsageError(f"cannot read standard input: {error.strerror or error}") from None
 

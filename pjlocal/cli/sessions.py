@@ -191,11 +191,13 @@ def rm(
         if not yes and not sys.stdin.isatty():
             raise UsageError(f"cannot ask for confirmation without a terminal: give --yes to remove {title!r}")
         if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
-            store.remove(session_id)
-            if not context.obj:  # a server removes the caches itself
-                from ..sessions.cache import remove_cache
+            from ..sessions.cache import remove_session
+            from ..sessions.store import Store
 
-                remove_cache(session_id)
+            if isinstance(store, Store):
+                remove_session(store, session_id)
+            else:  # the server removes the caches
+                store.remove(session_id)
 
 
 @sessions_app.command()

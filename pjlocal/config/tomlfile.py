@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..textfile import decoded
+from ..textfile import decode_utf8
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -22,7 +22,7 @@ def read(path: Path, what: str = "config file") -> str:
         UsageError: the file cannot be read, or is not UTF-8.
     """
     try:
-        return decoded(path.read_bytes(), f"{what} {path}")
+        return decode_utf8(path.read_bytes(), f"{what} {path}")
     except FileNotFoundError:
         return ""
     except OSError as error:

@@ -63,7 +63,7 @@ def _is_llama_cpp_loaded() -> bool:
     """True if llama.cpp's library can be loaded.  If not, `_llama_cpp` reports the reason."""
     try:
         import llama_cpp  # noqa: F401
-    except (RuntimeError, OSError):
+    except Exception:  # such as a library that is missing, or older than its Python package
         return False
     return True
 

@@ -252,7 +252,7 @@ _MIN_SHARE = 1e-3  # a divergence ignores tokens below this share of the best to
 
 
 class Strengths:
-    """The strength of each weight at the next token.  A strength ``auto`` is computed once for all who ask."""
+    """The strength of each weight at the next token; ``auto`` is computed once per token, for all policies."""
 
     def __init__(self) -> None:
         self._row: Row | None = None  # the neutral view's, to which the next two belong

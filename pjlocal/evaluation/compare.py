@@ -138,8 +138,6 @@ class Comparison:
     """All numbers of a report.
 
     judges: the steadiness of each judge over all its verdicts.
-    smallest_significant: the smallest win rate that is significant with this number of prompts; None if none is.
-    smallest_detectable: the smallest true win rate that becomes significant with a probability of 0.8.
     """
 
     prompts: int
@@ -147,8 +145,6 @@ class Comparison:
     differences: tuple[Difference, ...]
     wins: tuple[WinRow, ...]
     judges: Mapping[str, Steadiness]
-    smallest_significant: float | None
-    smallest_detectable: float | None
 
 
 def compare(results: Results) -> Comparison:
@@ -176,8 +172,6 @@ def compare(results: Results) -> Comparison:
             for by in sorted({comparison.by for comparison in judged})
             if not is_person(by)
         },
-        statistics.smallest_significant(n),
-        statistics.smallest_detectable(n),
     )
 
 

@@ -212,13 +212,13 @@ def read_records(path: str, field: str | None = None) -> Records:
     """
     if path == "-":
         return _of_standard_input()
-    file, kind = user_path(path), ending(path)
+    file, kind = user_path(path), file_kind(path)
     if kind in _ARCHIVES:
         raise UsageError(f"cannot read prompts {path}: unpack the file first, or use gzip, bzip2 or zstd")
     return _parquet(file, field) if kind == ".parquet" else _READERS.get(kind, _lines)(file)
 
 
-def ending(path: str) -> str:
+def file_kind(path: str) -> str:
     """The ending of a file's name in lower case, without that of a compression."""
     name = Path(path.lower())
     return Path(name.stem if name.suffix in _PACKED else name.name).suffix

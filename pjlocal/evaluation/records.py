@@ -70,8 +70,8 @@ class AnswerRecord:
     prompt_id, prompt: the id and the text of the prompt.
     pushes: the mean push of each preference, in nats per token, if there was a neutral view.
     pieces: the text in pieces, each with its kind and the view that wrote it, as [text, kind, writer or None].
-    n_written: the tokens of all answers that were written for this one, with ``best`` and in mode rewrite; 0 in records
-        of older versions.
+    n_written: the tokens of all answers that were written for this one, with ``best`` and in mode rewrite.  Older
+        versions counted the correction alone in mode rewrite, and the oldest none.
     """
 
     key: str

@@ -23,6 +23,7 @@ from .plots import Plot, Point, Rate, inline, lines, plane, shorten, win_rates
 from .records import AnswerRecord
 from .side_by_side import facts as answer_facts
 from .side_by_side import leads, legends, side_by_side, spans
+from .statistics import smallest_detectable, smallest_significant
 from .suite import Suite, System
 from .table import Table, markdown_tables
 from .tables import judge_notes, metric_name, power_note, report_tables
@@ -107,8 +108,8 @@ def as_json(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
             "suite": results.suite.name,
             "baseline": results.suite.baseline,
             "prompts": comparison.prompts,
-            "smallest_telling": comparison.smallest_significant,
-            "smallest_found": comparison.smallest_detectable,
+            "smallest_telling": smallest_significant(comparison.prompts),
+            "smallest_found": smallest_detectable(comparison.prompts),
             "judges": {
                 by: asdict(steady) | {"flip_rate": steady.flip_rate, "unfit": steady.unfit}
                 for by, steady in comparison.judges.items()

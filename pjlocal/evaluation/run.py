@@ -133,7 +133,8 @@ def make_contestant(
     request = system_request(suite, system, request, given)
     mode = request.generation.mode or DEFAULT_MODE
     strength = strength_in_force(request.generation, mode)
-    request = request.with_group(in_mode(request.generation, mode)).with_group(_filters(request, model)).settled()
+    request = request.with_group(in_mode(request.generation, mode)).with_group(_filters(request, model))
+    request = request.without_model_defaults()
     engine = system_engine(suite, system, engine, given)
     return Contestant(system, request, engine, strength, model, _digests(request.generation))
 

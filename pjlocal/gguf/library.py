@@ -95,7 +95,7 @@ def without_part(file: str) -> str:
 def find_all() -> list[ModelFile]:
     """The models in all places, each file once, in the order of the places.
 
-    A folder of another program is that program's, also if it is ``models/`` or lies in it.
+    A model in another program's folder belongs to that program, even if the folder is ``models/`` or is in it.
     """
     seen: dict[tuple[int, int], int] = {}  # index in ``found`` by device and inode
     found: list[ModelFile] = []

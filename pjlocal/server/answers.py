@@ -33,7 +33,7 @@ from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import as_json, find_turn, number_of, open_chat, question_as_dict
 from .openai import Names
-from .streaming import AnswerResponse, Answers, as_event, as_events, as_stream, read_body
+from .streaming import AnswerResponse, Answers, as_event, as_events, as_stream, read_body, until_done
 
 ALIVE_S = 2.0  # the most seconds between two lines of a stream
 _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
@@ -409,7 +409,7 @@ async def _checked(answers: Answers) -> Response:
     null, or an error as in a stream."""
     verdict = await answers.wait(answers.next(), _VERDICT_S)
     if not verdict.done():
-        return StreamingResponse(_awaited(verdict), media_type="application/json")
+        return StreamingResponse(_report(verdict), media_type="application/json")
     try:
         verdict.result()
     except Exception as error:
@@ -417,10 +417,9 @@ async def _checked(answers: Answers) -> Response:
     return Response(status_code=204)
 
 
-async def _awaited(verdict: asyncio.Future[Any]) -> AsyncIterator[bytes]:
-    while not verdict.done():
+async def _report(verdict: asyncio.Future[Any]) -> AsyncIterator[bytes]:
+    async for _ in until_done(verdict, _PROGRESS_S):
         yield b" "
-        await asyncio.wait([verdict], timeout=_PROGRESS_S)
     try:
         verdict.result()
         yield b"null"

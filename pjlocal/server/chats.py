@@ -214,8 +214,12 @@ def _added(text: str) -> int:
     """Add a chat that was exported as JSON, and return its number."""
     session = parse_export(text, "the body")
     parse_request(session.settings)  # as of a change: a server reads no files that a client names
-    for draft in (draft for turn in session.turns for draft in turn.drafts):
-        parse_request(in_two_views(draft.settings), is_answered=True)
+    for number, turn in enumerate(session.turns, 1):
+        for draft in turn.drafts:
+            try:
+                parse_request(in_two_views(draft.settings), is_answered=True)
+            except UsageError as error:
+                raise UsageError(f"the settings of turn {number}: {error}") from None
     with Store() as store:
         return store.add_whole(session)
 

@@ -66,7 +66,7 @@ class Metrics(Monitor):
 
     def wrote(self, result: Result, n_held: int) -> None:
         self._held.inc(n_held)
-        for statistics in result.written:
+        for statistics in result.all_statistics:
             self._completion.inc(statistics.completion_tokens)
             self._prompt.inc(sum(statistics.prompt_tokens))
             self._accepted.inc(statistics.accepted)

@@ -552,10 +552,13 @@ async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response
     return as_stream(chunks(answers, news, reply, with_usage), warning_header(answers))
 
 
+_MOST_OF_HEADER = 2000  # characters: some clients refuse a response whose headers have 8 kB
+
+
 def warning_header(answers: Answers) -> dict[str, str]:
     """The header with the warnings so far; empty without any."""
-    text = in_fields("; ".join(answers.warnings)).encode("ascii", "replace").decode()
-    return {WARNING: one_line(text)} if text else {}
+    text = one_line(in_fields("; ".join(answers.warnings)).encode("ascii", "replace").decode())
+    return {WARNING: text[:_MOST_OF_HEADER]} if text else {}
 
 
 async def chunks(answers: Answers, news: AsyncIterator[Added], reply: Reply, with_usage: bool) -> AsyncIterator[bytes]:

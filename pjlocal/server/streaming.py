@@ -30,6 +30,13 @@ Added = tuple[int, Sequence[Token] | Result] | None
 ALIVE = b": alive\n\n"
 
 
+async def until_done(future: asyncio.Future[Any], seconds: float) -> AsyncIterator[None]:
+    """Yield at once and every so many seconds until a future is done."""
+    while not future.done():
+        yield None
+        await asyncio.wait([future], timeout=seconds)
+
+
 async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
     """Read a body of at most ``most`` bytes.
 
@@ -144,9 +151,8 @@ class Answers:
             first.result()
 
         async def from_first() -> AsyncIterator[Added]:
-            while not first.done():
+            async for _ in until_done(first, _ALIVE_S):
                 yield None
-                await asyncio.wait([first], timeout=_ALIVE_S)
             yield first.result()
             async for item in news:
                 yield item

@@ -53,7 +53,7 @@ class Function(Strict):
         is_empty = not (others or self.parameters.get("properties"))
         return {"type": "object", **self.parameters} | ({"additionalProperties": False} if is_empty else {})
 
-    def enforced(self, warn: Callable[[str], None]) -> str:
+    def choose_schema(self, warn: Callable[[str], None]) -> str:
         """The JSON schema that the arguments follow, as text.
 
         If the function's own cannot be enforced, and is not strict, that of any object, with a warning.
@@ -290,7 +290,7 @@ def arrange(functions: Sequence[Function], must_call: bool, support: CallSupport
     if not must_call and not (support.shows_tools and support.syntax and syntax.can_be_chosen):
         return None
     warnings: list[str] = []
-    schemas = {function.name: function.enforced(warnings.append) for function in functions}
+    schemas = {function.name: function.choose_schema(warnings.append) for function in functions}
     offered = [function.as_tool() for function in functions]
     before, between = syntax.opening.whole, syntax.between
     if must_call and len(functions) == 1:

@@ -57,9 +57,10 @@ def load_cache(engine: Engine, session: Session, adapters: Sequence[Adapters]) -
 
 
 def remove_session(store: Store, session_id: int) -> None:
-    """Delete a session and its caches.  Raises the errors of `Store.remove`."""
+    """Delete a session, its caches and its words.  Raises the errors of `Store.remove`."""
     store.remove(session_id)
     remove_cache(session_id)
+    store.purge()
 
 
 def remove_cache(session_id: int) -> None:

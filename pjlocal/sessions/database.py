@@ -76,7 +76,7 @@ class Database:
                 self._use_wal(self._timeout)
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute("PRAGMA foreign_keys = ON")
-                self._db.execute("PRAGMA secure_delete = ON")  # what is deleted is overwritten
+                self._db.execute("PRAGMA secure_delete = ON")  # overwrite deleted content
                 schema.migrate(self._db, self.path, self._transaction)
             self._files = {end: _identity(file + end) for end in ("", *_OTHERS)}
 

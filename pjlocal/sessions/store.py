@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 import sqlite3
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
 from .database import Database
-from .faults import REMOVED, fault
+from .faults import REMOVED, StoreError, fault
 from .finding import Hit, Summary, find, search
 
 if TYPE_CHECKING:  # `events` imports NumPy, which a list of chats does not need
@@ -25,6 +26,9 @@ _EVENT = "position, id, text, kind, round, draft, p, q, accept_probability, reje
 _ADD_TOKEN = f"INSERT INTO tokens (turn_id, {_EVENT}) VALUES ({', '.join('?' * 14)})"
 # Not INSERT OR IGNORE, which would silently drop a token that violates any constraint.
 _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
+
+
+_PAGES = 500  # of the search index that are merged at once: about 2 MB
 
 
 class Store(Database):
@@ -116,13 +120,28 @@ class Store(Database):
             self._changed("UPDATE turns SET undone = TRUE, draft_of = NULL WHERE id = ?", (turn_id,))
 
     def remove(self, session_id: int) -> None:
-        """Delete a session with all its turns, including undone ones, so that no file has their words any more."""
-        with self._transaction() as db:
-            self._changed("DELETE FROM sessions WHERE id = ?", (session_id,))
-            # FTS5 only marks words as deleted.  This takes 0.7 s among 10,000 answers of 1,100 characters.
-            db.execute("INSERT INTO turns_text (turns_text) VALUES ('optimize')")
+        """Delete a session with all its turns, including undone ones; `purge` overwrites their words."""
         with self._named_errors():
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._changed("DELETE FROM sessions WHERE id = ?", (session_id,))
+
+    def purge(self) -> None:
+        """Overwrite the words of deleted sessions in the search index and in the -wal file.
+
+        FTS5 only marks words as deleted.  Its parts are merged in small steps, because other connections wait for the
+        write lock at most a second.  An error ends this early, and the next call continues.
+        """
+        n_pages = -_PAGES  # a negative number begins the merge of all parts
+        with suppress(StoreError):
+            while True:
+                with self._transaction() as db:
+                    before = db.total_changes
+                    db.execute("INSERT INTO turns_text (turns_text, rank) VALUES ('merge', ?)", (n_pages,))
+                    is_merged = db.total_changes - before < 2
+                if is_merged:
+                    break
+                n_pages = _PAGES
+            with self._named_errors():
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # Reading.
 

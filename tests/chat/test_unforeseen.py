@@ -77,6 +77,7 @@ def test_the_text_so_far_is_saved_and_the_next_question_answered(
     chat: Talk, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """In the thread that reads a token, too."""
+    chat.say("/mode judge")  # whose drafts are filtered there
     chat.say("first")
     original = getattr(FilterChain, method)
     calls: list[int] = []

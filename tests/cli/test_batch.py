@@ -159,14 +159,15 @@ def test_half_a_character_in_a_row_is_an_error_of_that_row(tmp_path: Path) -> No
         {"prompt": "b", "id": half},
         {"messages": [{"role": "user", "content": f"b{half}"}]},
         {"prompt": "b", "begin": half},
-        {"prompt": "b", half: 1},
+        {"prompt": half, "id": 7},
     ]
-    source.write_text(lines("a", *bad, "c"))
+    source.write_text(lines("a", *bad, {"prompt": "c", "comment": half}))
     for _ in range(2):  # as a new output, and continued
         run_batch(str(source), str(out), Request(), Interrupt(), write_numbers)
         rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
         assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6]
         assert [row["prompt"] for row in rows if "answer" in row["error"]] == ["a", "c"]
+        assert rows[4]["id"] == 7
         for row in rows[1:5]:
             assert row["error"] == f"{source} line {row['row']} contains half a character (a lone surrogate)"
 

@@ -49,7 +49,7 @@ def test_a_systems_means_are_over_prompts_with_seeds_averaged_first() -> None:
     assert row.means[Metric("words")].value == (2 + 10) / 2, "not 14 / 3"
     assert row.means[Metric("tokens")].value == 10
     assert row.tokens_per_s.value == pytest.approx(20 / 6) and row.seconds.value == pytest.approx((2.5 + 4.5) / 2)
-    assert found.differences == () and found.wins == () and found.smallest_significant is None
+    assert found.differences == () and found.wins == ()
 
 
 def test_least_is_the_least_mean_reward_and_not_the_mean_of_the_least() -> None:
@@ -226,7 +226,7 @@ def test_two_evaluations_are_compared_over_the_prompts_that_both_have() -> None:
 
 def test_an_evaluation_that_has_hardly_begun_has_a_report_too() -> None:
     empty = compare(Results(suite("prompt", "both"), []))
-    assert empty.systems == () and empty.prompts == 0 and empty.smallest_detectable is None and empty.judges == {}
+    assert empty.systems == () and empty.prompts == 0 and empty.judges == {}
     no_baseline = compare(Results(suite("prompt", "both"), [answer("both", 1)]))
     assert len(no_baseline.systems) == 1 and no_baseline.differences == ()
     stopped = compare(Results(suite("prompt"), [answer("prompt", 1, tokens=0, decode_s=0.0)]))

@@ -197,7 +197,7 @@ def test_a_file_is_read_and_counted_as_it_goes_before_a_question(served: Served,
     (turn,) = served.http.get(f"/api/chats/{store.latest() - 1}").json()["turns"]
     assert (turn["words"], turn["files"]) == ("Why?", [{"name": file["name"], "head": file["head"]}])
     for content, says in (
-        (b"GIF89a", "b.gif is a picture"),
+        (b"GIF89a\x01\0\x01\0", "b.gif is a picture"),
         (b"", "b.gif is empty"),
         (b"the cat " * 40_000, "too long"),
     ):

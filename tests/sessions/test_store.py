@@ -275,5 +275,6 @@ def test_the_words_of_a_removed_session_are_in_no_file_any_more(store: Store, fi
         assert other.search("xylophone")
         store._db.execute("PRAGMA wal_checkpoint")  # so that the words are in the database itself too
         store.remove(secret.id)
+        store.purge()
         assert [path.name for path in file.parent.iterdir() if b"ylophone" in path.read_bytes().lower()] == []
         assert other.search("xylophone") == [] and len(other.search("one")) == len(texts(other, kept))

@@ -13,7 +13,7 @@ from ...config import tomlfile
 from ...config.config import load_config
 from ...errors import UsageError
 from ...prompting.dials import STEP, add, adjust
-from ...prompting.plan import make_roles, resolve_mode
+from ...prompting.plan import resolve_mode
 from ...prompting.preferences import presets, resolve, use_own
 from ...request import deal
 from ...settings import VIEW_NAMES, Mode
@@ -120,10 +120,7 @@ def _adjust(chat: Chat, words: str, step: float) -> None:
     request = chat.conversation.judge.request
     for wish in _wishes(words):
         request = adjust(request, wish, step)
-    if request.generation.avoid:
-        make_roles(request)
-    chat.conversation.put_in_force(request)  # it may have no preference left
-    chat.changed()
+    chat.use(request, needs_preferences=bool(request.generation.avoid))  # it may have no preference left
     in_force = [f"{name}: {', '.join(wishes) or 'no preference'}" for name, wishes in chat.conversation.views.items()]
     avoided = request.generation.avoid
     chat.screen.say(" · ".join([*in_force, *([f"avoid: {', '.join(avoided)}"] if avoided else [])]))
@@ -145,7 +142,7 @@ def swap(chat: Chat, words: str) -> None:
 )
 def mode(chat: Chat, words: str) -> None:
     if words:
-        chat.change(chat.conversation.judge.request.replace(mode=one_of("the mode", words, get_args(Mode))))
+        chat.use(chat.conversation.judge.request.replace(mode=one_of("the mode", words, get_args(Mode))))
     chat.screen.say(f"mode {resolve_mode(chat.conversation.judge.request)}")
 
 
@@ -166,7 +163,7 @@ def strength(chat: Chat, words: str) -> None:
 def avoid(chat: Chat, words: str) -> None:
     if words:
         texts = () if words == "clear" else tuple(_wishes(words))
-        chat.change(chat.conversation.judge.request.replace(avoid=texts))
+        chat.use(chat.conversation.judge.request.replace(avoid=texts))
     chat.screen.say(f"avoid: {', '.join(chat.conversation.judge.request.generation.avoid) or 'nothing'}")
 
 

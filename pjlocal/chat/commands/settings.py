@@ -46,7 +46,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
             request = request.with_model_defaults(judge.recommended)
             if isinstance(group, Sampling):
                 judge.check(request.sampling)
-            chat.change(request)
+            chat.use(request)
         chat.screen.show(tables.settings([getattr(judge.request, attribute)], _in_force(chat), f.name))
         return
     if _field(Engine, name) or _field(Engine, name.removeprefix("no-")):
@@ -79,7 +79,7 @@ def _names(*groups: type[Settings]) -> list[str]:
 def system(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        chat.change(judge.request.replace(system="" if words == "clear" else words))
+        chat.use(judge.request.replace(system="" if words == "clear" else words))
     chat.screen.say(f"system text: {judge.request.prompting.system or 'none'}")
 
 
@@ -89,7 +89,7 @@ def system(chat: Chat, words: str) -> None:
 def think(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        chat.change(judge.request.replace(think=one_of("/think", words, get_args(Think))))
+        chat.use(judge.request.replace(think=one_of("/think", words, get_args(Think))))
         if words != "auto" and (notice := judge.think_notice()):
             chat.screen.say(notice)
     chat.screen.say(f"think {judge.request.prompting.think}")
