@@ -265,11 +265,33 @@ def test_a_hit_is_marked_without_regard_to_accents_case_and_punctuation(page, st
     chromium = page()
     chromium.eval("document.getElementById('words').focus()")
     chromium.type("l'ete cafe")
-    chromium.wait_for("document.querySelectorAll('#list a').length === 1")
+    chromium.wait_for("document.querySelector('#list a')?.hash.includes('-')")  # a turn
     chromium.eval("document.querySelector('#list a').click()")
     chromium.wait_for("document.querySelector('.hit')")
     assert chromium.eval("location.hash") == f"#{session.id}"
     assert chromium.eval("[...CSS.highlights.get('hit')].map(String)") == ["l’été", "CAFÉ", "café"]
+
+
+@pytest.mark.parametrize(
+    ("words", "text", "marked"),
+    [
+        ("C++", "Nice code in C, and in C++.", ["C++"]),
+        ("cod+", "Decode\n\n- nice\n- code", ["cod"]),  # the search found it by its letters
+        ("e.g.", "The great one, e.g. this, and e. g. that.", ["e.g."]),
+        ("it's", "A bit so. It’s here.", ["It’s"]),
+        ("猫", "白猫とcat猫。", ["猫", "猫"]),
+        ("cat", "白猫とcat、concat.", ["cat"]),
+    ],
+)
+def test_a_hit_is_marked_from_the_beginning_of_a_word(
+    page, store: Store, words: str, text: str, marked: list[str]
+) -> None:
+    session = saved(store, "Words", a_turn("?", text), settings=SETTINGS)
+    chromium = page()
+    chromium.eval(f"document.getElementById('words').value = {words!r}")
+    chromium.eval(f"location.hash = '{session.id}-{session.turns[0].id}'")
+    chromium.wait_for("document.querySelector('.hit')")
+    assert chromium.eval("[...CSS.highlights.get('hit')].map(String)") == marked
 
 
 def test_the_question_has_the_focus_and_a_new_chat_is_in_reach_in_long_chats_and_on_a_phone(opened) -> None:

@@ -43,14 +43,34 @@ function folded(text) {
   return { plain, places };
 }
 
+const LETTER = "[\\p{L}\\p{N}\\p{Co}]"; // as FTS5 splits texts into words
+// Characters that are words of their own:
+const SCRIPTS = ["Han", "Hira", "Kana", "Bopo", "Yiii", "Thai", "Laoo", "Mymr", "Khmr"];
+const UNSPACED = `[${SCRIPTS.map((name) => `\\p{scx=${name}}`).join("")}]`;
+const START = `(?:(?=${UNSPACED})|(?<!(?!${UNSPACED})${LETTER}))`; // of a word
+const INLINE = "a, bdi, code, em, s, span, strong, sub, sup"; // elements that do not end a word
+
+/** The matches of a word of the search in a text, both folded.  If the text does not contain the word literally, its parts
+ * match with any punctuation between them, as in the search. */
+function matches(word, text) {
+  const parts = word.match(new RegExp(`${LETTER}+`, "gu"));
+  if (!parts) return [];
+  const find = (pattern) => [...text.matchAll(new RegExp(START + pattern, "gu"))];
+  const literal = find(word.replace(/[\\^$.*+?()[\]{}|/]/g, "\\$&"));
+  return literal.length ? literal : find(parts.join(`(?:(?!${LETTER}).)+`));
+}
+
 /** Mark the words of the search in a part of the page, and scroll to the first one. */
 export function mark(part) {
-  const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT);
+  const walker = document.createTreeWalker(part, NodeFilter.SHOW_TEXT | NodeFilter.SHOW_ELEMENT);
   const nodes = [];
   let text = "";
   while (walker.nextNode()) {
-    nodes.push({ node: walker.currentNode, from: text.length });
-    text += walker.currentNode.data;
+    const node = walker.currentNode;
+    if (node.nodeType === Node.TEXT_NODE) {
+      nodes.push({ node, from: text.length });
+      text += node.data;
+    } else if (!node.matches(INLINE)) text += "\n";
   }
   const { plain, places } = folded(text);
   const place = (at) => {
@@ -59,9 +79,7 @@ export function mark(part) {
   };
   const ranges = [];
   for (const word of by("words").value.split(/\s+/)) {
-    const parts = folded(word).plain.match(/[\p{L}\p{N}\p{Co}]+/gu) ?? []; // as FTS5 splits it
-    const all = parts.length ? plain.matchAll(new RegExp(parts.join("[^\\p{L}\\p{N}\\p{Co}]+"), "gu")) : [];
-    for (const { index, 0: found } of all) {
+    for (const { index, 0: found } of matches(folded(word).plain, plain)) {
       const range = new Range();
       range.setStart(...place(places[index].from));
       const [node, last] = place(places[index + found.length - 1].to - 1);
