@@ -351,7 +351,7 @@ def test_an_edited_answer_stays_when_another_tab_replaces_it(open_tabs, store: S
     assert "copy your text" in second.eval(f"{form}.innerText")
     click(second, "Leave it as it is")
     second.wait_for(f"document.querySelectorAll('article').length === 1 && {WRITTEN}")
-    assert second.eval(ANSWERS) == first.eval(ANSWERS)
+    assert second.eval(ANSWERS) == first.eval(ANSWERS) and second.eval(FOCUS) == "question"
 
 
 def test_the_focus_stays_when_a_button_hides_itself(opened) -> None:

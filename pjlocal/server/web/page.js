@@ -103,9 +103,7 @@ async function write(one, begin) {
     tellDrafts(turn);
     say(answer.isThinking ? turn.written.facts.textContent : `Answer: ${answer.text}`);
   }
-  const isFocusLost = document.activeElement === document.body || !document.activeElement?.checkVisibility(); // of a button
-  if (isFocusLost && turns.includes(turn)) answer.element.focus({ preventScroll: true });
-  else if (isFocusLost && isOwn) question.focus({ preventScroll: true });
+  refocus(turn, isOwn);
   if (failed && isGone(failed)) {
     const where = isLost(failed) && (await isThere()) ? "The connection was lost." : "The server stopped.";
     const left = continues(one) ? "" : "Your question is in its field again.";
@@ -114,6 +112,15 @@ async function write(one, begin) {
   else if (stale) refresh();
   if (isOwn) changed();
   else list();
+}
+
+/** If the element that had the focus is gone, focus a turn's answer, or else the question. */
+function refocus(turn, orQuestion = true) {
+  const { activeElement } = document;
+  if (activeElement !== document.body && activeElement?.checkVisibility()) return;
+  const { element } = turn.written.answer;
+  if (turns.includes(turn)) element.focus({ preventScroll: true });
+  else if (orQuestion) question.focus({ preventScroll: true });
 }
 
 /** The number of exchanges that did not fit into the prompt before a turn.  The next prompt leaves out no other ones as long
@@ -234,6 +241,12 @@ async function saveAnswer(turn, answer) {
   turns[turns.length - 1]?.written.answer.element.focus({ preventScroll: true });
 }
 
+/** Note that an answer is no longer being edited. */
+function leaveAnswer(turn) {
+  show(turns);
+  refocus(turn);
+}
+
 function replaceLast(which, saved) {
   if (chat === which && !writing) {
     const turn = asTurn(saved);
@@ -301,7 +314,7 @@ function actionsOf(turn, isLast) {
     ...(text ? [act("Continue", () => send(turn.asked, turn, { continues: true }, events))] : []),
     act("Regenerate", () => send(turn.asked, turn)),
     act("Edit question", edit),
-    ...(text ? [act("Edit answer", () => turn.edit((changed) => saveAnswer(turn, changed), () => show(turns)))] : []),
+    ...(text ? [act("Edit answer", () => turn.edit((changed) => saveAnswer(turn, changed), () => leaveAnswer(turn)))] : []),
     act("Compare modes", () => compare(chat, turn, leftOut(turn), switchTo)),
     from,
   ];

@@ -142,7 +142,7 @@ export class Turn {
 
   /** Let the user edit the answer; save(text) saves a changed text.
    *
-   * onLeave: called when the form is closed. */
+   * onLeave: called when the form is closed; it sets the focus. */
   edit(save, onLeave) {
     const { answer } = this.written;
     const field = Object.assign(element("textarea"), { value: answer.text, dir: "auto", required: true });
@@ -154,7 +154,6 @@ export class Turn {
       this.#rewriting = null;
       form.replaceWith(answer.element);
       this.actions.hidden = false;
-      answer.element.focus({ preventScroll: true });
       onLeave();
     };
     const form = element("form", "rewriting", field, trouble, element("div", "actions", done, button("Leave it as it is", leave)));
