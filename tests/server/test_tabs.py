@@ -349,6 +349,9 @@ def test_an_edited_answer_stays_when_another_tab_replaces_it(open_tabs, store: S
     form = "document.querySelector('article:last-child .rewriting')"
     assert second.eval(f"{form}.querySelector('textarea').value") == "Hi you all"
     assert "copy your text" in second.eval(f"{form}.innerText")
+    second.eval(f"{form}.addEventListener('submit', () => (sent = true)); var sent = false")
+    second.press("Enter", modifiers=2)  # Ctrl
+    assert not second.eval("sent"), "as its button, which is hidden"
     click(second, "Leave it as it is")
     second.wait_for(f"document.querySelectorAll('article').length === 1 && {WRITTEN}")
     assert second.eval(ANSWERS) == first.eval(ANSWERS) and second.eval(FOCUS) == "question"

@@ -166,7 +166,7 @@ export class Turn {
       if (event.key === "Escape") {
         event.stopPropagation();
         leave();
-      } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
+      } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !done.hidden) form.requestSubmit();
     });
     answer.element.replaceWith(form);
     this.#rewriting = { field, before, trouble, done };
