@@ -245,6 +245,34 @@ def test_a_question_that_is_left_before_its_answer_is_neither_lost_nor_answered(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("typed", ["", " Or later?"])
+def test_a_question_that_is_left_is_back_at_once_and_goes_again_if_it_was_answered_nevertheless(
+    opened, store: Store, served: Served, typed: str
+) -> None:
+    other = saved(store, "other", a_turn(), settings=SETTINGS)
+    chromium, session = opened("shared", a_turn("Hello", "Hi you"))
+    chromium.eval(
+        "var fetched = fetch; fetch = async (path, options) =>"  # an answer is stopped too late
+        " /stop$/.test(path) ? new Response(null, { status: 204 }) : fetched(path, options)"
+    )
+    with busy(served):
+        ask(chromium, "And now?")
+        chromium.type("Too")
+        chromium.eval("import('/files.js').then(({ put }) => put([{ name: 'notes.txt', head: 'Notes' }])), null")
+        chromium.wait_for("document.querySelector('#files li')")
+        when(lambda: served.metric("pjlocal_answers_now") == 3)
+        chromium.eval(f"location.hash = {other.id}")
+        chromium.wait_for(f"{TITLE} === 'other'")
+        assert chromium.eval("question.value") == f"And now?{NL}Too"
+        chromium.type(typed)
+    link = f"document.querySelector('#list a[href=\"#{session.id}\"]')"
+    chromium.wait_for(f"{link}.textContent.includes('2 turns')")
+    assert chromium.eval("question.value") == (f"And now?{NL}Too{typed}" if typed else "Too")
+    assert chromium.eval("document.querySelector('#files li').textContent").startswith("notes.txt")
+    assert [question for question, _ in texts(store, session)] == ["Hello", "And now?"]
+
+
+@pytest.mark.slow
 def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
     open_tabs, store: Store, served: Served
 ) -> None:

@@ -36,6 +36,7 @@ export function begin(mostBytes, onTrouble) {
 }
 
 export const isReading = () => reading > 0;
+export const listed = () => files;
 
 async function attach(file, mostBytes) {
   const body = file.slice(0, mostBytes + 1); // a larger one is refused by its first bytes

@@ -85,10 +85,7 @@ async function write(one, begin) {
   } catch (error) {
     if (error.name !== "AbortError") failed = error;
   }
-  if (writing !== one) { // another chat has been opened
-    if (isOwn && turn.id === null && !one.isAgain) putBack(turn.asked);
-    return list();
-  }
+  if (writing !== one) return list(); // another chat has been opened
   writing = null;
   const { answer, finish } = turn.written;
   if (turn.id === null) {
@@ -135,7 +132,7 @@ function named(one, head) {
   if (head.turn === null) return;
   const { turn, isOwn } = one;
   turn.id = head.turn;
-  if (writing !== one) return;
+  if (writing !== one) return takeAway(one);
   if (chat === null) {
     chat = head.chat;
     history.replaceState(null, "", `#${chat}`);
@@ -168,6 +165,24 @@ function putBack(asked, replaced = null) {
   else fill(before(taken()));
 }
 
+/** Stop an answer whose chat is left before its first token, and put its question into the form, unless it was asked before. */
+function giveUp(one) {
+  stop(one);
+  if (one.isAgain) return;
+  const before = contents();
+  putBack(one.turn.asked);
+  one.putBack = { before, after: contents() };
+}
+
+/** Take the question of a left answer out of the form, if the answer was saved nevertheless and the form is unchanged. */
+function takeAway({ putBack }) {
+  const now = editing ? kept : contents();
+  if (now.words !== putBack?.after.words || now.files !== putBack.after.files) return;
+  if (editing) kept = putBack.before;
+  else fill(putBack.before);
+}
+
+const contents = () => ({ words: question.value, files: files.listed() });
 const taken = () => files.asked(question.value.trim());
 
 function fill({ words, files: all }) {
@@ -384,12 +399,13 @@ function showHit() {
 async function opened() {
   const which = address().chat;
   if (which === chat && which !== null) return showHit();
-  if (writing?.isOwn && writing.turn.id === null) stop(writing); // not saved yet
-  else writing?.stopping.abort();
+  const left = writing;
   writing = null;
   unpin();
   trouble("");
   forget();
+  if (left?.isOwn && left.turn.id === null) giveUp(left); // not saved yet
+  else left?.stopping.abort();
   if (which !== null) {
     try {
       const found = await latest(which);
