@@ -113,7 +113,22 @@ def test_a_number_that_the_page_cannot_read_exactly_is_refused(page, store: Stor
     chromium.wait_for("document.getElementById('trouble').textContent")
     said = chromium.eval("document.getElementById('trouble').textContent")
     assert said.startswith(f"{field} must be a whole number") and value in said
+    assert field != "seed" or "at most 9007199254740991" in said
     assert chromium.eval("question.value") == "Well?" and len(store.summaries()) == n_chats
+
+
+def test_a_chat_with_a_seed_that_browsers_round_keeps_it_until_it_is_changed(opened, store: Store) -> None:
+    settings = SETTINGS | {"generation": {"seed": 2**62 + 1, "max_tokens": 5}}
+    chromium, session = opened("From the terminal", a_turn(), settings=settings)
+    assert chromium.eval("document.getElementById('seed').value").startswith("about 46116860184273")
+    ask(chromium, "And now?")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
+    after = store.load(session.id)
+    assert after.settings["generation"]["seed"] == after.turns[-1].settings["seed"] == 2**62 + 1
+    fill(chromium, seed="9")
+    ask(chromium, "Why?")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 3 && {WRITTEN}")
+    assert store.load(session.id).turns[-1].settings["seed"] == 9
 
 
 def test_a_chat_with_a_removed_mode_says_so_and_has_the_automatic_one(page, store: Store) -> None:

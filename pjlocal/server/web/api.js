@@ -13,13 +13,13 @@ otherTabs.addEventListener("message", ({ data }) => {
 });
 
 /** Send a request and return the response, if it succeeds; otherwise throw the server's error, with its `code`.
- * A body that is not a file is sent as JSON. */
+ * A body that is not a file is sent as JSON; a BigInt in it is refused, because the page would round it when it comes back. */
 export async function ask(path, { body, signal, method = body === undefined ? "GET" : "POST" } = {}) {
   const secret = sessionStorage.getItem(SECRET);
   const response = await fetch(path, {
     method,
     headers: secret ? { Authorization: `Bearer ${secret}` } : {},
-    body: body === undefined || body instanceof Blob ? body : JSON.stringify(body),
+    body: body === undefined || body instanceof Blob ? body : JSON.stringify(body, exact),
     signal,
   }).catch(lost);
   if (response.status === 401) {
@@ -29,6 +29,12 @@ export async function ask(path, { body, signal, method = body === undefined ? "G
   }
   if (!response.ok) throw await refusal(response);
   return response;
+}
+
+function exact(name, value) {
+  if (typeof value !== "bigint") return value;
+  const most = Number.MAX_SAFE_INTEGER;
+  throw new Error(`${name} must be a whole number of at most ${most} on this page (not ${value}): browsers round larger ones`);
 }
 
 export const json = async (path, options) => (await ask(path, options)).json();

@@ -26,6 +26,7 @@ let strengths = {}; // the automatic strength in each mode
 let preferred = ""; // the automatic mode, if there are preferences
 let adjusting = Promise.resolve();
 let defaults = {};
+let ofChat = ""; // the text that stands for a seed that JavaScript rounds: the chat's seed stays in force, unless it is changed
 
 export function fill(about) {
   ({ presets, strengths, default_mode: preferred, settings: defaults } = about);
@@ -58,10 +59,15 @@ export function show(saved) {
   const isSet = explicit.includes("temperature") || defaults.explicit.includes("temperature");
   by("temperature").value = isSet ? sampling.temperature : "";
   by("max_tokens").value = generation.max_tokens;
-  by("seed").value = generation.seed ?? "";
+  showSeed(generation.seed);
   by("best").value = generation.best > 1 ? generation.best : "";
   by("adjusted").textContent = "";
   explain();
+}
+
+function showSeed(seed) {
+  ofChat = seed && !Number.isSafeInteger(seed) ? `about ${seed}` : "";
+  by("seed").value = ofChat || (seed ?? "");
 }
 
 /** The settings to send with a question, and the names of those that the user left empty. */
@@ -71,6 +77,7 @@ export function chosen() {
   if (by("mode").value) settings.mode = by("mode").value;
   if (text("strength")) settings.strength = decimal("strength");
   for (const name of NUMBERS) if (text(name)) settings[name] = WHOLE.includes(name) ? whole(text(name)) : number(decimal(name));
+  if (ofChat && text("seed") === ofChat) delete settings.seed;
   return { settings, unset: NUMBERS.filter((name) => !text(name)) };
 }
 
@@ -82,9 +89,9 @@ const fields = (view) => [...view.querySelectorAll("textarea")];
 const wishes = (name) => fields(document.querySelector(`[data-view=${name}]`)).map(({ value }) => value.trim()).filter(Boolean);
 const text = (id) => by(id).value.trim();
 const decimal = (id) => text(id).replace(",", ".");
-// What is no number, or would be rounded, is sent as it is: the server's message names the field.
+// What is no number is sent as it is: the server's message names the field.  `ask` refuses a number that would be rounded.
 const number = (text) => (Number.isNaN(Number(text)) ? text : Number(text));
-const whole = (text) => (/^-?\d+$/.test(text) && Number.isSafeInteger(Number(text)) ? Number(text) : text);
+const whole = (text) => (!/^-?\d+$/.test(text) ? text : Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text));
 const modeInForce = () => by("mode").value || (wishes("a").length + wishes("b").length ? preferred : "plain");
 
 function explain() {
