@@ -108,11 +108,16 @@ class _ToCheck(Exact):
 
 
 class _Dial(Exact):
-    """A preference to make half a step stronger or weaker, under these settings."""
+    """A preference to make half a step stronger or weaker.
+
+    settings: the settings that differ from those of the server or the chat.
+    chat: the saved chat in which the question is asked.
+    """
 
     preference: Annotated[str, Field(min_length=1)]
     more: bool
     settings: Object = Field(default={})
+    chat: Whole | None = None
 
 
 @dataclass(eq=False)
@@ -380,7 +385,7 @@ def answer_routes(
     async def turn_dial(request: Request) -> Response:
         body = validated(_Dial, await read_body(request))
         settings = body.settings | {"draft_prefer": [body.preference]}
-        base = defaults.replace(mode=None, strength=None)
+        base = _as_gone_on(defaults, Session() if body.chat is None else await open_chat(body.chat))
         under = base.override(check_overrides(settings, model["context_limit"], base))
         changed = adjust(under, body.preference, STEP if body.more else -STEP).views[0]
         return as_json({"preference": changed[0] if changed else ""})

@@ -266,7 +266,10 @@ def test_a_preference_file_of_the_server_is_accepted_when_the_page_sends_it_back
         ask(served, "Why?", settings={"judge_prefer": [dialled]})
         with Store(database) as store:
             session = saved(store, "From the terminal", settings=Request(place([f"@{own}"])).as_dict())
-        ask(served, "Why?", session.id, {"draft_prefer": [f"@{own}"]})
+        dial = {"preference": f"@{own}", "more": True}
+        dialled = served.http.post("/api/dials", json={**dial, "chat": session.id}).json()["preference"]
+        assert dialled.startswith(f"@{own}:") and served.http.post("/api/dials", json=dial).status_code == 400
+        ask(served, "Why?", session.id, {"draft_prefer": [dialled]})
         for preference, chat in ((f"@{own}", None), (f"@{other}", session.id), (f"@{style}", session.id)):
             status, _, line = refused(served, body("Why?", chat, {"draft_prefer": [preference]}))
             assert status == 400 and line.startswith("a request cannot name the server's files")

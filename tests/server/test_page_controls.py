@@ -131,6 +131,23 @@ def test_a_chat_with_a_seed_that_browsers_round_keeps_it_until_it_is_changed(ope
     assert store.load(session.id).turns[-1].settings["seed"] == 9
 
 
+def test_a_new_chat_has_the_fields_of_the_last_one_without_its_files_and_rounded_seed(
+    opened, store: Store, tmp_path: Path
+) -> None:
+    (style := tmp_path / "style.txt").write_text("Answer in rhyme.")
+    settings = {"preferences": {"a": [f"@{style}", "formal"], "b": []}, "generation": {"seed": 2**62, "max_tokens": 5}}
+    chromium, _ = opened("From the terminal", a_turn(), settings=settings)
+    chromium.eval("document.querySelector('[data-view=a] button[title^=More]').click()")
+    chromium.wait_for("document.getElementById('adjusted').textContent")
+    assert chromium.eval(PREFERENCES)[:2] == [f"@{style}:2", "formal"]
+    chromium.eval("location.hash = ''")
+    chromium.wait_for("document.getElementById('title').textContent === 'New chat'")
+    assert chromium.eval(f"[...{PREFERENCES}, {VALUES}[3]]") == ["formal", "", "", "3"], "as the server was started"
+    ask(chromium, "Why?")
+    chromium.wait_for(WRITTEN)
+    assert store.load(store.latest()).settings["preferences"] == {"a": ["formal"], "b": []}
+
+
 def test_a_chat_with_a_removed_mode_says_so_and_has_the_automatic_one(page, store: Store) -> None:
     settings = SETTINGS | {"generation": {"mode": "args", "max_tokens": 5}}
     turn = Turn("Why?", [accepted("So.")], SETTINGS | {"mode": "args"}, "stop")

@@ -440,6 +440,7 @@ function forget() {
   chat = null;
   stale = false;
   wanted++; // replies about the closed chat are ignored
+  views.leaveChat();
   entitle("");
   show([]);
   if (!document.activeElement?.checkVisibility()) question.focus(); // a removed button had the focus
@@ -606,7 +607,7 @@ async function begin() {
   scrollAlong();
   const about = await json("api/about");
   by("model").textContent = visible(about.model);
-  views.fill(about);
+  views.fill(about, () => chat);
   files.begin(about.most_file, trouble);
   by("comparison").addEventListener("close", () => {
     if (!turns.length) return;

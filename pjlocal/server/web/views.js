@@ -25,10 +25,13 @@ let presets = {};
 let strengths = {}; // the automatic strength in each mode
 let preferred = ""; // the automatic mode, if there are preferences
 let adjusting = Promise.resolve();
-let defaults = {};
+let defaults = { preferences: {} };
+let chat = () => null; // returns the number of the open chat
 let ofChat = ""; // the text that stands for a seed that JavaScript rounds: the chat's seed stays in force, unless it is changed
 
-export function fill(about) {
+/** whichChat: returns the number of the open chat; null if it is not saved yet. */
+export function fill(about, whichChat) {
+  chat = whichChat;
   ({ presets, strengths, default_mode: preferred, settings: defaults } = about);
   const options = (values) => values.map((value) => Object.assign(element("option", "", value), { value }));
   by("mode").append(...options(about.modes));
@@ -62,6 +65,18 @@ export function show(saved) {
   showSeed(generation.seed);
   by("best").value = generation.best > 1 ? generation.best : "";
   by("adjusted").textContent = "";
+  explain();
+}
+
+/** Keep the fields for a new chat, except for what only the chat before may have: files of the server, and a rounded seed. */
+export function leaveChat() {
+  const files = Object.values(defaults.preferences).flat().map(bare);
+  for (const view of all()) {
+    const texts = wishes(view.dataset.view);
+    const left = texts.filter((wish) => !wish.startsWith("@") || files.includes(bare(wish)));
+    if (left.length < texts.length) setFields(view, left);
+  }
+  if (ofChat) showSeed(defaults.generation.seed);
   explain();
 }
 
@@ -161,7 +176,7 @@ async function adjusted(view, field, more) {
   const before = field.value.trim();
   if (!before || !field.isConnected) return;
   const { settings: { mode, strength } } = chosen();
-  const asked = { preference: before, more, settings: { mode, strength } };
+  const asked = { preference: before, more, settings: { mode, strength }, chat: chat() };
   let said;
   try {
     const { preference } = await json("api/dials", { body: asked });
