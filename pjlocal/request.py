@@ -284,7 +284,8 @@ class Request:
         return self if seed is None else self.replace(seed=(seed + number) % 2**63)
 
     def with_group(self, group: Settings) -> Request:
-        """Return the request with another `Generation`, `Sampling` or `Prompting`."""
+        """Return the request with another `Generation`, `Sampling` or `Prompting`.  Its values do not count as set, as
+        those of `replace` do."""
         (name,) = (name for name, kind in GROUPS.items() if isinstance(group, kind))
         return dataclasses.replace(self, **{name: group})  # type: ignore[arg-type]
 
