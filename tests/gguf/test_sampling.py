@@ -91,6 +91,14 @@ def test_a_chat_continued_with_another_model_leaves_the_first_ones_values(
     assert "llama.gguf, and was saved with" in loaded and "says.gguf loads that" in loaded
 
 
+def test_a_continued_chat_keeps_what_no_file_recommends(pjlocal: Callable, says: Path) -> None:
+    begun = pjlocal("chat", "-m", says, *PREFER, "--session", "it", "-n", "9", stdin="/set regex (yes|no)\nHi")
+    assert begun.returncode == 0
+    for choice in ("model", "own"):
+        shown = pjlocal("chat", "--session", "it", "--sampling", choice, "-n", "9", stdin="Hi\n/set regex").stdout
+        assert "(yes|no)" in shown
+
+
 def test_info_shows_what_the_file_says(pjlocal: Callable, says: Path, smollm2: Path) -> None:
     assert "temperature 0.6, top-k 40, top-p 0.95" in pjlocal("models", "info", says).stdout
     assert json.loads(pjlocal("models", "info", says, "--json").stdout)["sampling"]["temperature"] == 0.6
