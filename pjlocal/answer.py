@@ -27,11 +27,10 @@ from .engine.slot import Slot
 from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .prompting.plan import Plan
-from .prompting.thinking import MARKS, Thinking, ThinkingPhase, opened_by, split
+from .prompting.thinking import END_OF_PROMPT, MARKS, Thinking, ThinkingPhase, opened_by, split
 from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, Sampling, random_seed
 from .stream import TextStream
 
-_PROMPT_END = 32  # tokens at the end of the prompt that are searched for an opening mark of thinking
 _POLL_S = 1e-3  # between two checks whether another thread has stopped
 
 
@@ -366,7 +365,7 @@ class SingleAnswer(Answer):
         model, request, ends_generation = self.engine.model, self._current.request, self._ends_generation
         beginning, prompt = self._current.beginning, self._current.prompts[0]
         may_think = self._current.may_think
-        opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-_PROMPT_END:])) if may_think else None
+        opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-END_OF_PROMPT:])) if may_think else None
         thinking = Thinking(opened, may_begin=may_think)
         self._beginning = []
         for token in beginning:

@@ -42,7 +42,7 @@ _REFUSED = {
     "n": "max_tokens limits the answer's length, and for several answers repeat the row",
     **REMOVED,
 }
-_KNOWN = {*_NAMES, "persona", *_REFUSED}
+_KNOWN = {*_NAMES, "persona", "messages", *_REFUSED}
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _row(number: int, place: str, record: Any, request: Request, as_text: bool) 
             if type(own := record.get("id")) in (str, int):
                 check_characters(str(own), place)
                 row_id = own
-            used = {name: value for name, value in record.items() if name in {*_KNOWN, "messages"}}
+            used = {name: value for name, value in record.items() if name in _KNOWN}
             check_characters(json.dumps(used, ensure_ascii=False, default=str), place)
         system, conversation = parse_conversation(_prompt(place, record))
         prompt = last_question(conversation)

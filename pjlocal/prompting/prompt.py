@@ -19,7 +19,7 @@ from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
 from .pieces import Marks, tokens_after, tokens_of
 from .rendering import PROBE, Role, TemplateMessage, attempt, dialogue, jinja, reaches
-from .thinking import HARMONY, MARKS, Thinking, answer_start, opened_by
+from .thinking import END_OF_PROMPT, HARMONY, MARKS, Thinking, answer_start, opened_by
 from .thinking import Marks as ThinkingMarks
 from .tools import CallSupport, Control, Spelled, Tools, describe_calls, describe_tools, find_support, map_texts
 
@@ -56,7 +56,6 @@ DIALOGUE_STOPS = ("\nUser:",)
 #: DeepSeek V3.1.
 _THINK_NAMES = ("enable_thinking", "thinking")
 
-_TAIL = 32  # tokens at the end of a prompt that are searched for an opening mark of thinking
 
 NO_THINK_SWITCH = "this model's chat template has no switch for thinking"
 
@@ -274,7 +273,7 @@ class ChatTemplate:
             ends = self._ends(message)
             tokens += message.tokens[: bisect_left(ends, ends[-1])]  # without an incomplete character at the end
             return tokens + tokens_after(model, [*prompt, *tokens], text[ends[-1] :])
-        tail = model.text(prompt[-_TAIL:])
+        tail = model.text(prompt[-END_OF_PROMPT:])
         opened = opened_by(tail)
         marks = opened or self._thinking_marks
         if message.thinking and marks:

@@ -44,6 +44,10 @@ _CHANNEL = re.compile(_BETWEEN + r"<\|channel\|>(?!final)[^<]*(?:<\|constrain\|>
 _LAST = re.compile(_BETWEEN + r"\s*\Z")
 
 
+#: The tokens at the end of a prompt in whose text `opened_by` searches.
+END_OF_PROMPT = 32
+
+
 def opened_by(prompt: str) -> Marks | None:
     """The marks of the thinking that the end of the prompt opens, as in some chat templates; None if it opens none."""
     end = prompt.rstrip()

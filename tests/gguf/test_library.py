@@ -171,7 +171,7 @@ def test_a_model_of_another_program_is_that_programs_also_below_models(
 
 
 def test_models_are_found_if_the_current_folder_cannot_be_searched(put: Put) -> None:
-    """As where the user may not enter it, which does not stop root; a name that is too long does."""
+    """A name that is too long stands for missing permissions, which do not stop root."""
     put(".local/share/pjlocal/models/own.gguf")
     Path("models").symlink_to("x" * 300)
     assert names() == ["own.gguf"] and find_model("own").name == "own.gguf"
