@@ -31,9 +31,10 @@ from ..sessions.session import Session, Turn, title_of
 from ..settings import VIEW_NAMES
 from .auth import GoneOn, NotFound, described, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import as_json, find_turn, number_of, open_chat, question_as_dict
+from .chats import find_turn, number_of, open_chat, question_as_dict
 from .openai import Names
-from .streaming import AnswerResponse, Answers, as_event, as_events, as_stream, read_body, until_done
+from .replies import JsonResponse, as_event
+from .streaming import AnswerResponse, Answers, as_events, as_stream, read_body, until_done
 
 ALIVE_S = 2.0  # the most seconds between two lines of a stream
 _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
@@ -194,7 +195,7 @@ class _BeingWritten:
         self._end()
 
     def _add(self, events: Sequence[Mapping[str, Any]]) -> None:
-        self._events += [as_event(event, is_ascii=True) for event in events]
+        self._events += [as_event(event) for event in events]
         self._more.set()
         self._more = asyncio.Event()
 
@@ -210,7 +211,7 @@ class _BeingWritten:
     async def _follow(self, first: Sequence[Mapping[str, Any]]) -> AsyncIterator[bytes]:
         """Yield all its events, and comments while there are none."""
         for event in first:
-            yield as_event(event, is_ascii=True)
+            yield as_event(event)
         n = 0
         while True:
             more = self._more
@@ -252,7 +253,7 @@ def answer_routes(
 
     async def about(request: Request) -> Response:
         named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
-        return as_json(named | dict(model))
+        return JsonResponse(named | dict(model))
 
     async def check(request: Request) -> Response:
         try:
@@ -360,7 +361,7 @@ def answer_routes(
         async def respond() -> Response:
             await answers.finish()
             found = [asdict(each) for each in answers.choices[0].tokens[0].alternatives]
-            return as_json({"token": turn.events[position].as_dict(), "alternatives": found})
+            return JsonResponse({"token": turn.events[position].as_dict(), "alternatives": found})
 
         return AnswerResponse(answers.cancel, respond)
 
@@ -378,7 +379,7 @@ def answer_routes(
                 raise UsageError(f"{name}: {error}") from None
             assert isinstance(counted, Checked)
             head = with_attachments([attachment], "")
-            return as_json({"name": attachment.name, "size": attachment.size(counted.n_tokens), "head": head})
+            return JsonResponse({"name": attachment.name, "size": attachment.size(counted.n_tokens), "head": head})
 
         return AnswerResponse(answers.cancel, respond)
 
@@ -388,7 +389,7 @@ def answer_routes(
         base = _as_gone_on(defaults, Session() if body.chat is None else await open_chat(body.chat))
         under = base.override(check_overrides(settings, model["context_limit"], base))
         changed = adjust(under, body.preference, STEP if body.more else -STEP).views[0]
-        return as_json({"preference": changed[0] if changed else ""})
+        return JsonResponse({"preference": changed[0] if changed else ""})
 
     async def stop(request: Request) -> Response:
         written = being_written.get(request.path_params["number"])

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ..prompting.plan import make_roles, unused
@@ -27,6 +27,7 @@ from .chats import chat_routes
 from .metrics import Metrics
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
+from .replies import JsonResponse
 from .responses import Responses, ResponsesReply
 from .streaming import AnswerResponse, Answers, read_body
 from .tools import NOT_OFFERED, Calling, arrange
@@ -86,19 +87,19 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
     started = int(time.time())
 
     async def health(request: Request) -> Response:
-        return JSONResponse({"status": "ok"}) if service.is_open else JSONResponse({"status": "stopping"}, 503)
+        return JsonResponse({"status": "ok"}) if service.is_open else JsonResponse({"status": "stopping"}, 503)
 
     async def measured(request: Request) -> Response:
         return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     async def models(request: Request) -> Response:
-        return JSONResponse({"object": "list", "data": [_model(name, started) for name in names.all()]})
+        return JsonResponse({"object": "list", "data": [_model(name, started) for name in names.all()]})
 
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
         if names.find(name) is None:
             raise NoModel(names.unknown(name))
-        return JSONResponse(_model(name, started))
+        return JsonResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:
         return await _respond(parse(Chat, await read_body(request)))
@@ -186,4 +187,4 @@ def _no_route(request: Request, error: Exception) -> Response:
     path = request.url.path
     why = f"{not_served(path) or 'unknown path'}. {_ROUTES_HINT}" if error.status_code == 404 else error.detail
     message = f"{request.method} {path[:_MOST_PATH]}: {why}"
-    return JSONResponse(error_body(message, "invalid_request_error"), error.status_code, error.headers)
+    return JsonResponse(error_body(message, "invalid_request_error"), error.status_code, error.headers)

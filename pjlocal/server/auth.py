@@ -10,7 +10,6 @@ from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
-from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..client import is_loopback
@@ -21,6 +20,7 @@ from ..sessions.faults import RemovedError
 from .bodies import in_fields
 from .metrics import Metrics
 from .page import FILES
+from .replies import JsonResponse
 
 log = logging.getLogger("pjlocal")
 
@@ -120,11 +120,11 @@ def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[st
     return status, error_body(message, kind, code, getattr(error, "field", None))
 
 
-def refusal(error: Exception, *, in_flags: bool = False) -> JSONResponse:
+def refusal(error: Exception, *, in_flags: bool = False) -> JsonResponse:
     """The response for an error.  Logs errors of the server."""
     status, body = described(error, in_flags=in_flags)
     headers = {"Retry-After": str(_RETRY_AFTER_S)} if status == 429 else None
-    return JSONResponse(body, status, headers)
+    return JsonResponse(body, status, headers)
 
 
 def check_key(key: str) -> None:
@@ -193,19 +193,19 @@ class Guard:
             route = getattr(scope.get("endpoint"), "__name__", "none")
             self._metrics.requests.labels(route, str(status)).inc()
 
-    def _refused(self, headers: Headers, path: str) -> JSONResponse | None:
+    def _refused(self, headers: Headers, path: str) -> JsonResponse | None:
         """The response to a client without access; None for a client with access."""
         host, origin = headers.get("host", ""), headers.get("origin", "")
         if self._local and not is_loopback(_host(host)):
-            return JSONResponse(error_body("the Host header must be a loopback address", "permission_error"), 403)
+            return JsonResponse(error_body("the Host header must be a loopback address", "permission_error"), 403)
         own = path.startswith(_OWN) and not not_served(path)
         is_foreign = origin not in ("", f"http://{host}", f"https://{host}")
         if is_foreign and own:
             message = f"only this server's own page may use the saved chats, not pages of {origin}"
-            return JSONResponse(error_body(message, "permission_error"), 403)
+            return JsonResponse(error_body(message, "permission_error"), 403)
         if is_foreign and "*" not in self._origins and origin not in self._origins:
             message = f"web pages of {origin} may not use this server: start it with --cors {origin} to allow them"
-            return JSONResponse(error_body(message, "permission_error"), 403)
+            return JsonResponse(error_body(message, "permission_error"), 403)
         header = headers.get("authorization", "")
         if own:
             if not (_has_secret(self._token, header) or (self._key is not None and _has_secret(self._key, header))):
@@ -213,10 +213,10 @@ class Guard:
                     "/api is for this server's own page: open the address with ?token= that pjlocal serve printed, or "
                     "send its token, or the API key, in the header Authorization: Bearer TOKEN"
                 )
-                return JSONResponse(error_body(message, "authentication_error", "invalid_token"), 401)
+                return JsonResponse(error_body(message, "authentication_error", "invalid_token"), 401)
         elif self._key is not None and path not in _OPEN and not _has_secret(self._key, header):
             message = "the key is missing or wrong: send the header Authorization: Bearer KEY"
-            return JSONResponse(error_body(message, "authentication_error", "invalid_api_key"), 401)
+            return JsonResponse(error_body(message, "authentication_error", "invalid_api_key"), 401)
         return None
 
 

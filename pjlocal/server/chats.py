@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
@@ -27,6 +26,7 @@ from ..sessions.session import Session, Turn
 from ..sessions.store import Store
 from .auth import GoneOn, NoChat, NotFound
 from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
+from .replies import JsonResponse
 from .streaming import as_events, read_body
 
 _NO_CHAT = "no saved chat has this number"
@@ -71,16 +71,16 @@ def chat_routes() -> list[Route]:
         if len(query) > _MOST_QUERY:
             raise Wrong(f"a search must have at most {_MOST_QUERY} characters (not {len(query):,})", "q")
         if query.strip():
-            return as_json({"hits": [asdict(hit) for hit in await _stored(lambda store: store.search(query))]})
-        return as_json({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
+            return JsonResponse({"hits": [asdict(hit) for hit in await _stored(lambda store: store.search(query))]})
+        return JsonResponse({"chats": [asdict(summary) for summary in await _stored(Store.summaries)]})
 
     async def add(request: Request) -> Response:
         text = (await read_body(request, _MOST_EXPORT)).decode("utf-8", "replace")
-        return as_json({"id": await asyncio.to_thread(_added, text)})
+        return JsonResponse({"id": await asyncio.to_thread(_added, text)})
 
     async def chat(request: Request) -> Response:
         with_undone = request.query_params.get("undone") == "true"
-        return as_json(_described(await open_chat(number_of(request, "id"), with_undone=with_undone)))
+        return JsonResponse(_described(await open_chat(number_of(request, "id"), with_undone=with_undone)))
 
     async def change(request: Request) -> Response:
         number = number_of(request, "id")
@@ -92,10 +92,10 @@ def chat_routes() -> list[Route]:
         if changes.title is None:
             if changes.settings is None:
                 raise Wrong("title is missing", "title")
-            return as_json({"settings": changes.settings})
+            return JsonResponse({"settings": changes.settings})
         title = parse_title(changes.title)
         await _changed(number, lambda store: store.rename(number, title))
-        return as_json({"title": title})
+        return JsonResponse({"title": title})
 
     async def remove(request: Request) -> Response:
         number = number_of(request, "id")
@@ -124,10 +124,10 @@ def chat_routes() -> list[Route]:
         session = await _ending_with(number, body.turn, "edited")
         before = session.turns[-1]
         if body.answer == before.answer:
-            return as_json(_turn(before))
+            return JsonResponse(_turn(before))
         edited = before.edited(body.answer)
         await _recorded(session, lambda recorder: recorder.replace(edited, before))
-        return as_json(_turn(edited))
+        return JsonResponse(_turn(edited))
 
     async def switch(request: Request) -> Response:
         number = number_of(request, "id")
@@ -137,7 +137,7 @@ def chat_routes() -> list[Route]:
         if draft is None:
             raise Wrong("the last turn has no such draft: load the chat again", "draft")
         await _recorded(session, lambda recorder: recorder.switch(draft))
-        return as_json(_turn(draft))
+        return JsonResponse(_turn(draft))
 
     async def fork(request: Request) -> Response:
         number = number_of(request, "id")
@@ -146,11 +146,11 @@ def chat_routes() -> list[Route]:
         n_turns = find_turn(session, turn) + 1
         fork = session.fork(n_turns)
         await _changed(number, lambda store: store.add_whole(fork))
-        return as_json(_described(fork))
+        return JsonResponse(_described(fork))
 
     async def one_turn(request: Request) -> Response:
         session = await open_chat(number_of(request, "id"))
-        return as_json(_turn(session.turns[find_turn(session, number_of(request, "turn"))]))
+        return JsonResponse(_turn(session.turns[find_turn(session, number_of(request, "turn"))]))
 
     return [
         Route("/api/chats", chats),
@@ -307,8 +307,3 @@ def _answered(turn: Turn) -> dict[str, Any]:
         "statistics": turn.statistics,
         "events": as_events(turn.events),
     }
-
-
-def as_json(data: Any) -> Response:
-    """A JSON response in ASCII, because settings may contain halves of surrogate pairs."""
-    return Response(json.dumps(data), media_type="application/json", headers={"Cache-Control": "no-store"})

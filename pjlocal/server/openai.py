@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
 from pydantic import BeforeValidator, ConfigDict, Field
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ..engine.log_probs import LogProbs
 from ..errors import UsageError, did_you_mean
@@ -39,7 +39,8 @@ from .bodies import (
     validated,
     without_nulls,
 )
-from .streaming import ALIVE, Added, Answers, Choice, as_event, as_events, as_stream
+from .replies import JsonResponse, as_event
+from .streaming import ALIVE, Added, Answers, Choice, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
 from .unsupported import IN_MESSAGES, IN_STREAM_OPTIONS, UNSUPPORTED, check_fields, check_nested
@@ -544,7 +545,7 @@ def _logprob(of: LogProbs) -> dict[str, Any]:
 
 async def whole(answers: Answers, reply: Reply) -> Response:
     await answers.finish()
-    return JSONResponse(reply.whole(answers.choices), headers=warning_header(answers))
+    return JsonResponse(reply.whole(answers.choices), headers=warning_header(answers))
 
 
 async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response:

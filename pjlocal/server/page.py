@@ -6,13 +6,14 @@ from importlib.resources import files
 from typing import get_args
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ..prompting.plan import strength_in_force
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
 from ..settings import DEFAULT_MODE, Mode, Placement
+from .replies import JsonResponse
 
 _PACKAGE = files("pjlocal")
 _SCRIPTS = [file.name for file in _PACKAGE.joinpath("server/web").iterdir() if file.name.endswith(".js")]
@@ -47,7 +48,7 @@ def page_routes(model: str, defaults: AnswerRequest, most_file: int) -> list[Rou
         return Response(_PACKAGE.joinpath(name).read_bytes(), media_type=kind, headers=_HEADERS)
 
     async def about(request: Request) -> Response:
-        return JSONResponse(
+        return JsonResponse(
             {
                 "model": model,
                 "presets": presets(),

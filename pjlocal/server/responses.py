@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from uuid import uuid4
 
 from pydantic import BeforeValidator, ConfigDict, Field
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 from ..events import Result
 from ..prompting.tools import make_call
@@ -21,7 +21,8 @@ from ..service import Token
 from .auth import described
 from .bodies import Object, Strict, Whole, Wrong, checked
 from .openai import Chat, usage, warning_header
-from .streaming import ALIVE, Added, Answers, as_event, as_stream
+from .replies import JsonResponse, as_event
+from .streaming import ALIVE, Added, Answers, as_stream
 from .tools import Calling, Part, Reader
 
 _TEXTS = ("input_text", "output_text", "summary_text", "text")
@@ -231,7 +232,7 @@ class ResponsesReply:
         assert choice.result
         for _ in (*self._add(choice.tokens), *self._end(choice.result)):
             pass
-        return JSONResponse(self._response(answers), headers=warning_header(answers))
+        return JsonResponse(self._response(answers), headers=warning_header(answers))
 
     async def streamed(self, answers: Answers) -> Response:
         news = await answers.begin()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -222,15 +221,6 @@ def as_stream(events: AsyncIterator[bytes], headers: Mapping[str, str] = {}) -> 
     """A response that streams events as they are written."""
     headers = {"Cache-Control": "no-cache", **headers}
     return StreamingResponse(events, media_type="text/event-stream", headers=headers)
-
-
-def as_event(data: Mapping[str, Any], *, is_ascii: bool = False) -> bytes:
-    """An event of a stream.
-
-    Args:
-        is_ascii: whether to escape non-ASCII characters, for settings that may contain halves of surrogate pairs.
-    """
-    return f"data: {json.dumps(data, ensure_ascii=is_ascii)}\n\n".encode()
 
 
 def as_events(events: Sequence[TokenEvent]) -> list[dict[str, Any]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from commandline import PREFER, one_line
+from served import serving
 
 ODD = os.fsdecode(b"caf\xe9")  # not UTF-8
 NOBODY = "~nosuchuser/x"
@@ -113,6 +114,21 @@ def test_other_files_may_have_such_names_too(pjlocal, environment, odd_model, tm
     assert "caf" in pjlocal("config", "path").stdout and "caf" in pjlocal("sessions", "path").stdout
     Path(environment["PJLOCAL_CONFIG"]).write_text("broken")
     assert "is not valid TOML" in one_line(pjlocal("config", "show").stderr)
+
+
+def test_a_server_of_a_model_and_a_preference_with_such_names_answers(environment, odd_model, tmp_path: Path) -> None:
+    wish = tmp_path / f"{ODD}.txt"
+    wish.write_text("Be brief.\n")
+    with serving(odd_model, environment, "-p", f"@{wish}", "--regex", "a") as served:
+        assert [model["id"] for model in served.http.get("/v1/models").json()["data"]] == [ODD]
+        about = served.http.get("/api/about").json()
+        assert about["model"] == ODD and about["settings"]["preferences"]["a"] == [f"@{wish}"]
+        assert served.complete()["model"] == ODD
+        body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
+        first = served.http.post("/v1/chat/completions", json=body).text.splitlines()[0]
+        assert json.loads(first.removeprefix("data: "))["model"] == ODD
+        refused = served.http.post("/v1/chat/completions", json=body | {"model": "other"})
+        assert refused.status_code == 404 and ODD in refused.json()["error"]["message"]
 
 
 @pytest.mark.slow
