@@ -256,8 +256,8 @@ def answer_routes(
         return JsonResponse(named | dict(model))
 
     async def check(request: Request) -> Response:
+        body = validated(_ToCheck, await read_body(request))
         try:
-            body = validated(_ToCheck, await read_body(request))
             answers = Answers(service, [Job(parse_request(body.request))])
             answers.submit()
         except Exception as error:

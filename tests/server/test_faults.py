@@ -14,6 +14,7 @@ import httpx2
 import pytest
 from saved_chats import saved
 from served import serving, streamed
+from starlette.applications import Starlette
 from starlette.types import Receive, Scope, Send
 from waiting import PATIENCE_S
 
@@ -40,6 +41,19 @@ def metrics() -> Iterator[Metrics]:
     made.count_errors(logger)
     yield made
     logger.handlers = before
+
+
+def app_of(service: type[Service], metrics: Metrics) -> tuple[Starlette, Any]:
+    """An application, and its service without a model."""
+    made = service(lambda stop: None, 2, None, Interrupt())  # type: ignore[arg-type,return-value]
+    names, model = Names("llama", (), {}), {"context_limit": 512}
+    saved_as = ModelName("llama", "llama")
+    return create_app(made, names, Request(), metrics, model, saved_as, token="secret"), made
+
+
+def scope_of(path: str) -> Scope:
+    headers = [(b"host", b"localhost"), (b"authorization", b"Bearer secret")]
+    return {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
 
 
 def n_errors(metrics: Metrics) -> int:
@@ -107,10 +121,7 @@ def test_a_fault_in_the_service_is_reported_logged_and_counted_before_and_in_a_s
         def cancel(self, jobs: Sequence[Job]) -> None:
             pass
 
-    model = {"context_limit": 512}
-    names = Names("llama", (), {})
-    service = Faulty(lambda stop: None, 2, None, Interrupt())  # type: ignore[arg-type,return-value]
-    app = create_app(service, names, Request(), metrics, model, ModelName("llama", "llama"), token="secret")
+    app, _ = app_of(Faulty, metrics)
     headers = {"Authorization": "Bearer secret", "Host": "localhost"}
     asked = {"messages": [{"role": "user", "content": "hello"}], "request": Request().as_dict()}
 
@@ -122,6 +133,25 @@ def test_a_fault_in_the_service_is_reported_logged_and_counted_before_and_in_a_s
     reply = asyncio.run(ask())
     assert reply.status_code == (200 if begun else 500) and "internal server error" in reply.text
     assert n_errors(metrics) == 1 and "this is a bug in pjlocal" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/responses", "/api/check", "/api/answers", "/api/files", "/api/dials"]
+)
+def test_a_client_that_disconnects_during_its_body_is_no_fault_of_the_server(metrics: Metrics, path: str) -> None:
+    parts = [{"type": "http.disconnect"}, {"type": "http.request", "body": b"{", "more_body": True}]
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return parts.pop()
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app, _ = app_of(Service, metrics)
+    asyncio.run(app(scope_of(path), receive, send))
+    assert n_errors(metrics) == 0 and sent == []
+    assert 'status="499"' in metrics.text().decode()
 
 
 def body_of_a_late_error(path: str, asked: Any, waits: bytes) -> bytes:
@@ -145,12 +175,8 @@ def body_of_a_late_error(path: str, asked: Any, waits: bytes) -> bytes:
 
     sent: list[Any] = []
     requests = [{"type": "http.request", "body": json.dumps(asked).encode()}]
-    service = Late(lambda stop: None, 2, None, Interrupt())  # type: ignore[arg-type,return-value]
-    model, names = {"context_limit": 512}, Names("llama", (), {})
-    app = create_app(service, names, Request(), Metrics(), model, ModelName("llama", "llama"), token="secret")
-    headers = [(b"host", b"localhost"), (b"authorization", b"Bearer secret")]
-    scope = {"type": "http", "method": "POST", "path": path, "headers": headers, "query_string": b""}
-    asyncio.run(asyncio.wait_for(app(scope, receive, send), PATIENCE_S))
+    app, service = app_of(Late, Metrics())
+    asyncio.run(asyncio.wait_for(app(scope_of(path), receive, send), PATIENCE_S))
     assert sent[0]["status"] == 200
     return b"".join(message.get("body", b"") for message in sent)
 
