@@ -41,6 +41,7 @@ _STOPPING_S = 1.0  # time limit for stopping an answer
 _BUSY_S = 1.0  # pause before a request to a busy server is repeated
 _POLL_S = 0.05  # between two checks for Ctrl-C
 _MOST_ERROR = 1 << 16  # bytes read of an error's body
+_IN_PATHS = "/%:@!$&'()*+,;=~"  # ASCII characters of a path that are sent unchanged, besides letters and digits
 _MOST_QUOTED = 200  # characters quoted of an unknown server's error
 _NO_CHAT = "chat_not_found"  # the code of a status 404; with others, the server is one of another version
 
@@ -80,6 +81,22 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def check_key(key: str, name: str) -> None:
+    """Refuse an API key that no client can send in a header.
+
+    Args:
+        name: what has the key, for the message, which does not show the key.
+
+    Raises:
+        UsageError: the key is not printable ASCII, or has spaces at its ends.
+    """
+    if not (key.isascii() and key.isprintable()) or key != key.strip():
+        raise UsageError(
+            f"{name} must be printable ASCII without spaces or line ends around it: no client could send this key in a "
+            "header"
+        )
 
 
 # Finding a resident server.
@@ -136,7 +153,7 @@ class Server:
         interrupt: ends every wait.
 
     Raises:
-        UsageError: the URL is not an HTTP URL.
+        UsageError: the URL is not an HTTP URL, or the key cannot be sent.
     """
 
     def __init__(self, where: str | Path, interrupt: Interrupt) -> None:
@@ -153,15 +170,20 @@ class Server:
         try:
             parts = urlsplit(url)
             host, port = parts.hostname, parts.port
+            (host or "").encode("idna")  # as `socket.create_connection` does
         except ValueError:
             host = None
         if not host or parts.scheme not in ("http", "https"):
             raise UsageError(f"--server must be a URL, as in http://localhost:8473 (not {url!r})")
         self._host, self._is_secure = host, parts.scheme == "https"
         self._port = port or (443 if self._is_secure else 80)
-        self._path = parts.path.rstrip("/").removesuffix("/v1")
-        self._key = parse_qs(parts.query).get("token", [self._key])[0]  # from the address that the server prints
-        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{self._path}"
+        path = parts.path.rstrip("/").removesuffix("/v1")
+        self._path = quote(path, safe=_IN_PATHS, errors="surrogateescape")
+        token = parse_qs(parts.query).get("token", [None])[0]  # from the address that the server prints
+        self._key = token or self._key
+        if self._key:
+            check_key(self._key, "the token in --server" if token else KEY_VARIABLE)
+        self.url = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{path}"
 
     @property
     def name(self) -> str:
@@ -282,7 +304,7 @@ class Server:
                 connection.sock.close()  # closes the socket when the response is closed
         except BaseException as error:
             connection.close()
-            if isinstance(error, OSError | HTTPException | ValueError):  # ValueError: a key impossible in a header
+            if isinstance(error, OSError | HTTPException):
                 raise self._unreachable(error) from error
             raise
         if response.status >= 300:

@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from ..client import is_loopback
+from ..client import KEY_VARIABLE, check_key, is_loopback
 from ..config.config import load_config
 from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
@@ -67,10 +67,10 @@ def serve(
     api_key: Annotated[
         str | None,
         typer.Option(
-            envvar="PJLOCAL_API_KEY",
+            envvar=KEY_VARIABLE,
             show_envvar=True,
             help="The key that clients must send. It is required if other machines reach the address. Other users "
-            "of this machine see the option in the list of processes, but not PJLOCAL_API_KEY.",
+            f"of this machine see the option in the list of processes, but not {KEY_VARIABLE}.",
             rich_help_panel=_SERVER,
         ),
     ] = None,
@@ -88,7 +88,6 @@ def serve(
 ) -> int:
     try:
         from ..server.app import create_app
-        from ..server.auth import check_key
         from ..server.metrics import Metrics
         from ..server.openai import Names
         from ..server.run import listen, listen_locally
@@ -102,12 +101,13 @@ def serve(
     from ..prompting.plan import expected_views  # loads llama.cpp, which other commands do not need
     from ..service import LoadedModel, ModelName, Service, check_servable
 
-    if api_key is not None:
-        check_key(api_key)
+    if api_key == "":
+        raise UsageError("--api-key must not be empty: leave it out, or give a key")
+    check_key(api_key or "", f"--api-key ({KEY_VARIABLE})")
     local = is_loopback(host)
     if not local and api_key is None:
         raise UsageError(
-            f"other machines reach {host}: set a key with --api-key or PJLOCAL_API_KEY, or leave --host out"
+            f"other machines reach {host}: set a key with --api-key or {KEY_VARIABLE}, or leave --host out"
         )
     check_servable(request.generation)
     request = request.as_defaults()

@@ -15,7 +15,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..client import is_loopback
+from ..client import check_key, is_loopback
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import ModelError, UsageError
 from ..visible import one_line
@@ -245,12 +245,11 @@ def find_key() -> str:
     """The key from the environment; empty if none is set.
 
     Raises:
-        UsageError: the key contains characters that cannot be sent.
+        UsageError: the key cannot be sent.
     """
     for name in KEY_NAMES:
         if key := os.environ.get(name, "").strip():
-            if not key.isascii() or not key.isprintable():
-                raise UsageError(f"the key in {name} contains invalid characters: set it again")
+            check_key(key, name)
             return key
     return ""
 

@@ -127,21 +127,6 @@ def refusal(error: Exception, *, in_flags: bool = False) -> JsonResponse:
     return JsonResponse(body, status, headers)
 
 
-def check_key(key: str) -> None:
-    """Refuse an API key that no client can send in a header.
-
-    Raises:
-        UsageError: the key is empty, not printable ASCII, or has spaces at its ends.
-    """
-    if not key:
-        raise UsageError("--api-key must not be empty: leave it out, or give a key")
-    if not (key.isascii() and key.isprintable()) or key != key.strip():
-        raise UsageError(
-            "--api-key (PJLOCAL_API_KEY) must be printable ASCII without spaces or line ends around it: no client "
-            "could send this key in a header"
-        )
-
-
 def not_served(path: str) -> str | None:
     """The message for a path of an API that this server does not have; None for other paths."""
     return next((_NOT_SERVED[known] for known in _NOT_SERVED if f"{path}/".startswith(f"{known}/")), None)

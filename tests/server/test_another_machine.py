@@ -9,12 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 from commandline import PJLOCAL, call, one_line
 from served import BIG, Served, serving
 from waiting import when
 
+from pjlocal.client import Server
+from pjlocal.engine.interrupt import Interrupt
+from pjlocal.errors import UsageError
 from pjlocal.sessions.session import Session
 from pjlocal.sessions.store import Store
 
@@ -174,6 +178,26 @@ def test_a_model_missing_on_the_server_is_not_reported_as_missing_here(
         path.unlink()
         made = pjlocal("run", "hello", "--server", served.page())
         assert made.returncode == 1 and one_line(made.stderr).startswith(f"pjlocal: the server at {served.url}: ")
+
+
+@pytest.mark.parametrize("key", ["abc\ndef", "abc\u00e9def", "abc\u4e2ddef", " abcdef"])
+def test_a_key_that_no_header_can_contain_is_refused_without_printing_it(
+    monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    monkeypatch.setenv("PJLOCAL_API_KEY", key)
+    for url, name in (("", "PJLOCAL_API_KEY"), (f"/?token={quote(key)}", "the token in --server")):
+        with pytest.raises(UsageError, match=f"^{name} must be printable ASCII") as refused:
+            Server(f"http://localhost:1{url}", Interrupt())
+        assert "def" not in str(refused.value)
+
+
+def test_a_url_may_have_any_letters_in_its_path_and_no_host_name_is_too_long_for_an_error_message() -> None:
+    facts = dict.fromkeys(("name", "lasting_name", "context_limit", "description", "recommended", "placed"), 1)
+    with stranger(200, json.dumps(facts).encode()) as url:
+        for path in ("\u00fc", "caf\udce9", "%C3%BC/v1", "a b"):
+            assert Server(f"{url}/{path}", Interrupt()).model() == facts
+    with pytest.raises(UsageError, match="--server must be a URL"):
+        Server(f"http://{'a' * 64}:1", Interrupt())
 
 
 @pytest.mark.slow
