@@ -28,7 +28,7 @@ from .metrics import Metrics
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse, streamed, whole
 from .page import page_routes
 from .replies import JsonResponse
-from .responses import Responses, ResponsesReply
+from .responses import Responses, ResponsesReply, naming_own_fields
 from .streaming import AnswerResponse, Answers, read_body
 from .tools import NOT_OFFERED, Calling, arrange
 
@@ -109,8 +109,9 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
 
     async def responses(request: Request) -> Response:
         parsed = validated(Responses, await read_body(request))
-        body = parsed.as_chat()
-        answers, calling = await _ask(body)
+        with naming_own_fields():
+            body = parsed.as_chat()
+            answers, calling = await _ask(body)
         reply = ResponsesReply(parsed, body, body.model or names.model, calling)
         return AnswerResponse(answers.cancel, partial(reply.streamed if parsed.stream else reply.whole, answers))
 

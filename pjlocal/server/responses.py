@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import uuid4
@@ -65,7 +66,7 @@ class Responses(Strict):
         """Convert the request to a chat completion.
 
         Raises:
-            Wrong: a field is wrong or not supported.
+            Wrong: a field is wrong or not supported (see `naming_own_fields`).
         """
         if self.top_logprobs:
             raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
@@ -76,11 +77,8 @@ class Responses(Strict):
             values["response_format"] = self._response_format()
         if self.tools:
             values["tools"] = [{"type": tool.get("type"), "function": tool} for tool in self.tools]
-        try:
-            chat = checked(Chat, values | {"tool_choice": self.tool_choice})
-            chat.check_others()
-        except Wrong as error:
-            raise Wrong(_renamed(str(error)), error.field and _renamed(error.field)) from None
+        chat = checked(Chat, values | {"tool_choice": self.tool_choice})
+        chat.check_others()
         if chat.n not in (None, 1):
             raise Wrong("n must be 1 here: use /v1/chat/completions", "n")
         return chat
@@ -105,11 +103,16 @@ class Responses(Strict):
                 else:
                     messages.append({"role": item["role"], **content})
             elif kind == "function_call":
+                names = ["call_id", "name"]
+                if not isinstance(item.get("arguments"), dict):  # as in chat completions
+                    names.append("arguments")
+                _check_strings(item, names, f"input.{number}")
                 call = make_call(item.get("call_id", ""), item.get("name", ""), item.get("arguments", "{}"))
                 if not messages or messages[-1]["role"] != "assistant":
                     messages.append({"role": "assistant"})
                 messages[-1].setdefault("tool_calls", []).append(call)
             elif kind == "function_call_output":
+                _check_strings(item, ["call_id"], f"input.{number}")
                 text = _text(item.get("output"), f"input.{number}.output")
                 messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
             elif kind == "item_reference":
@@ -127,10 +130,26 @@ class Responses(Strict):
         return messages
 
 
+@contextmanager
+def naming_own_fields() -> Iterator[None]:
+    """A context in which errors name the fields of this API instead of those of chat completions."""
+    try:
+        yield
+    except Wrong as error:
+        field = "input" if error.field == "messages" else error.field and _renamed(error.field)
+        raise Wrong(_renamed(str(error)), field) from None
+
+
 def _renamed(message: str) -> str:
     for name, here in _NAMES.items():
         message = message.replace(name, here)
     return message
+
+
+def _check_strings(item: Mapping[str, Any], names: Sequence[str], path: str) -> None:
+    for name in names:
+        if not isinstance(item.get(name, ""), str):
+            raise Wrong(f"{path}.{name} must be a string", "input")
 
 
 def _text(content: Any, path: str) -> str:

@@ -145,6 +145,41 @@ def test_unsupported_fields_are_refused_with_the_reason(client: OpenAI, asked: d
         assert says in refused.value.message, refused.value.message
 
 
+CALL: Any = {"type": "function_call", "call_id": "1", "name": "weather", "arguments": "{}"}
+SCHEMA: Any = {"type": "json_schema", "name": "x", "schema": {}}
+
+
+@pytest.mark.parametrize(
+    ("asked", "says", "field"),
+    [
+        ({"input": [{"role": "user", "content": "x"}, CALL | {"arguments": 3}]}, "input.1.arguments must be", "input"),
+        ({"input": [CALL | {"name": 3}], "instructions": "x"}, "input.0.name must be", "input"),
+        ({"input": [CALL | {"call_id": 3}]}, "input.0.call_id must be", "input"),
+        (
+            {"input": [CALL, {"type": "function_call_output", "call_id": 3, "output": "x"}]},
+            "input.1.call_id must be",
+            "input",
+        ),
+        ({"input": [CALL]}, "the last message must be", "input"),
+        ({"instructions": "[pjlocal]\nx"}, "system message line 2 is not valid TOML", "input"),
+        ({"text": {"format": SCHEMA | {"foo": 1}}}, "unknown field text.format.foo: the schema", "text.format.foo"),
+        ({"text": {"format": {"type": "regex"}}}, "text.format.pattern is missing", "text.format"),
+        ({"tools": [WEATHER | {"name": "a b"}]}, "tools.0.name", "tools.0.name"),
+    ],
+)  # fmt: skip
+def test_errors_name_the_fields_of_this_api(client: OpenAI, asked: dict[str, Any], says: str, field: str) -> None:
+    with pytest.raises(openai.BadRequestError) as refused:
+        client.responses.create(**({"model": "llama", "input": "hello"} | asked))
+    message = refused.value.message
+    assert says in message and refused.value.param == field, (message, refused.value.param)
+    assert "messages." not in message and "response_format" not in message and "json_schema" not in message
+
+
+def test_arguments_of_earlier_calls_may_be_objects(client: OpenAI) -> None:
+    items: Any = [CALL | {"arguments": {"city": "Rome"}}, {"type": "function_call_output", "call_id": "1"}]
+    assert client.responses.create(model="llama", input=items, max_output_tokens=1).id
+
+
 def test_fields_without_effect_are_accepted(client: OpenAI) -> None:
     harmless: Any = {"store": True, "metadata": {"a": "b"}, "user": "me", "truncation": "disabled", "include": []}
     nothing: Any = {
