@@ -251,7 +251,7 @@ def answer_routes(
     being_written: dict[str, _BeingWritten] = {}
     accepting = asyncio.Lock()  # held from the check of a chat's last turn until the new turn is in `being_written`
 
-    async def about(request: Request) -> Response:
+    async def model_facts(request: Request) -> Response:
         named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
         return JsonResponse(named | dict(model))
 
@@ -399,7 +399,7 @@ def answer_routes(
         return Response(status_code=204)
 
     return [
-        Route("/api/model", about),
+        Route("/api/model", model_facts),
         Route("/api/check", check, methods=["POST"]),
         Route("/api/files", attach, methods=["POST"]),
         Route("/api/dials", turn_dial, methods=["POST"]),

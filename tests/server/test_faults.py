@@ -15,6 +15,7 @@ import pytest
 from saved_chats import saved
 from served import serving, streamed
 from starlette.applications import Starlette
+from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 from waiting import PATIENCE_S
 
@@ -152,6 +153,12 @@ def test_a_client_that_disconnects_during_its_body_is_no_fault_of_the_server(met
     asyncio.run(app(scope_of(path), receive, send))
     assert n_errors(metrics) == 0 and sent == []
     assert 'status="499"' in metrics.text().decode()
+
+
+def test_a_counted_route_is_one_route_alone(metrics: Metrics) -> None:
+    app, _ = app_of(Service, metrics)
+    endpoints = {route.endpoint for route in app.routes if isinstance(route, Route)}
+    assert len({endpoint.__name__ for endpoint in endpoints}) == len(endpoints)
 
 
 def body_of_a_late_error(path: str, asked: Any, waits: bytes) -> bytes:
