@@ -78,22 +78,22 @@ def chat_routes() -> list[Route]:
         text = (await read_body(request, _MOST_EXPORT)).decode("utf-8", "replace")
         return JsonResponse({"id": await asyncio.to_thread(_added, text)})
 
-    async def chat(request: Request) -> Response:
+    async def saved_chat(request: Request) -> Response:
         with_undone = request.query_params.get("undone") == "true"
         return JsonResponse(_described(await open_chat(number_of(request, "id"), with_undone=with_undone)))
 
     async def change(request: Request) -> Response:
         number = number_of(request, "id")
         changes = validated(_Change, await read_body(request))
+        if changes.title is None and changes.settings is None:
+            raise Wrong("title is missing", "title")
+        title = None if changes.title is None else parse_title(changes.title)
         if changes.settings is not None:
             parse_request(changes.settings)  # so that all can go on with it
             session = Session(settings=changes.settings, id=number)
             await _changed(number, lambda store: store.save_settings(session))
-        if changes.title is None:
-            if changes.settings is None:
-                raise Wrong("title is missing", "title")
+        if title is None:
             return JsonResponse({"settings": changes.settings})
-        title = parse_title(changes.title)
         await _changed(number, lambda store: store.rename(number, title))
         return JsonResponse({"title": title})
 
@@ -155,7 +155,7 @@ def chat_routes() -> list[Route]:
     return [
         Route("/api/chats", chats),
         Route("/api/chats", add, methods=["POST"]),
-        Route("/api/chats/{id}", chat),
+        Route("/api/chats/{id}", saved_chat),
         Route("/api/chats/{id}", change, methods=["PATCH"]),
         Route("/api/chats/{id}", remove, methods=["DELETE"]),
         Route("/api/chats/{id}/export.{form}", export),

@@ -247,6 +247,9 @@ def test_a_chats_settings_can_be_changed_without_a_question(served: Served, stor
     wrong = {"settings": Request(place(["@/etc/passwd"])).as_dict()}
     assert served.http.patch(path, json=wrong).status_code == 400
     assert store.load(session.id).settings == settings
+    other = {"settings": Request(place(["concise"])).as_dict(), "title": "7"}
+    assert "a number cannot be a title" in served.http.patch(path, json=other).text
+    assert store.load(session.id).settings == settings, "nothing changes where a part of the request is refused"
 
 
 @pytest.mark.slow
