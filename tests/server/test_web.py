@@ -15,6 +15,7 @@ from served import VIEWS, Served, serving
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
+from pjlocal.visible import visible
 
 OPTIONS = (*VIEWS, "--max-tokens", "40", "--seed", "3")
 HOSTILE_MARKDOWN = [
@@ -206,6 +207,15 @@ def test_a_page_reloaded_during_an_answer_continues_to_show_it(opened, store: St
     click(chromium, "Stop")
     chromium.wait_for(WRITTEN)
     assert len(store.load(session.id).turns) == 3
+
+
+def test_control_characters_have_the_marks_that_they_have_in_a_terminal(page: Callable[..., Chromium]) -> None:
+    codes = [*range(0x1000), *range(0x2000, 0x2100), 0xFEFF]
+    find = "import('/token.js').then(({visible}) => %s.map((code) => visible(String.fromCharCode(code))))"
+    chromium = page()
+    chromium.eval(f"window.marks = null; {find % codes}.then((found) => (window.marks = found)); 0")
+    chromium.wait_for("window.marks")
+    assert chromium.eval("window.marks") == [visible(chr(code)) for code in codes]
 
 
 def test_nothing_planted_runs_and_nothing_is_fetched_from_elsewhere(opened, served: Served) -> None:
