@@ -280,6 +280,18 @@ def drop(chromium: Chromium, *files: tuple[str, str]) -> None:
     assert chromium.eval("getComputedStyle(document.getElementById('drop')).display") == "none"
 
 
+def test_a_new_chat_has_its_saved_title_at_once(page, store: Store) -> None:
+    chromium = page()
+    question = " Why do\ncats " + "purr \U0001f431 " * 20
+    chromium.eval("document.getElementById('words').value = 'nothing like it'")
+    chromium.eval(f"question.value = {json.dumps(question)}; document.getElementById('ask').requestSubmit()")
+    chromium.wait_for("document.querySelector('article')")
+    chromium.wait_for(WRITTEN)
+    title = store.load(store.latest()).title
+    assert title.startswith("Why do cats purr")
+    chromium.wait_for(f"{TITLE} === {json.dumps(title)}")
+
+
 def test_a_dropped_file_shows_its_tokens_and_goes_with_the_question_as_run_sends_it(page, store: Store) -> None:
     chromium = page()
     drop(chromium, ("my notes.txt", "the cat\r\nsees\n"), ("b.txt", "the sun"))
@@ -292,7 +304,8 @@ def test_a_dropped_file_shows_its_tokens_and_goes_with_the_question_as_run_sends
     chromium.type("Why?")
     chromium.press("Enter")
     chromium.wait_for(WRITTEN)
-    assert chromium.eval(FILES) == [] and chromium.eval(TITLE) == "[my notes.txt] Why?"
+    chromium.wait_for(f"{TITLE} === '[my notes.txt] Why?'")
+    assert chromium.eval(FILES) == []
     session = store.load(store.latest())
     question = with_attachments([Attachment("my notes.txt", "the cat\nsees")], "Why?")
     assert [turn.question for turn in session.turns] == [question] and session.title == "[my notes.txt] Why?"

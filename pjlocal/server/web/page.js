@@ -136,12 +136,13 @@ function named(one, head) {
   if (chat === null) {
     chat = head.chat;
     history.replaceState(null, "", `#${chat}`);
-    entitle(short([...turn.asked.files.map(({ name }) => `[${name}]`), turn.asked.words].join(" ")));
+    readTitle(chat);
   }
   if (isOwn) changed();
 }
 
-const short = (text) => (text.length > 60 ? `${text.slice(0, 59).trimEnd()}…` : text);
+/** Show the title that the server gave a new chat.  A lost server is reported by the answer. */
+const readTitle = (which) => json(`api/chats/${which}`).then((saved) => chat === which && entitle(saved.title), () => {});
 
 /** Stop an answer.  Its stream is not closed, because its end tells whether the turn was saved. */
 function stop(one) {
