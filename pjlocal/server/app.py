@@ -25,7 +25,7 @@ from .auth import Guard, NoModel, error_body, not_served
 from .bodies import Wrong, validated
 from .chats import chat_routes
 from .metrics import Metrics
-from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse, streamed, whole
+from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse
 from .page import page_routes
 from .replies import JsonResponse
 from .responses import Responses, ResponsesReply, naming_own_fields
@@ -117,20 +117,8 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
 
     async def _respond(body: Body) -> Response:
         answers, calling = await _ask(body)
-        reply = Reply(
-            body.model or names.model,
-            isinstance(body, Chat),
-            body.top is not None,
-            body.with_events,
-            body.with_thinking,
-            body.n or 1,
-            body.echoes,
-            calling,
-        )
-        if body.stream:
-            with_usage = bool(body.stream_options and body.stream_options.include_usage)
-            return AnswerResponse(answers.cancel, partial(streamed, answers, reply, with_usage))
-        return AnswerResponse(answers.cancel, partial(whole, answers, reply))
+        reply = Reply(body, body.model or names.model, calling)
+        return AnswerResponse(answers.cancel, partial(reply.streamed if body.stream else reply.whole, answers))
 
     async def _ask(body: Body) -> tuple[Answers, Calling | None]:
         """Make the answers to a request, and the description of how they may call functions."""

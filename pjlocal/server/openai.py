@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import math
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
@@ -50,8 +50,6 @@ _MOST_TOP = 100  # alternatives for each token
 #: The response header for warnings about settings without effect.
 WARNING = "X-Pjlocal-Warning"
 _MOST_NAME = 1000  # characters of a model's name, including presets
-
-_Output = Sequence[Token] | Result
 
 
 # Models.
@@ -387,73 +385,80 @@ def parse(kind: type[_Body], body: bytes) -> _Body:
 # Replies.
 
 
-@dataclass(frozen=True)
 class Reply:
-    """The replies to one request.
+    """The reply to a request for answers.
 
-    chat: whether the request is a chat completion; if not, it is a completion.
-    with_logprobs, with_events, with_thinking: additional parts of the reply.
-    n: the number of answers to each prompt.
-    echoes: the prompts to repeat before the answers; may be empty.
-    calling: how the answers may call functions.
-    readers: the readers of the answers, by number.
+    Args:
+        model: the name of the model in the reply.
+        calling: how the answers may call functions.
+
+    Raises:
+        Wrong: the request's fields exclude each other.
     """
 
-    model: str
-    chat: bool
-    with_logprobs: bool
-    with_events: bool
-    with_thinking: bool = True
-    n: int = 1
-    echoes: Sequence[str] = ()
-    calling: Calling | None = None
-    readers: dict[int, Reader] = field(default_factory=dict)
-    id: str = field(default_factory=lambda: uuid4().hex)
-    created: int = field(default_factory=lambda: int(time.time()))
+    def __init__(self, body: Body, model: str, calling: Calling | None) -> None:
+        self._body = body
+        self._model = model
+        self._is_chat = isinstance(body, Chat)
+        self._with_logprobs = body.top is not None
+        self._with_thinking = body.with_thinking
+        self._echoes = body.echoes
+        self._n = body.n or 1
+        self._readers: defaultdict[int, Reader] = defaultdict(lambda: Reader(calling))  # by the number of the answer
+        self._id = uuid4().hex
+        self._created = int(time.time())
 
-    def whole(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """The reply with all answers, not streamed."""
-        listed = [self._choice(index, choice) for index, choice in enumerate(choices)]
-        return self._head(stream=False) | {"choices": listed, "usage": usage(choices, self.n)}
+    async def whole(self, answers: Answers) -> Response:
+        await answers.finish()
+        listed = [self._choice(index, choice) for index, choice in enumerate(answers.choices)]
+        reply = self._head(stream=False) | {"choices": listed, "usage": usage(answers.choices, self._n)}
+        return JsonResponse(reply, headers=warning_header(answers))
 
-    def begin(self, n_choices: int) -> list[dict[str, Any]]:
+    async def streamed(self, answers: Answers) -> Response:
+        news = await answers.begin()
+        return as_stream(self._stream(answers, news), warning_header(answers))
+
+    async def _stream(self, answers: Answers, news: AsyncIterator[Added]) -> AsyncIterator[bytes]:
+        try:
+            for chunk in self._begin(len(answers.choices)):
+                yield as_event(chunk)
+            async for item in news:
+                yield as_event(self._added(*item)) if item else ALIVE
+            if self._body.stream_options and self._body.stream_options.include_usage:
+                last = {"choices": [], "usage": usage(answers.choices, self._n)}
+                yield as_event(self._head(stream=True) | last)
+            yield b"data: [DONE]\n\n"
+        except Exception as error:  # the status was sent already
+            yield as_event(described(error)[1])
+
+    def _begin(self, n_choices: int) -> list[dict[str, Any]]:
         """The first chunk of each answer, with the role, or the repeated prompt."""
-        if self.chat:
+        if self._is_chat:
             return [self._chunk(i, {"delta": {"role": "assistant", "content": ""}}) for i in range(n_choices)]
-        return [self._chunk(i, {"text": self._echo(i)}) for i in range(n_choices) if self.echoes]
+        return [self._chunk(i, {"text": self._echo(i)}) for i in range(n_choices) if self._echoes]
 
     def _echo(self, index: int) -> str:
-        return self.echoes[index // self.n] if self.echoes else ""
+        return self._echoes[index // self._n] if self._echoes else ""
 
-    def chunk(self, index: int, tokens: Sequence[Token]) -> dict[str, Any]:
-        """The chunk of an answer's new tokens."""
-        reader = self._reader(index)
-        events = [token.event for token in tokens]
-        fields = self._added(reader, reader.push(events))
-        if self.with_logprobs:
-            fields["logprobs"] = self._logprobs(tokens)
-        if self.with_events:
+    def _added(self, index: int, news: Sequence[Token] | Result) -> dict[str, Any]:
+        """The chunk of an answer's new tokens, or its last chunk."""
+        reader = self._readers[index]
+        if isinstance(news, Result):
+            fields = self._part(reader, reader.finish())
+            if self._body.with_events:
+                fields["pjlocal"] = _summary(news)
+            return self._chunk(index, fields, reader.finish_reason(news.finish_reason))
+        events = [token.event for token in news]
+        fields = self._part(reader, reader.push(events))
+        if self._with_logprobs:
+            fields["logprobs"] = self._logprobs(news)
+        if self._body.with_events:
             fields["pjlocal"] = {"events": as_events(events)}
         return self._chunk(index, fields)
 
-    def end(self, index: int, result: Result) -> dict[str, Any]:
-        """The last chunk of an answer."""
-        reader = self._reader(index)
-        fields = self._added(reader, reader.finish())
-        if self.with_events:
-            fields["pjlocal"] = _summary(result)
-        return self._chunk(index, fields, reader.finish_reason(result.finish_reason))
-
-    def usage(self, choices: Sequence[Choice]) -> dict[str, Any]:
-        """The last chunk of a stream, with the numbers of tokens."""
-        return self._head(stream=True) | {"choices": [], "usage": usage(choices, self.n)}
-
-    def _reader(self, index: int) -> Reader:
-        return self.readers.setdefault(index, Reader(self.calling))
-
-    def _added(self, reader: Reader, part: Part) -> dict[str, Any]:
+    def _part(self, reader: Reader, part: Part) -> dict[str, Any]:
         """The fields of a chunk with a part of an answer."""
-        if not self.chat:
+        if not self._is_chat:
             return {"text": part.text}
         delta: dict[str, Any] = self._thinking(part) | ({"content": part.text} if part.text else {})
         if part.begins:
@@ -464,7 +469,7 @@ class Reply:
 
     def _whole(self, reader: Reader, part: Part, echo: str) -> dict[str, Any]:
         """The fields of a whole answer."""
-        if not self.chat:
+        if not self._is_chat:
             return {"text": echo + part.text}
         message: dict[str, Any] = {"role": "assistant", "content": part.text} | self._thinking(part)
         if reader.name:
@@ -473,12 +478,12 @@ class Reply:
         return {"message": message}
 
     def _thinking(self, part: Part) -> dict[str, str]:
-        return {"reasoning_content": part.thinking} if part.thinking and self.with_thinking else {}
+        return {"reasoning_content": part.thinking} if part.thinking and self._with_thinking else {}
 
     def _head(self, stream: bool) -> dict[str, Any]:
-        kind = ("chat.completion.chunk" if stream else "chat.completion") if self.chat else "text_completion"
-        name = f"chatcmpl-{self.id}" if self.chat else f"cmpl-{self.id}"
-        return {"id": name, "object": kind, "created": self.created, "model": self.model}
+        kind = ("chat.completion.chunk" if stream else "chat.completion") if self._is_chat else "text_completion"
+        name = f"chatcmpl-{self._id}" if self._is_chat else f"cmpl-{self._id}"
+        return {"id": name, "object": kind, "created": self._created, "model": self._model}
 
     def _chunk(self, index: int, fields: dict[str, Any], finish_reason: str | None = None) -> dict[str, Any]:
         choice = {"index": index, "logprobs": None, **fields, "finish_reason": finish_reason}
@@ -487,18 +492,18 @@ class Reply:
     def _choice(self, index: int, choice: Choice) -> dict[str, Any]:
         result = choice.result
         assert result
-        reader = self._reader(index)
+        reader = self._readers[index]
         events = [token.event for token in choice.tokens]
         fields = self._whole(reader, reader.read(events), self._echo(index))
-        fields["logprobs"] = self._logprobs(choice.tokens) if self.with_logprobs else None
-        if self.with_events:
+        fields["logprobs"] = self._logprobs(choice.tokens) if self._with_logprobs else None
+        if self._body.with_events:
             fields["pjlocal"] = {"events": as_events(events)} | _summary(result)
         return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 
     def _logprobs(self, tokens: Sequence[Token]) -> dict[str, Any]:
         """The log-probabilities of the answer, without its thinking."""
         log_probs = [token.log_probs for token in tokens if token.log_probs and not token.event.thought]
-        if self.chat:
+        if self._is_chat:
             return {"content": [_logprob(one) for one in log_probs]}
         return {
             "tokens": [_readable(one.piece) for one in log_probs],
@@ -543,16 +548,6 @@ def _logprob(of: LogProbs) -> dict[str, Any]:
     return _one(of.piece, of.log_prob) | {"top_logprobs": [_one(*other) for other in of.top]}
 
 
-async def whole(answers: Answers, reply: Reply) -> Response:
-    await answers.finish()
-    return JsonResponse(reply.whole(answers.choices), headers=warning_header(answers))
-
-
-async def streamed(answers: Answers, reply: Reply, with_usage: bool) -> Response:
-    news = await answers.begin()
-    return as_stream(chunks(answers, news, reply, with_usage), warning_header(answers))
-
-
 _MOST_OF_HEADER = 2000  # characters: some clients refuse a response whose headers have 8 kB
 
 
@@ -560,23 +555,3 @@ def warning_header(answers: Answers) -> dict[str, str]:
     """The header with the warnings so far; empty without any."""
     text = one_line(in_fields("; ".join(answers.warnings)).encode("ascii", "replace").decode())
     return {WARNING: text[:_MOST_OF_HEADER]} if text else {}
-
-
-async def chunks(answers: Answers, news: AsyncIterator[Added], reply: Reply, with_usage: bool) -> AsyncIterator[bytes]:
-    """Yield the events of a stream, from the first news on."""
-    try:
-        for chunk in reply.begin(len(answers.choices)):
-            yield as_event(chunk)
-        async for item in news:
-            yield as_event(_chunk(reply, *item)) if item else ALIVE
-        if with_usage:
-            yield as_event(reply.usage(answers.choices))
-        yield b"data: [DONE]\n\n"
-    except Exception as error:  # the status was sent already
-        yield as_event(described(error)[1])
-
-
-def _chunk(reply: Reply, index: int, news: _Output) -> dict[str, Any]:
-    if isinstance(news, Result):
-        return reply.end(index, news)
-    return reply.chunk(index, news)
