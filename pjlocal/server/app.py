@@ -85,6 +85,7 @@ def create_app(
 def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Metrics, n_ctx: int) -> list[Route]:
     """OpenAI's routes."""
     started = int(time.time())
+    make_answers = partial(_make_answers, service, names, defaults, n_ctx)
 
     async def health(request: Request) -> Response:
         return JsonResponse({"status": "ok"}) if service.is_open else JsonResponse({"status": "stopping"}, 503)
@@ -111,49 +112,14 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         parsed = validated(Responses, await read_body(request))
         with naming_own_fields():
             body = parsed.as_chat()
-            answers, calling = await _ask(body)
+            answers, calling = await make_answers(body)
         reply = ResponsesReply(parsed, body, body.model or names.model, calling)
         return AnswerResponse(answers.cancel, partial(reply.streamed if parsed.stream else reply.whole, answers))
 
     async def _respond(body: Body) -> Response:
-        answers, calling = await _ask(body)
+        answers, calling = await make_answers(body)
         reply = Reply(body, body.model or names.model, calling)
         return AnswerResponse(answers.cancel, partial(reply.streamed if body.stream else reply.whole, answers))
-
-    async def _ask(body: Body) -> tuple[Answers, Calling | None]:
-        """Make the answers to a request, and the description of how they may call functions."""
-        named = names.find(body.model)
-        if named is None:
-            raise NoModel(names.unknown(str(body.model)))
-        system, prompts = body.system_and_prompts()
-        persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
-        request = defaults.override(named).override(persona).override(overrides).with_system(system)
-        roles = make_roles(request)
-        for warning in unused(request, roles, persona.flat() | overrides.flat()):
-            raise Wrong(warning, "pjlocal")
-        n = body.n or 1
-        if n > 1 and request.n_answers > 1:
-            raise Wrong("n and best exclude each other: n sends every answer, and best chooses one", "n")
-        if n * len(prompts) > MOST_CHOICES:
-            raise Wrong(f"n times the prompts must be at most {MOST_CHOICES} answers", "prompt")
-        calling: Calling | None = None
-        warnings: list[str] = []
-        if isinstance(body, Chat) and (functions := body.functions):
-            calling = await asyncio.to_thread(arrange, functions, body.must_call, service.call_support, request)
-            if calling:
-                if roles.mode == "rewrite":
-                    raise Wrong("mode rewrite cannot call functions: use mode both", "tools")
-                request = request.override(calling.settings)
-                warnings += calling.warnings
-            else:
-                warnings.append(NOT_OFFERED)
-        tools = calling.tools if calling else Tools()
-        jobs = [
-            Job(request.nth(number), prompt, top=body.top, reports_warnings=True, tools=tools)
-            for prompt in prompts
-            for number in range(n)
-        ]
-        return Answers(service, jobs, warnings), calling
 
     return [
         Route("/health", health),
@@ -165,6 +131,44 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         Route("/v1/completions", completion, methods=["POST"]),
         Route("/v1/responses", responses, methods=["POST"]),
     ]
+
+
+async def _make_answers(
+    service: Service, names: Names, defaults: AnswerRequest, n_ctx: int, body: Body
+) -> tuple[Answers, Calling | None]:
+    """Make the answers to a request, and the description of how they may call functions."""
+    named = names.find(body.model)
+    if named is None:
+        raise NoModel(names.unknown(str(body.model)))
+    system, prompts = body.system_and_prompts()
+    persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
+    request = defaults.override(named).override(persona).override(overrides).with_system(system)
+    roles = make_roles(request)
+    for warning in unused(request, roles, persona.flat() | overrides.flat()):
+        raise Wrong(warning, "pjlocal")
+    n = body.n or 1
+    if n > 1 and request.n_answers > 1:
+        raise Wrong("n and best exclude each other: n sends every answer, and best chooses one", "n")
+    if n * len(prompts) > MOST_CHOICES:
+        raise Wrong(f"n times the prompts must be at most {MOST_CHOICES} answers", "prompt")
+    calling: Calling | None = None
+    warnings: list[str] = []
+    if isinstance(body, Chat) and (functions := body.functions):
+        calling = await asyncio.to_thread(arrange, functions, body.must_call, service.call_support, request)
+        if calling:
+            if roles.mode == "rewrite":
+                raise Wrong("mode rewrite cannot call functions: use mode both", "tools")
+            request = request.override(calling.settings)
+            warnings += calling.warnings
+        else:
+            warnings.append(NOT_OFFERED)
+    tools = calling.tools if calling else Tools()
+    jobs = [
+        Job(request.nth(number), prompt, top=body.top, reports_warnings=True, tools=tools)
+        for prompt in prompts
+        for number in range(n)
+    ]
+    return Answers(service, jobs, warnings), calling
 
 
 def _model(name: str, created: int) -> dict[str, Any]:
