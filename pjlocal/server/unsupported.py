@@ -88,19 +88,11 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
 #: The unsupported fields of requests, by name.
 UNSUPPORTED = {name: field for field, names in _GROUPS for name in names}
 
-#: Fields without effect.  Other unknown fields are ignored too, unless they look like misspelt ones.
+#: Fields without effect that would otherwise be refused as a constraint, an unknown nested field, or a misspelling.
 HARMLESS = frozenset(
     [
-        "user", "metadata", "store", "service_tier", "parallel_tool_calls",
-        "safety_identifier", "prompt_cache_key", "prompt_cache_retention", "models", "route",
-        "provider", "usage", "keep_alive", "num_ctx", "cache_prompt",
-        "n_cache_reuse", "id_slot", "slot_id", "n_keep", "n_discard",
-        "mirostat_tau", "mirostat_eta", "dynatemp_exponent", "add_special_tokens", "spaces_between_special_tokens",
-        "priority", "request_id", "timings_per_token", "return_progress", "cache_salt",
-        "tool_prompt", "early_stopping", "session_id", "chat_id", "id",
-        "guided_decoding_backend", "structured_outputs._backend", "reasoning.summary", "reasoning.exclude",
+        "models", "guided_decoding_backend", "structured_outputs._backend", "reasoning.summary", "reasoning.exclude",
         "reasoning.generate_summary",
-        "rep_pen_slope", "adaptive_decay", "truncation_length", "api_type", "api_server", "legacy_api",
     ]
 )  # fmt: skip
 
