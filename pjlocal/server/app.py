@@ -20,11 +20,12 @@ from ..prompting.plan import make_roles, unused
 from ..prompting.tools import Tools
 from ..request import Request as AnswerRequest
 from ..service import Job, ModelName, Service
-from .answers import MOST_FILE, answer_routes
+from .answers import AnswerRoutes
 from .auth import Guard, NoModel, error_body, not_served
 from .bodies import Wrong, validated
 from .chats import chat_routes
 from .metrics import Metrics
+from .model import MOST_FILE, model_routes
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse
 from .page import page_routes
 from .replies import JsonResponse
@@ -75,7 +76,8 @@ def create_app(
             *routes(service, names, defaults, metrics, model["context_limit"]),
             *page_routes(names.model, defaults, MOST_FILE),
             *chat_routes(),
-            *answer_routes(service, names, defaults, model, saved_as),
+            *model_routes(service, names, defaults, model, saved_as),
+            *AnswerRoutes(service, defaults, model["context_limit"], saved_as).routes(),
         ],
         middleware=middleware,
         exception_handlers={HTTPException: _no_route},

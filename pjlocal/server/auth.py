@@ -65,7 +65,7 @@ class NoModel(NotFound):
     """The model does not exist, or the preferences or persona in its name."""
 
 
-class GoneOn(UsageError):
+class ChatChanged(UsageError):
     """The chat has changed since the client loaded it."""
 
 
@@ -86,7 +86,7 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
     (RemovedError, 404, "invalid_request_error", "chat_not_found"),
     (NoModel, 404, "invalid_request_error", "model_not_found"),
     (NotFound, 404, "invalid_request_error", None),
-    (GoneOn, 400, "invalid_request_error", "chat_gone_on"),
+    (ChatChanged, 400, "invalid_request_error", "chat_gone_on"),
     (TooLarge, 413, "invalid_request_error", "too_large"),
     (TooSlow, 408, "invalid_request_error", "timeout"),
     (TooLong, 400, "invalid_request_error", "context_length_exceeded"),

@@ -15,6 +15,7 @@ from starlette.routing import Route
 
 from ..attachments import split_attachments, with_attachments
 from ..errors import UsageError
+from ..request import Request as AnswerRequest
 from ..sessions.asking import in_two_views
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
@@ -24,7 +25,7 @@ from ..sessions.importing import parse_export
 from ..sessions.recorder import Recorder
 from ..sessions.session import Session, Turn
 from ..sessions.store import Store
-from .auth import GoneOn, NoChat, NotFound
+from .auth import ChatChanged, NoChat, NotFound
 from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
 from .replies import JsonResponse
 from .streaming import as_events, read_body
@@ -180,23 +181,23 @@ def find_turn(session: Session, turn_id: int) -> int:
     """The place of a turn in its chat, from 0.
 
     Raises:
-        GoneOn: the chat has no such turn.
+        ChatChanged: the chat has no such turn.
     """
     for place, turn in enumerate(session.turns):
         if turn.id == turn_id:
             return place
-    raise GoneOn("the chat has no such turn: load the chat again")
+    raise ChatChanged("the chat has no such turn: load the chat again")
 
 
 async def _ending_with(number: int, turn_id: int, done: str) -> Session:
     """The chat, whose last turn must be ``turn_id``.
 
     Raises:
-        GoneOn: the chat has a newer turn.
+        ChatChanged: the chat has a newer turn.
     """
     session = await open_chat(number)
     if not session.turns or session.turns[-1].id != turn_id:
-        raise GoneOn(f"only the last turn can be {done}, and the chat has a newer one: load the chat again")
+        raise ChatChanged(f"only the last turn can be {done}, and the chat has a newer one: load the chat again")
     return session
 
 
@@ -307,3 +308,11 @@ def _answered(turn: Turn) -> dict[str, Any]:
         "statistics": turn.statistics,
         "events": as_events(turn.events),
     }
+
+
+def chat_defaults(defaults: AnswerRequest, session: Session) -> AnswerRequest:
+    """The settings of a chat without mode and strength.
+
+    The page sends these two with every question.  If it sends none, they follow from the preferences.
+    """
+    return defaults.restore(session.settings).with_model_defaults({}).replace(mode=None, strength=None)

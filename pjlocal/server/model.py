@@ -1,0 +1,128 @@
+"""The routes for facts about the model, and for work of the model that is no answer: checks, counts and dials."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any
+
+from pydantic import Field
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from .. import __version__
+from ..attachments import parse_attachment, with_attachments
+from ..errors import UsageError
+from ..prompting.dials import STEP, adjust
+from ..request import Request as AnswerRequest
+from ..service import Checked, Job, ModelName, Service
+from ..sessions.session import Session
+from .auth import refusal
+from .bodies import Exact, Object, Whole, check_overrides, parse_request, validated
+from .chats import chat_defaults, open_chat
+from .following import as_error
+from .openai import Names
+from .replies import JsonResponse
+from .streaming import AnswerResponse, Answers, read_body, until_done
+
+_PROGRESS_S = 0.5  # seconds between two spaces while the model is loaded
+_VERDICT_S = 1.0  # after which the verdict on a request is no status; `pjlocal.client` waits 2 s for one
+MOST_FILE = 8 << 20  # bytes of an attached file
+
+
+class _ToCheck(Exact):
+    request: Object
+
+
+class _Dial(Exact):
+    """A preference to make half a step stronger or weaker.
+
+    settings: the settings that differ from those of the server or the chat.
+    chat: the saved chat in which the question is asked.
+    """
+
+    preference: Annotated[str, Field(min_length=1)]
+    more: bool
+    settings: Object = Field(default={})
+    chat: Whole | None = None
+
+
+def model_routes(
+    service: Service, names: Names, defaults: AnswerRequest, model: Mapping[str, Any], saved_as: ModelName
+) -> list[Route]:
+    """The routes of `/api/model`, `/api/check`, `/api/files` and `/api/dials`.
+
+    Args:
+        defaults, model, saved_as: see `create_app`.
+    """
+
+    async def model_facts(request: Request) -> Response:
+        named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
+        return JsonResponse(named | dict(model))
+
+    async def check(request: Request) -> Response:
+        body = validated(_ToCheck, await read_body(request))
+        try:
+            answers = Answers(service, [Job(parse_request(body.request))])
+            answers.submit()
+        except Exception as error:
+            return refusal(error, in_flags=True)
+        return AnswerResponse(answers.cancel, lambda: _checked(answers))
+
+    async def attach(request: Request) -> Response:
+        """A text file, as it is put before a question."""
+        name = request.query_params.get("name", "") or "the file"
+        attachment = parse_attachment(name, name, await read_body(request, MOST_FILE + 1), MOST_FILE)
+        answers = Answers(service, [Job(defaults, text=attachment.text)])
+        answers.submit()
+
+        async def respond() -> Response:
+            try:
+                _, counted = await answers.next()
+            except UsageError as error:
+                raise UsageError(f"{name}: {error}") from None
+            assert isinstance(counted, Checked)
+            head = with_attachments([attachment], "")
+            return JsonResponse({"name": attachment.name, "size": attachment.size(counted.n_tokens), "head": head})
+
+        return AnswerResponse(answers.cancel, respond)
+
+    async def turn_dial(request: Request) -> Response:
+        body = validated(_Dial, await read_body(request))
+        settings = body.settings | {"draft_prefer": [body.preference]}
+        base = chat_defaults(defaults, Session() if body.chat is None else await open_chat(body.chat))
+        under = base.override(check_overrides(settings, model["context_limit"], base))
+        changed = adjust(under, body.preference, STEP if body.more else -STEP).views[0]
+        return JsonResponse({"preference": changed[0] if changed else ""})
+
+    return [
+        Route("/api/model", model_facts),
+        Route("/api/check", check, methods=["POST"]),
+        Route("/api/files", attach, methods=["POST"]),
+        Route("/api/dials", turn_dial, methods=["POST"]),
+    ]
+
+
+async def _checked(answers: Answers) -> Response:
+    """The verdict on a request, as a status.  If it takes long, because the model is loaded, as JSON after white space:
+    null, or an error as in a stream."""
+    verdict = await answers.wait(answers.next(), _VERDICT_S)
+    if not verdict.done():
+        return StreamingResponse(_report(verdict), media_type="application/json")
+    try:
+        verdict.result()
+    except Exception as error:
+        return refusal(error, in_flags=True)
+    return Response(status_code=204)
+
+
+async def _report(verdict: asyncio.Future[Any]) -> AsyncIterator[bytes]:
+    async for _ in until_done(verdict, _PROGRESS_S):
+        yield b" "
+    try:
+        verdict.result()
+        yield b"null"
+    except Exception as error:
+        yield json.dumps(as_error(error, in_flags=True)).encode()
