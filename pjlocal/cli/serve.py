@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import secrets
 import sys
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +16,7 @@ from ..client import KEY_VARIABLE, check_key, is_loopback
 from ..config.config import load_config
 from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
-from ..request import Request
+from ..request import Overrides, Request
 from ..screen.console import Spinner
 from ..settings import Engine
 from .options import ModelOption, takes_settings
@@ -96,7 +97,7 @@ def serve(
         raise UsageError(
             f"pjlocal serve needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
         ) from None
-    from ..gguf.locate import EMBEDDED, find_model, lasting_name
+    from ..gguf.locate import find_model, lasting_name
     from ..gguf.ollama import shown_name
     from ..prompting.plan import expected_views  # loads llama.cpp, which other commands do not need
     from ..service import LoadedModel, ModelName, Service, check_servable
@@ -114,14 +115,11 @@ def serve(
     n_views = expected_views(request)
     path = find_model(model)
     shown = shown_name(path)
-    short = model if model and Path(model).name == model else shown if model else EMBEDDED
     personas = load_config().personas
-    aliases = {shown, shown.removesuffix(".gguf"), shown.removesuffix(":latest")}
-    names = Names(short.removesuffix(".gguf"), aliases, personas)
+    names = Names(*_model_names(model, shown), personas)
     interrupt, metrics = Interrupt(), Metrics()
     metrics.count_errors(logging.getLogger("pjlocal"))
-    lookaheads = (persona.generation.get("lookahead", 0) for persona in personas.values())
-    lookahead = max(request.generation.lookahead, *lookaheads, 0)
+    lookahead = _most_lookahead(request, personas.values())
     load = partial(LoadedModel, path, engine, parallel, interrupt, lookahead=lookahead, n_views=n_views)
     service = Service(load, parallel + queue, unload_after, interrupt, metrics)
     with listen(host, port) as listening:
@@ -141,8 +139,25 @@ def serve(
                 "with your key" if api_key else "without a key: every user of this machine may use it (see --api-key)"
             )
             print(f"pjlocal: {names.model} answers at {url}/v1, {access}", file=sys.stderr)
-            print(
-                f"pjlocal: in your browser, and for --server, with your chats: {url}/?token={token} (Ctrl-C ends it)",
-                file=sys.stderr,
-            )
+            page = f"{url}/?token={token} (Ctrl-C stops the server)"
+            print(f"pjlocal: page with your chats, also the URL for --server: {page}", file=sys.stderr)
             return answer(app, [listening, local_socket] if local_socket else [listening], service)
+
+
+def _model_names(model: str | None, shown: str) -> tuple[str, set[str]]:
+    """The model's name for clients, and other names that they may give.
+
+    Args:
+        model: the option ``--model``.
+        shown: the name of the model's file.
+    """
+    from ..gguf.locate import EMBEDDED
+
+    name = model if model and Path(model).name == model else shown if model else EMBEDDED
+    return name.removesuffix(".gguf"), {shown, shown.removesuffix(".gguf"), shown.removesuffix(":latest")}
+
+
+def _most_lookahead(request: Request, personas: Iterable[Overrides]) -> int:
+    """The most tokens that an answer may guess ahead, by the defaults or a persona."""
+    most: int = max(request.generation.lookahead, *(each.generation.get("lookahead", 0) for each in personas), 0)
+    return most

@@ -42,7 +42,7 @@ def listen(host: str, port: int) -> socket.socket:
         listening = socket.create_server((host, port), family=family, backlog=128)
     except OSError as error:
         reason = f"{error.strerror or error}".partition(" (while")[0]  # create_server adds the address
-        hint = ": --port chooses another" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
+        hint = ": give another with --port" if error.errno in (errno.EADDRINUSE, errno.EACCES) else ""
         raise PjlocalError(f"cannot listen on {host} port {port}: {reason}{hint}") from None
     # Accepted connections inherit this.  asyncio sets it only on sockets with an explicit protocol.  Without it, every
     # reply on a kept-alive connection waits 40 ms for the acknowledgement of its head.

@@ -207,7 +207,7 @@ def test_a_key_is_asked_for(pjlocal: Run, served: Served) -> None:
         made = pjlocal("run", "hello", "--server", served.url, PJLOCAL_API_KEY=key)
         message = one_line(made.stderr)
         assert made.returncode == 2 and problem in message and ": give the URL with the ?token= that it pr" in message
-    assert "in your browser, and for --server" in served.greeting
+    assert "page with your chats, also the URL for --server" in served.greeting
 
 
 @pytest.mark.slow

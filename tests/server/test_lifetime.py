@@ -194,7 +194,7 @@ def test_a_port_in_use_is_reported_in_one_line(
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         result = pjlocal("serve", "-m", tiny("llama"), "--port", port)
-    says = f"cannot listen on 127.0.0.1 port {port}: Address already in use: --port chooses another"
+    says = f"cannot listen on 127.0.0.1 port {port}: Address already in use: give another with --port"
     assert result.returncode == 1 and one_line(result.stderr).endswith(says)
 
 
