@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ValidationError, model_validator
 from pydantic_core import ErrorDetails, from_json
 
 from ..config import tomlfile
@@ -54,16 +54,12 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Object = Annotated[dict[str, Any], BeforeValidator(without_nulls)]
 
 
-class Strict(BaseModel):
-    model_config = ConfigDict(strict=True)
-
+class Strict(BaseModel, strict=True):
     _given = model_validator(mode="before")(without_nulls)
 
 
-class Exact(Strict):
+class Exact(Strict, extra="forbid"):
     """A body from pjlocal's own clients, which must not have unknown fields."""
-
-    model_config = ConfigDict(strict=True, extra="forbid")
 
 
 _Model = TypeVar("_Model", bound=BaseModel)

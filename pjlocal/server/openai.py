@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from ..engine.log_probs import LogProbs
@@ -113,9 +113,7 @@ def _parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class _Message(SentMessage):
-    model_config = ConfigDict(strict=True, extra="allow")
-
+class _Message(SentMessage, extra="allow"):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[list[_Text], BeforeValidator(_parts)] = Field(default=[])
     prefix: bool | None = None
@@ -126,9 +124,7 @@ class _Message(SentMessage):
         return "".join(part.text for part in self.content)
 
 
-class _Schema(Strict):
-    model_config = ConfigDict(strict=True, extra="allow")
-
+class _Schema(Strict, extra="allow"):
     name: str = ""
     description: str = ""
     strict: bool = True
@@ -141,14 +137,12 @@ class _Schema(Strict):
             raise Wrong(f"unknown field {field}: the schema goes under response_format.json_schema.schema", field)
 
 
-class _Form(Strict):
+class _Form(Strict, extra="allow"):
     """The format of the answer.
 
     schema_: the schema of other servers, with the type ``json_object``.
     grammar, pattern: the fields of Fireworks' type ``grammar`` and Together's ``regex``.
     """
-
-    model_config = ConfigDict(strict=True, extra="allow")
 
     type: Literal["text", "json_object", "json_schema", "grammar", "regex"]
     json_schema: _Schema | None = None
@@ -177,9 +171,7 @@ class _Form(Strict):
         return {"regex": self.pattern} if self.pattern else dict(SYNONYMS["grammar"](self.grammar))
 
 
-class _InStream(Strict):
-    model_config = ConfigDict(strict=True, extra="allow")
-
+class _InStream(Strict, extra="allow"):
     include_usage: bool = False
 
 
@@ -194,10 +186,8 @@ def _biases(biases: Any) -> Any:
     return without_nulls(biases)
 
 
-class Body(Strict):
+class Body(Strict, extra="allow"):
     """The fields of both kinds of request.  For fields of other servers, see `synonyms` and `unsupported`."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
 
     model: str | None = None
     max_tokens: Whole | None = None

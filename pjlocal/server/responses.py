@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any
 from uuid import uuid4
 
-from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from ..events import Result
@@ -49,10 +49,8 @@ def _items(text: Any) -> Any:
     return [{"role": "user", "content": text}] if isinstance(text, str) else text
 
 
-class Responses(Strict):
+class Responses(Strict, extra="allow"):
     """The body of a request, with the fields that differ from those of chat completions."""
-
-    model_config = ConfigDict(strict=True, extra="allow")
 
     input: Annotated[list[Object], BeforeValidator(_items), Field(min_length=1)]
     instructions: str = ""
