@@ -9,7 +9,7 @@ import json
 import math
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
@@ -42,7 +42,7 @@ from .bodies import (
 from .replies import JsonResponse, as_event
 from .streaming import ALIVE, Added, Answers, Choice, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
-from .tools import Calling, Offering, Part, Reader, SentMessage, as_messages
+from .tools import Call, Calling, Offering, Part, Reader
 from .unsupported import IN_MESSAGES, IN_STREAM_OPTIONS, UNSUPPORTED, check_fields, check_nested
 
 MOST_CHOICES = 16  # answers to one request
@@ -113,15 +113,37 @@ def _parts(content: Any) -> Any:
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-class _Message(SentMessage, extra="allow"):
+class _Message(Strict, extra="allow"):
     role: Literal["system", "developer", "user", "assistant", "tool"]
     content: Annotated[list[_Text], BeforeValidator(_parts)] = Field(default=[])
+    reasoning_content: str = ""
+    reasoning: str = ""
+    tool_calls: list[Call] = Field(default=[])
+    tool_call_id: str = ""
+    name: str = ""
     prefix: bool | None = None
     partial: bool | None = None
 
     @property
     def text(self) -> str:
         return "".join(part.text for part in self.content)
+
+
+def _as_messages(messages: Iterable[_Message]) -> list[Message]:
+    """Messages for the chat template.  Results get the function names of their calls."""
+    names: dict[str, str] = {}
+    converted = []
+    for message in messages:
+        others: dict[str, Any] = {}
+        if message.role == "assistant" and message.tool_calls:
+            names |= {call.id: call.function.name for call in message.tool_calls}
+            others = {"tool_calls": [call.as_dict() for call in message.tool_calls]}
+        elif message.role == "tool":
+            named = message.name or names.get(message.tool_call_id, "")
+            others = {"tool_call_id": message.tool_call_id, **({"name": named} if named else {})}
+        thinking = message.reasoning_content or message.reasoning
+        converted.append(Message(message.role, message.text, others=others, thinking=thinking))  # type: ignore[arg-type]
+    return converted
 
 
 class _Schema(Strict, extra="allow"):
@@ -296,7 +318,7 @@ class Chat(Offering, Body):
         System texts alone are the user's message.
         """
         system = split_persona(self._system)[1]
-        turns = as_messages(m for m in self.messages if m.role not in ("system", "developer"))
+        turns = _as_messages(m for m in self.messages if m.role not in ("system", "developer"))
         if not turns and system.strip():  # some clients send an instruction alone
             system, turns = "", [Message("user", system)]
         if all(turn.role == "assistant" for turn in turns) or turns[-1].others.get("tool_calls"):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
@@ -15,7 +15,6 @@ from ..engine.constraint import check_constraint, json_rule
 from ..engine.json_schema import ANNOTATIONS, without_unknown_formats
 from ..errors import UsageError
 from ..events import TokenEvent
-from ..prompting.prompt import Message
 from ..prompting.thinking import ThinkingText
 from ..prompting.tools import IN_JSON, CallSupport, CallSyntax, Control, Tools, make_call
 from ..request import Overrides, Request
@@ -113,21 +112,6 @@ class Call(Strict):
         return make_call(self.id, self.function.name, arguments)
 
 
-class SentMessage(Strict):
-    """The fields of a message besides its text: calls, and the thinking before it."""
-
-    role: str
-    reasoning_content: str = ""
-    reasoning: str = ""
-    tool_calls: list[Call] = Field(default=[])
-    tool_call_id: str = ""
-    name: str = ""
-
-    @property
-    def text(self) -> str:
-        raise NotImplementedError
-
-
 class Offering(Strict):
     """The fields of a request that offer functions."""
 
@@ -166,23 +150,6 @@ class Offering(Strict):
     @property
     def must_call(self) -> bool:
         return self.tool_choice not in ("none", "auto")
-
-
-def as_messages(messages: Iterable[SentMessage]) -> list[Message]:
-    """Messages for the chat template.  Results get the function names of their calls."""
-    names: dict[str, str] = {}
-    converted = []
-    for message in messages:
-        others: dict[str, Any] = {}
-        if message.role == "assistant" and message.tool_calls:
-            names |= {call.id: call.function.name for call in message.tool_calls}
-            others = {"tool_calls": [call.as_dict() for call in message.tool_calls]}
-        elif message.role == "tool":
-            named = message.name or names.get(message.tool_call_id, "")
-            others = {"tool_call_id": message.tool_call_id, **({"name": named} if named else {})}
-        thinking = message.reasoning_content or message.reasoning
-        converted.append(Message(message.role, message.text, others=others, thinking=thinking))  # type: ignore[arg-type]
-    return converted
 
 
 # The call in an answer.
