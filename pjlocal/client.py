@@ -120,8 +120,8 @@ def why_no_server(request: Request) -> str:
         return "a server cannot use adapters"
     if request.generation.aligner:
         return "a server has only one model and cannot use --aligner"
-    named = (*chain.from_iterable(request.views), *request.generation.avoid)
-    return "a server does not read files (@FILE)" if any(text.strip().startswith("@") for text in named) else ""
+    names_file = any(text.strip().startswith("@") for text in request.preferences)
+    return "a server does not read files (@FILE)" if names_file else ""
 
 
 def _spelled_out(request: Request) -> Request:

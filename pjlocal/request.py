@@ -204,6 +204,11 @@ class Request:
         return any(self.views) or self.generation.adapts_views
 
     @property
+    def preferences(self) -> list[str]:
+        """The preferences of both views, then those to avoid."""
+        return [*chain.from_iterable(self.views), *self.generation.avoid]
+
+    @property
     def n_answers(self) -> int:
         """The number of answers to write, of which one is chosen."""
         return self.generation.best if self.has_preferences else 1

@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from itertools import chain
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -341,9 +340,8 @@ class LoadedModel:
 
     def _check_length(self, request: Request, prompt: Sequence[Message] | Raw, tools: Tools) -> None:
         texts = [prompt.text] if isinstance(prompt, Raw) else [f"{m.content}{m.others or ''}" for m in prompt]
-        preferences = [*chain.from_iterable(request.views), *request.generation.avoid]
         others = request.prompting.system, request.prompting.begin, str(tools.offered)
-        length = sum(map(len, (*texts, *preferences, *others)))
+        length = sum(map(len, (*texts, *request.preferences, *others)))
         if length > _MOST_PER_TOKEN * self.n_ctx:
             raise TooLong(
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"

@@ -153,26 +153,32 @@ def same(value: Any, other: Any) -> bool:
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
 
 
-def _parse_overrides(values: Mapping[str, Any], base: Request) -> Overrides:
+def check_overrides(values: Mapping[str, Any], n_ctx: int, base: Request = Request()) -> Overrides:
     """Parse the settings in a body, and check them against the types and limits of `pjlocal.settings`.
 
+    Args:
+        n_ctx: the limit of ``max_tokens``, which -1 means too.
+        base: the request to change.  Only its preferences may name files: the page sends them back.
+
     Raises:
-        UsageError: a key is unknown, or a value is not valid.
+        UsageError: a setting is unknown or not valid.
     """
-    for key in values:
+    for key, value in values.items():
+        most = MOST_STOPS if key == "stop" else _MOST_ITEMS
+        if isinstance(value, list) and len(value) > most:
+            raise UsageError(f"{_flag_of(key)} has {len(value):,} entries: at most {most:,} are allowed")
         if key not in KEYS:
             hint = advise(key, KEYS) or f"known are {', '.join(KEYS)}"
             raise UsageError(f"unknown setting {key!r}: {hint}")
+    n_tokens = values.get("max_tokens")
+    if same(n_tokens, -1) or (isinstance(n_tokens, int | float) and n_tokens > n_ctx):
+        values = {**values, "max_tokens": n_ctx}
     tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in GROUPS.items()}
     tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Overrides)
     preferences = chain(*tops.values(), tables["generation"].get("avoid", ()))
-    if _files(preferences) - _files(_preferences(base)) or _FILES & tables["generation"].keys():
+    if _files(preferences) - _files(base.preferences) or _FILES & tables["generation"].keys():
         raise UsageError("a request cannot name the server's files: write the text out, or save it as a persona there")
     return Overrides(**tops, **tables)
-
-
-def _preferences(request: Request) -> Iterable[str]:
-    return chain(*request.views, request.generation.avoid)
 
 
 def _files(preferences: Iterable[str]) -> set[str]:
@@ -189,26 +195,6 @@ def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, A
             known[f.name] = typed(flag(f), hints[f.name], values[f.name], or_number)
     settings(**known)
     return known
-
-
-def check_overrides(values: Mapping[str, Any], n_ctx: int, base: Request = Request()) -> Overrides:
-    """Parse and check the settings in a body.
-
-    Args:
-        n_ctx: the limit of ``max_tokens``, which -1 means too.
-        base: the request to change.  Only its preferences may name files: the page sends them back.
-
-    Raises:
-        UsageError: a setting is unknown or not valid.
-    """
-    for key, value in values.items():
-        most = MOST_STOPS if key == "stop" else _MOST_ITEMS
-        if isinstance(value, list) and len(value) > most:
-            raise UsageError(f"{_flag_of(key)} has {len(value):,} entries: at most {most:,} are allowed")
-    n_tokens = values.get("max_tokens")
-    if same(n_tokens, -1) or (isinstance(n_tokens, int | float) and n_tokens > n_ctx):
-        values = {**values, "max_tokens": n_ctx}
-    return _parse_overrides(values, base)
 
 
 def in_sent_fields(error: UsageError, fields: Mapping[str, str]) -> Wrong:
@@ -265,7 +251,7 @@ def parse_request(values: Mapping[str, Any], *, is_answered: bool = False) -> Re
     """
     try:
         request = Request().restore(values)
-        if _files(_preferences(request)):
+        if _files(request.preferences):
             raise UsageError("a request cannot name the server's files: write the text out")
         if not is_answered:
             check_servable(request.generation)
