@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 from dataclasses import replace
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from browser import Chromium
@@ -15,6 +16,7 @@ from served import VIEWS, serving
 
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
+from pjlocal.settings import Mode, Placement
 
 OPTIONS = (*VIEWS, "--max-tokens", "40", "--seed", "3")
 COUNT_NODES = """
@@ -163,6 +165,13 @@ def test_a_chat_with_a_removed_mode_says_so_and_has_the_automatic_one(page, stor
     assert chromium.eval("document.getElementById('trouble').textContent") == ""
     after = store.load(session.id)
     assert (after.turns[-1].settings["mode"], after.notice) == ("both", "")
+
+
+def test_the_page_offers_every_mode_and_placement(page) -> None:
+    chromium = page()
+    values = "[...document.getElementById('{}').options].map((option) => option.value)"
+    assert chromium.eval(values.format("mode")) == ["", *get_args(Mode)]
+    assert chromium.eval(values.format("placement")) == [*get_args(Placement)]
 
 
 def test_presets_are_chosen_by_chips_and_preferences_count_more_or_less_by_half_a_step(page) -> None:

@@ -13,9 +13,9 @@ const MEANINGS = {
   plain: "The model by itself, without preferences.",
 };
 const PLACES = {
-  question: "after your question, the strongest place",
   system: "in the system message",
   "user-turn": "in a user turn of its own",
+  question: "after your question, the strongest place",
 };
 const AUTO = "follows, token by token, how far the preferences differ";
 const WHOLE = ["max_tokens", "seed", "best"];
@@ -34,8 +34,8 @@ export function fill(about, whichChat) {
   chat = whichChat;
   ({ presets, strengths, default_mode: preferred, settings: defaults } = about);
   const options = (values) => values.map((value) => Object.assign(element("option", "", value), { value }));
-  by("mode").append(...options(about.modes));
-  by("placement").append(...options(about.placements));
+  by("mode").append(...options(modes));
+  by("placement").append(...options(Object.keys(PLACES)));
   by("views").addEventListener("submit", (event) => event.preventDefault());
   by("views").addEventListener("input", explain);
   for (const view of all()) {
