@@ -69,28 +69,10 @@ function parse(source, all, depth) {
       until((next) => QUOTE.test(next));
       const inside = all.slice(first, at).map((one) => cut(one, QUOTE.exec(text(one))[0].length));
       add(first, at, (leaf) => node("blockquote", made(parse(source, inside, depth + 1), leaf)));
-    } else if (depth < DEPTH && (match = ITEM.exec(line))) {
-      const ordered = /\d/.test(match[2]);
-      const items = [];
-      at = first;
-      while (at < all.length && (match = ITEM.exec(text(all[at]))) && /\d/.test(match[2]) === ordered) {
-        const begin = at++;
-        const indent = match[1].length + match[2].length + 1;
-        until((next) => !next.trim() || /^\s*/.exec(next)[0].length >= Math.min(indent, 2));
-        while (at - 1 > begin && !text(all[at - 1]).trim()) at--; // blank lines after it are between blocks
-        const inside = all.slice(begin, at).map((one, n) => cut(one, n ? spaces(text(one), indent) : match[0].length));
-        const task = /^\[([ xX])\] /.exec(text(inside[0]));
-        const box = task && { from: inside[0].from, to: inside[0].from + 3, shown: task[1] === " " ? "☐ " : "☑ " };
-        if (task) inside[0] = cut(inside[0], 4);
-        items.push({ box, found: parse(source, inside, depth + 1) });
-        const next = at;
-        until((line) => !line.trim());
-        if (at < all.length && !ITEM.test(text(all[at]))) at = next;
-      }
-      const start = ordered ? parseInt(line, 10) : 1;
-      add(first, at, (leaf) =>
-        node(ordered ? "ol" : "ul", items.map((item) => listed(item, leaf)), start === 1 ? {} : { start }),
-      );
+    } else if (depth < DEPTH && ITEM.test(line)) {
+      const { end, make } = list(source, all, first, depth);
+      at = end;
+      add(first, at, make);
     } else if (line.includes("|") && at < all.length && DIVIDER.test(text(all[at])) && text(all[at]).includes("-")) {
       at++;
       until((next) => next.includes("|"));
@@ -105,6 +87,36 @@ function parse(source, all, depth) {
     }
   }
   return found;
+}
+
+/** The list that begins with a line: the number of the line after it, and `make`, as for `blocks`. */
+function list(source, all, first, depth) {
+  const text = ({ from, to }) => source.slice(from, to);
+  const ordered = /\d/.test(ITEM.exec(text(all[first]))[2]);
+  const items = [];
+  let at = first;
+  let match;
+  const until = (goesOn) => {
+    while (at < all.length && goesOn(text(all[at]))) at++;
+  };
+  while (at < all.length && (match = ITEM.exec(text(all[at]))) && /\d/.test(match[2]) === ordered) {
+    const begin = at++;
+    const indent = match[1].length + match[2].length + 1;
+    until((next) => !next.trim() || /^\s*/.exec(next)[0].length >= Math.min(indent, 2));
+    while (at - 1 > begin && !text(all[at - 1]).trim()) at--; // blank lines after it are between blocks
+    const inside = all.slice(begin, at).map((one, n) => cut(one, n ? spaces(text(one), indent) : match[0].length));
+    const task = /^\[([ xX])\] /.exec(text(inside[0]));
+    const box = task && { from: inside[0].from, to: inside[0].from + 3, shown: task[1] === " " ? "☐ " : "☑ " };
+    if (task) inside[0] = cut(inside[0], 4);
+    items.push({ box, found: parse(source, inside, depth + 1) });
+    const next = at;
+    until((line) => !line.trim());
+    if (at < all.length && !ITEM.test(text(all[at]))) at = next;
+  }
+  const start = ordered ? parseInt(text(all[first]), 10) : 1;
+  const make = (leaf) =>
+    node(ordered ? "ol" : "ul", items.map((item) => listed(item, leaf)), start === 1 ? {} : { start });
+  return { end: at, make };
 }
 
 const begins = (line) => [FENCE, HEADING, RULE, QUOTE, ITEM].some((block) => block.test(line));

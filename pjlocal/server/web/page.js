@@ -4,6 +4,7 @@ import { ask, events, isGone, isLost, isThere, json } from "./api.js";
 import * as chats from "./chats.js";
 import { compare } from "./compare.js";
 import * as files from "./files.js";
+import * as form from "./form.js";
 import { lasting } from "./lasting.js";
 import { manage } from "./manage.js";
 import { button, by, element } from "./nodes.js";
@@ -17,13 +18,10 @@ let chat = null; // its number, once it is saved
 let title = "";
 let turns = [];
 let writing = null; // the answer being written: the argument of `write`, with the answer's number
-let editing = null; // the turn whose question is being edited: the last one
-const NOTHING = { words: "", files: [] };
-let kept = NOTHING; // what the form contained before, which comes back afterwards
-let apart = []; // turns that are not in the open chat any more, whose answers are being edited here
+let detached = []; // turns that are not in the open chat any more, whose answers are being edited here
 let stale = false; // whether the chat was changed elsewhere while an answer was being written here
 let opening = null; // the promise that loads the chat in the address
-let wanted = 0; // counts requests for a chat: only the reply to the latest one is shown
+let requestNumber = 0; // counts requests for a chat: only the reply to the latest one is shown
 
 // Questions and answers.
 
@@ -32,11 +30,11 @@ let wanted = 0; // counts requests for a chat: only the reply to the latest one 
  * how: `continues` or `takes` of the request's body, to continue an answer; begun: the tokens that the answer begins with. */
 async function send(asked, replaced, how = {}, begun = []) {
   await opening;
-  if (writing) return putBack(asked);
+  if (writing) return form.putBack(asked);
   const chosen = views.chosen();
   const turn = new Turn(asked, views.asSaved(chosen.settings), by("formatted").checked);
   turn.written.answer.add(begun);
-  const after = replaced || chat === null ? null : turns[turns.length - 1]?.id ?? 0;
+  const after = replaced || chat === null ? null : turns.at(-1)?.id ?? 0;
   const first = leftOut(replaced);
   const stopping = new AbortController();
   const body = { id: chat, question: asked.question, after, replacing: replaced?.id ?? null, lasts: true, ...how };
@@ -90,7 +88,7 @@ async function write(one, begin) {
   const { answer, finish } = turn.written;
   if (turn.id === null) {
     show(before); // remove the turn
-    if (!continues(one) && (isOwn || one.isStopped || (failed && isGone(failed)))) putBack(turn.asked, one.replaced);
+    if (!continues(one) && (isOwn || one.isStopped || (failed && isGone(failed)))) putBack(one);
     if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
   } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
     show(before); // nothing was added, so the server kept the previous answer
@@ -109,6 +107,13 @@ async function write(one, begin) {
   else if (stale) refresh();
   if (isOwn) changed();
   else list();
+}
+
+/** Put the question of an answer into the form again: in the place of the last turn, if the answer would have replaced it. */
+function putBack({ turn, replaced }) {
+  const last = turns.at(-1);
+  if (replaced && last?.id === replaced) form.putInPlace(turn.asked, last);
+  else form.putBack(turn.asked);
 }
 
 /** If the element that had the focus is gone, focus a turn's answer, or else the question. */
@@ -132,7 +137,7 @@ function named(one, head) {
   if (head.turn === null) return;
   const { turn, isOwn } = one;
   turn.id = head.turn;
-  if (writing !== one) return takeAway(one);
+  if (writing !== one) return one.takeOut?.(); // it was saved nevertheless
   if (chat === null) {
     chat = head.chat;
     history.replaceState(null, "", `#${chat}`);
@@ -150,76 +155,10 @@ function stop(one) {
   if (one.number !== undefined) ask(`api/answers/${one.number}/stop`, { body: {} }).catch(() => one.stopping.abort());
 }
 
-/** Put a question and its files into the form.  That of the last turn, with the turn's number, is edited in its place; any
- * other is put before what the form contains, or will contain after an edit. */
-function putBack(asked, replaced = null) {
-  const last = turns[turns.length - 1];
-  const before = (other) => ({
-    words: [asked.words, other.words].filter(Boolean).join("\n\n"),
-    files: [...asked.files, ...other.files],
-  });
-  if (replaced !== null && last?.id === replaced) {
-    if (!editing) kept = taken();
-    fill(asked);
-    mark(last);
-  } else if (editing) kept = before(kept);
-  else fill(before(taken()));
-}
-
 /** Stop an answer whose chat is left before its first token, and put its question into the form, unless it was asked before. */
 function giveUp(one) {
   stop(one);
-  if (one.isAgain) return;
-  const before = contents();
-  putBack(one.turn.asked);
-  one.putBack = { before, after: contents() };
-}
-
-/** Take the question of a left answer out of the form, if the answer was saved nevertheless and the form is unchanged. */
-function takeAway({ putBack }) {
-  const now = editing ? kept : contents();
-  if (now.words !== putBack?.after.words || now.files !== putBack.after.files) return;
-  if (editing) kept = putBack.before;
-  else fill(putBack.before);
-}
-
-const contents = () => ({ words: question.value, files: files.listed() });
-const taken = () => files.asked(question.value.trim());
-
-function fill({ words, files: all }) {
-  question.value = words;
-  files.put(all);
-}
-
-/** Note the turn whose question is being edited, or that none is. */
-function mark(turn) {
-  editing = turn;
-  by("editing").hidden = !turn;
-}
-
-function edit() {
-  const last = turns[turns.length - 1];
-  if (!editing) putBack(last.asked, last.id);
-  question.focus();
-}
-
-/** End editing, and put back what the form contained before. */
-function leave() {
-  if (editing) restore();
-  mark(null);
-}
-
-/** End editing when its turn is gone.  A question that was changed is a new one now. */
-function setAside() {
-  const { asked } = editing;
-  const edited = taken();
-  leave();
-  if (edited.question !== asked.question.trim()) putBack(edited);
-}
-
-function restore() {
-  fill(kept);
-  kept = NOTHING;
+  if (!one.isAgain) one.takeOut = form.putBack(one.turn.asked);
 }
 
 // Actions on an answer.
@@ -239,7 +178,7 @@ function tellOthers({ target, detail }) {
   if (!turn || turn.id === null || writing) return;
   const position = turn.written.answer.events.indexOf(detail.event);
   const find = async () => (await json(`api/chats/${chat}/turns/${turn.id}/tokens/${position}`)).alternatives;
-  const isLast = turn === turns[turns.length - 1];
+  const isLast = turn === turns.at(-1);
   const take = isLast ? (other) => takeToken(turn, position, other) : null;
   pin(detail, find, take, "Other words in this place, with which a new chat from here can continue:");
 }
@@ -247,14 +186,14 @@ function tellOthers({ target, detail }) {
 /** Put another draft of the last turn in force. */
 async function switchTo(draft) {
   const which = chat;
-  const last = turns[turns.length - 1];
+  const last = turns.at(-1);
   replaceLast(which, await json(`api/chats/${which}/draft`, { body: { turn: last.id, draft } }));
 }
 
 async function saveAnswer(turn, answer) {
   const which = chat;
   replaceLast(which, await json(`api/chats/${which}/edit`, { body: { turn: turn.id, answer } }));
-  turns[turns.length - 1]?.written.answer.element.focus({ preventScroll: true });
+  turns.at(-1)?.written.answer.element.focus({ preventScroll: true });
 }
 
 /** Note that an answer is no longer being edited. */
@@ -266,7 +205,7 @@ function leaveAnswer(turn) {
 function replaceLast(which, saved) {
   if (chat === which && !writing) {
     const turn = asTurn(saved);
-    if (editing) editing = turn;
+    form.follow(turn);
     show([...turns.slice(0, -1), turn]);
   }
   changed(which);
@@ -294,11 +233,11 @@ async function tellDrafts(turn) {
 // Display.
 
 function show(all) {
-  apart = [...apart, ...turns].filter((turn) => turn.isRewritten && !all.includes(turn));
+  detached = [...detached, ...turns].filter((turn) => turn.isRewritten && !all.includes(turn));
   turns = all;
-  for (const turn of [...turns, ...apart]) turn.isApart = apart.includes(turn);
-  if (editing && editing !== turns[turns.length - 1]) setAside();
-  place(by("turns"), [...turns, ...apart].map(({ element }) => element));
+  for (const turn of [...turns, ...detached]) turn.isDetached = detached.includes(turn);
+  form.check(turns.at(-1));
+  place(by("turns"), [...turns, ...detached].map(({ element }) => element));
   by("begin").hidden = turns.length > 0;
   by("own").hidden = chat === null;
   by("rename").disabled = by("delete").disabled = Boolean(writing);
@@ -315,7 +254,7 @@ function place(part, elements) {
 
 /** Make the buttons of each turn. */
 function offer() {
-  const last = turns[turns.length - 1];
+  const last = turns.at(-1);
   for (const turn of turns) turn.actions.replaceChildren(...(writing ? [] : actionsOf(turn, turn === last)));
 }
 
@@ -329,7 +268,7 @@ function actionsOf(turn, isLast) {
     ...amongDrafts(turn, true),
     ...(text ? [act("Continue", () => send(turn.asked, turn, { continues: true }, events))] : []),
     act("Regenerate", () => send(turn.asked, turn)),
-    act("Edit question", edit),
+    act("Edit question", () => form.edit(turn)),
     ...(text ? [act("Edit answer", () => turn.edit((changed) => saveAnswer(turn, changed), () => leaveAnswer(turn)))] : []),
     act("Compare modes", () => compare(chat, turn, leftOut(turn), switchTo)),
     from,
@@ -345,7 +284,7 @@ function amongDrafts({ id, drafts }, isLast) {
   const arrow = (sign, name, to) => {
     const made = act(sign, async () => {
       await switchTo(drafts[to]);
-      const arrows = turns[turns.length - 1].actions.querySelectorAll(".drafts button:enabled");
+      const arrows = turns.at(-1).actions.querySelectorAll(".drafts button:enabled");
       ([...arrows].find(({ textContent }) => textContent === sign) ?? arrows[0])?.focus();
       say(`Answer ${to + 1} of ${drafts.length}`);
     });
@@ -421,14 +360,14 @@ async function opened() {
 /** Load a saved chat, and the stream of the answer that is being written in it, if any; null if another chat was requested
  * meanwhile.  The stream is requested first: if there is none, the saved chat is complete. */
 async function latest(which) {
-  const number = ++wanted;
+  const number = ++requestNumber;
   const stopping = new AbortController();
   try {
     const response = await ask(`api/chats/${which}/answer`, { signal: stopping.signal });
     const saved = await json(`api/chats/${which}`);
-    if (number === wanted) return { saved, running: response.status === 200 && { response, stopping } };
+    if (number === requestNumber) return { saved, running: response.status === 200 && { response, stopping } };
   } catch (error) {
-    if (number === wanted) throw error;
+    if (number === requestNumber) throw error;
   }
   stopping.abort();
   return null;
@@ -440,7 +379,7 @@ function forget() {
   chats.unmark();
   chat = null;
   stale = false;
-  wanted++; // replies about the closed chat are ignored
+  requestNumber++; // replies about the closed chat are ignored
   views.leaveChat();
   entitle("");
   show([]);
@@ -555,16 +494,13 @@ function ofInputMethod(event) {
   if (event.key === "Enter") event.preventDefault();
 }
 
-async function begin() {
-  if (matchMedia("(max-width: 60rem)").matches) for (const part of document.querySelectorAll("aside details")) part.open = false;
+/** Listen to the form and the keys. */
+function onForm() {
   by("ask").addEventListener("submit", (event) => {
     event.preventDefault();
-    const [text, replaced] = [question.value, editing];
-    if (writing || !text.trim()) return;
+    if (writing || !question.value.trim()) return;
     if (files.isReading()) return trouble("A file is still being read: ask again when it is listed.");
-    const asked = files.asked(text);
-    restore();
-    mark(null);
+    const { asked, replaced } = form.take();
     send(asked, replaced);
   });
   addEventListener("keydown", ofInputMethod, true);
@@ -576,17 +512,21 @@ async function begin() {
   addEventListener("keydown", (event) => {
     if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
     if (writing) stop(writing);
-    else leave();
+    else form.leave();
   });
   by("stop").addEventListener("click", () => writing && stop(writing));
   by("leave").addEventListener("click", () => {
-    leave();
+    form.leave();
     question.focus(); // the button is hidden now
   });
   by("skip").addEventListener("click", (event) => {
     event.preventDefault();
     question.focus();
   });
+}
+
+/** Listen to the chat and the list of chats, also in other tabs. */
+function onChats() {
   by("formatted").addEventListener("change", () => {
     for (const { written } of turns) written.answer.formatted = by("formatted").checked;
   });
@@ -595,6 +535,11 @@ async function begin() {
   }
   addEventListener("scroll", stayBeside, { passive: true });
   by("turns").addEventListener("token", tellOthers);
+  by("comparison").addEventListener("close", () => {
+    if (!turns.length) return;
+    tellDrafts(turns.at(-1));
+    others.postMessage(chat);
+  });
   addEventListener("hashchange", open);
   by("new").addEventListener("click", () => question.focus());
   chats.onSearch(list);
@@ -605,16 +550,17 @@ async function begin() {
     if (data === chat) refresh();
     else if (address().chat === data) open(); // it is being loaded, perhaps without the change
   });
+}
+
+async function begin() {
+  if (matchMedia("(max-width: 60rem)").matches) for (const part of document.querySelectorAll("aside details")) part.open = false;
+  onForm();
+  onChats();
   scrollAlong();
   const about = await json("api/about");
   by("model").textContent = visible(about.model);
   views.fill(about, () => chat);
   files.begin(about.most_file, trouble);
-  by("comparison").addEventListener("close", () => {
-    if (!turns.length) return;
-    tellDrafts(turns[turns.length - 1]);
-    others.postMessage(chat);
-  });
   await open();
   const isFree = document.activeElement === document.body && !document.querySelector("dialog[open]");
   if (isFree && !matchMedia("(pointer: coarse)").matches) question.focus({ preventScroll: true });

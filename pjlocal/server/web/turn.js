@@ -180,10 +180,10 @@ export class Turn {
   }
 
   /** Whether the turn is no longer in the open chat, so that an edited answer cannot be saved. */
-  set isApart(isApart) {
+  set isDetached(isDetached) {
     if (!this.#rewriting) return;
     const { trouble, done } = this.#rewriting;
-    if (done.hidden !== isApart) trouble.textContent = isApart ? "This answer was replaced, or its chat left: copy your text." : "";
-    done.hidden = isApart;
+    if (done.hidden !== isDetached) trouble.textContent = isDetached ? "This answer was replaced, or its chat left: copy your text." : "";
+    done.hidden = isDetached;
   }
 }
