@@ -397,7 +397,7 @@ class _Patience:
         """Restart the time limit, after data was received or sent."""
         self._last_activity = time.monotonic()
 
-    def look(self) -> None:
+    def check_interrupt(self) -> None:
         """Handle Ctrl-C: ask the server to stop.  Raises Interrupted if it cannot be asked, or sends nothing then."""
         if not (self._interrupt and self._interrupt.is_set()):
             return
@@ -410,7 +410,7 @@ class _Patience:
             self.ask_to_stop()
         self.restart()
 
-    def lose(self) -> None:
+    def check_silence(self) -> None:
         """Raise TimeoutError if the silence exceeds the time limit."""
         if time.monotonic() - self._last_activity > self.seconds:
             raise TimeoutError("the server sends nothing")
@@ -440,11 +440,11 @@ class _Plain(socket.socket):
     def _waited(self, transfer: Callable[[], int]) -> int:
         """Wait until a transfer succeeds, and return its number of bytes."""
         while True:
-            self.patience.look()
+            self.patience.check_interrupt()
             try:
                 n_bytes = transfer()
             except TimeoutError:
-                self.patience.lose()
+                self.patience.check_silence()
             else:
                 self.patience.restart()
                 return n_bytes

@@ -24,7 +24,7 @@ _ALIVE_S = 15.0  # seconds between two comments before the first token
 
 _T = TypeVar("_T")
 
-#: What the jobs add to a stream; None if they add nothing for a while.
+#: One item of a stream: an answer's index with its new tokens or result.  None after a pause.
 Added = tuple[int, Sequence[Token] | Result] | None
 ALIVE = b": alive\n\n"
 

@@ -66,7 +66,7 @@ def test_the_terminal_continues_a_chat_of_the_page_and_the_page_sees_it(page, te
     assert asked(store, number) == ["Hello", "From the page", "From the terminal"]
     chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit()")
     chromium.wait_for(TROUBLE)
-    assert "continued elsewhere" in chromium.eval(TROUBLE) and chromium.eval("question.value") == "And now?"
+    assert "new turn from elsewhere" in chromium.eval(TROUBLE) and chromium.eval("question.value") == "And now?"
     assert chromium.eval(QUESTIONS) == asked(store, number)
     chromium.eval("document.getElementById('ask').requestSubmit()")
     chromium.wait_for(f"document.querySelectorAll('article').length === 4 && {WRITTEN}")

@@ -283,7 +283,7 @@ def test_a_tab_does_not_continue_a_chat_in_which_another_tab_awaits_an_answer(
         when(lambda: served.metric("pjlocal_answers_now") == 3)
         second.eval("question.value = 'two'; document.getElementById('ask').requestSubmit()")
         second.wait_for(TROUBLE)
-        assert "continued elsewhere" in second.eval(TROUBLE) and second.eval("question.value") == "two"
+        assert "new turn from elsewhere" in second.eval(TROUBLE) and second.eval("question.value") == "two"
     second.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN} && {WHOLE}")
     assert first.eval(QUESTIONS) == second.eval(QUESTIONS) == ["Hello", "one"]
     second.eval("document.getElementById('ask').requestSubmit()")
@@ -296,7 +296,7 @@ def test_turns_added_elsewhere_are_shown_before_the_question_is_asked(opened, st
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
     chromium.eval("question.value = 'And now?'; document.getElementById('ask').requestSubmit()")
     chromium.wait_for(TROUBLE)
-    assert "continued elsewhere" in chromium.eval(TROUBLE)
+    assert "new turn from elsewhere" in chromium.eval(TROUBLE)
     assert chromium.eval(QUESTIONS) == ["Hello", "From the terminal"] and chromium.eval("question.value") == "And now?"
     chromium.eval("document.getElementById('ask').requestSubmit()")
     chromium.wait_for(f"document.querySelectorAll('article').length === 3 && {WRITTEN}")
@@ -310,7 +310,7 @@ def test_the_question_that_is_edited_is_the_one_that_was_chosen(opened, store: S
     store.add_turn(session.id, a_turn("From the terminal", "Yes"))
     chromium.press("Enter")
     chromium.wait_for(TROUBLE)
-    assert chromium.eval("question.value") == "Hello there" and "continued elsewhere" in chromium.eval(TROUBLE)
+    assert chromium.eval("question.value") == "Hello there" and "new turn from elsewhere" in chromium.eval(TROUBLE)
     assert texts(store, session) == [("Hello", "Hi you"), ("From the terminal", "Yes")]
 
 
@@ -380,7 +380,7 @@ def test_an_edited_answer_stays_when_another_tab_replaces_it(open_tabs, store: S
     second.eval(f"{form}.addEventListener('submit', () => (sent = true)); var sent = false")
     second.press("Enter", modifiers=2)  # Ctrl
     assert not second.eval("sent"), "as its button, which is hidden"
-    click(second, "Leave it as it is")
+    click(second, "Cancel")
     second.wait_for(f"document.querySelectorAll('article').length === 1 && {WRITTEN}")
     assert second.eval(ANSWERS) == first.eval(ANSWERS) and second.eval(FOCUS) == "question"
 

@@ -89,7 +89,7 @@ async function write(one, begin) {
   if (turn.id === null) {
     show(before); // remove the turn
     if (!continues(one) && (isOwn || one.isStopped || (failed && isGone(failed)))) putBack(one);
-    if (["stop", "length"].includes(finish)) trouble("The answer is empty: it is as if nothing had been asked.");
+    if (["stop", "length"].includes(finish)) trouble("The model wrote nothing, so the question was not saved.");
   } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
     show(before); // nothing was added, so the server kept the previous answer
     trouble("The model added nothing: the answer is unchanged.");
@@ -449,11 +449,11 @@ async function refused(error) {
     trouble("This chat was deleted elsewhere: your next question begins a new chat.");
     return;
   }
-  const goneOn = error.code === "chat_gone_on";
-  if (!goneOn) trouble(error.message);
-  if (goneOn || stale) await refresh();
-  if (!goneOn || chat === null || writing?.isOwn) return;
-  trouble("This chat was continued elsewhere: its new turn is above, or appears with its first word. Ask again if you still want to.");
+  const isChanged = error.code === "chat_gone_on";
+  if (!isChanged) trouble(error.message);
+  if (isChanged || stale) await refresh();
+  if (!isChanged || chat === null || writing?.isOwn) return;
+  trouble("This chat has a new turn from elsewhere (it appears with its first word). Read it, then ask again.");
   toEnd();
 }
 

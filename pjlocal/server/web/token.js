@@ -62,8 +62,8 @@ function bar(p) {
 export function show(span, event, aloud = false) {
   if (pinned) return;
   const list = element("dl");
-  const told = rows(event);
-  for (const [what, value, p] of told) {
+  const numbers = rows(event);
+  for (const [what, value, p] of numbers) {
     const cell = element("dd", "", value);
     if (p !== undefined) cell.append(bar(p));
     list.append(element("dt", "", what), cell);
@@ -74,7 +74,7 @@ export function show(span, event, aloud = false) {
   panel.hidden = false;
   place(span);
   if (aloud) {
-    say([event.text.trim() || named(event.text, event.id), origin(event), ...told.map(([what, value]) => `${what} ${value}`)].join(", "));
+    say([event.text.trim() || named(event.text, event.id), origin(event), ...numbers.map(([what, value]) => `${what} ${value}`)].join(", "));
   }
 }
 

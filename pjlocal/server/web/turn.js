@@ -156,7 +156,7 @@ export class Turn {
       this.actions.hidden = false;
       onLeave();
     };
-    const form = element("form", "rewriting", field, trouble, element("div", "actions", done, button("Leave it as it is", leave)));
+    const form = element("form", "rewriting", field, trouble, element("div", "actions", done, button("Cancel", leave)));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       if (field.value === before) leave();

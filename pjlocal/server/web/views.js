@@ -68,7 +68,7 @@ export function show(saved) {
   explain();
 }
 
-/** Keep the fields for a new chat, except for what only the chat before may have: files of the server, and a rounded seed. */
+/** Keep the fields for a new chat, except settings that belong to the previous chat: files of the server, and a rounded seed. */
 export function leaveChat() {
   const files = Object.values(defaults.preferences).flat().map(bare);
   for (const view of all()) {
@@ -104,7 +104,7 @@ const fields = (view) => [...view.querySelectorAll("textarea")];
 const wishes = (name) => fields(document.querySelector(`[data-view=${name}]`)).map(({ value }) => value.trim()).filter(Boolean);
 const text = (id) => by(id).value.trim();
 const decimal = (id) => text(id).replace(",", ".");
-// What is no number is sent as it is: the server's message names the field.  `ask` refuses a number that would be rounded.
+// Text that is not a number is sent unchanged: the server's message names the field.  `ask` refuses a number that would be rounded.
 const number = (text) => (Number.isNaN(Number(text)) ? text : Number(text));
 const whole = (text) => (!/^-?\d+$/.test(text) ? text : Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text));
 const modeInForce = () => by("mode").value || (wishes("a").length + wishes("b").length ? preferred : "plain");
