@@ -184,9 +184,10 @@ class _Translation:
                     raise Refused("enum must not be empty")
                 _check_value(keyword, value)
             case "required":
-                value = list(dict.fromkeys(_expected(keyword, value, list)))
-                for name in value:
-                    _check_characters(keyword, _expected(keyword, name, str))
+                names = [_expected(keyword, name, str) for name in _expected(keyword, value, list)]
+                for name in names:
+                    _check_characters(keyword, name)
+                value = list(dict.fromkeys(names))
             case "pattern":
                 value = self._regex(keyword, value)
             case "format":
@@ -256,9 +257,13 @@ class _Translation:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise Refused(f"{keyword} must be a number (not {_short(value)})")
         _check_exact(keyword, value)
+        if keyword in _SIZES:
+            if value < 0 or value != int(value):
+                raise Refused(f"{keyword} must be a whole number of at least 0 (not {_short(value)})")
+            return int(value)
         if keyword == "multipleOf":
             self.multiples.append(Decimal(repr(value)))
-        return int(value) if keyword in _SIZES and value == int(value) else value
+        return value
 
     def _name(self, reference: str) -> str:
         """The name under which ``definitions`` has the translated target of a reference."""
