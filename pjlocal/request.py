@@ -165,12 +165,9 @@ class Overrides(Settings):
 
     def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
         """The preferences of view a and of view b; ``otherwise`` if these overrides set none."""
-        if self.prefer is not None:
-            return deal(self.prefer)
-        placed = (self.draft_prefer, self.judge_prefer)
-        if placed == (None, None):
-            return [list(preferences) for preferences in otherwise]
-        return [list(preferences or ()) for preferences in placed]
+        given = (self.prefer, self.draft_prefer, self.judge_prefer)
+        views = otherwise if given == (None, None, None) else place(*(preferences or () for preferences in given))
+        return [list(preferences) for preferences in views]
 
 
 def excluded_by(given: Collection[str]) -> set[str]:

@@ -75,6 +75,12 @@ def test_a_setting_takes_back_those_that_it_excludes() -> None:
     assert file.without({"draft_prefer", "lark"}) == Overrides(sampling={"top_k": 3})
 
 
+def test_an_empty_list_of_preferences_leaves_those_of_each_view() -> None:
+    overrides = Overrides(prefer=(), draft_prefer=("vivid",), judge_prefer=("formal",))
+    assert Request().override(overrides).views == (("vivid",), ("formal",))
+    assert REQUEST.override(Overrides(prefer=())).views == ((), ())
+
+
 @pytest.mark.parametrize(
     ("given", "views"),
     [
