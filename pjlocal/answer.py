@@ -80,7 +80,7 @@ class Answer(ABC):
         self.n_held = 0  # prompt tokens that the KV caches contained already
         #: Called with a text about the work before the first event.
         self.on_progress: Callable[[str], object] = lambda text: None
-        self._thread: int | None = None  # the thread that iterates
+        self._thread: threading.Thread | None = None  # the thread that iterates
 
     @property
     @abstractmethod
@@ -118,7 +118,8 @@ class Answer(ABC):
         Raises:
             UsageError: another thread is writing it.
         """
-        if self._thread not in (None, threading.get_ident()):
+        thread = self._thread
+        if thread and thread.is_alive() and thread is not threading.current_thread():
             raise UsageError("a PersonaJudge writes one answer at a time, and another thread is writing one")
         self._events.close()
 
@@ -129,7 +130,7 @@ class Answer(ABC):
                 self._events.close()
                 return
             except ValueError:  # its thread is running the generator
-                if self._thread == threading.get_ident():
+                if self._thread is threading.current_thread():
                     raise
                 time.sleep(_POLL_S)
 
@@ -159,17 +160,20 @@ class Answer(ABC):
         return self.error is not None or self.finish_reason is not None
 
     def _run(self) -> Generator[TokenEvent]:
-        while not self.is_done:
-            engine = self.engine  # the second pass of mode rewrite may have another one
-            self._thread = threading.get_ident()  # before it is the engine's writer, which another thread may close
-            with engine.writing(self):
-                engine.submit(self)
-                try:
-                    while engine.is_writing(self):
-                        for _, events in engine.step():
-                            yield from events
-                finally:
-                    engine.cancel(self)
+        self._thread = threading.current_thread()  # before it is the engine's writer, which another thread may close
+        try:
+            while not self.is_done:
+                engine = self.engine  # the second pass of mode rewrite may have another one
+                with engine.writing(self):
+                    engine.submit(self)
+                    try:
+                        while engine.is_writing(self):
+                            for _, events in engine.step():
+                                yield from events
+                    finally:
+                        engine.cancel(self)
+        finally:
+            self._thread = None
         if self.error:
             raise self.error
 

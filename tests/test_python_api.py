@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,25 @@ def test_a_prompt_is_a_text_or_messages_in_any_form(judge: PersonaJudge, prompt:
 
 def text_and_prompt_tokens(result: Result) -> tuple[str, list[int]]:
     return result.text, result.statistics.prompt_tokens
+
+
+@pytest.mark.parametrize("n_read", [1, 4])
+def test_an_answer_may_be_closed_after_its_thread_has_ended(judge: PersonaJudge, n_read: int) -> None:
+    answer = judge.stream("Hi")
+    thread = threading.Thread(target=lambda: [*islice(answer, n_read)])
+    thread.start()
+    thread.join()
+    assert len(judge("Hi").text) > 0, "it ends the other answer"
+    answer.close()
+
+
+def test_an_answer_that_has_ended_may_be_closed_by_any_thread(judge: PersonaJudge) -> None:
+    answer, closed = judge.stream("Hi"), []
+    assert len([*answer]) == 4
+    thread = threading.Thread(target=lambda: closed.append(answer.close()))
+    thread.start()
+    thread.join()
+    assert closed == [None]
 
 
 def test_messages_may_come_from_a_generator(judge: PersonaJudge) -> None:
