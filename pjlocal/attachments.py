@@ -27,6 +27,9 @@ _KINDS = {
     rb"GGUF[\0-\x08]": "a model",
 }
 _BLOCK = re.compile(r'<file name="([^"\n]*)">\n(.*?)\n</file>\s*', re.DOTALL)
+#: Lines of a file that look like the end of the block get a backslash more.
+_BEFORE_END = re.compile(r"^(?=\\*</file>)", re.MULTILINE)
+_ADDED = re.compile(r"^\\(?=\\*</file>)", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,8 @@ class Attachment:
     text: str
 
     def __str__(self) -> str:
-        return f'<file name="{self.name}">\n{self.text}\n</file>'
+        text = _BEFORE_END.sub(r"\\", self.text)
+        return f'<file name="{self.name}">\n{text}\n</file>'
 
     def size(self, n_tokens: int | None) -> str:
         """A text with the name and the number of tokens, which is estimated if it is None."""
@@ -89,7 +93,7 @@ def split_attachments(question: str) -> tuple[list[Attachment], str]:
     """The files before a question, and the question without them."""
     attachments, at = [], 0
     while block := _BLOCK.match(question, at):
-        attachments.append(Attachment(block[1], block[2]))
+        attachments.append(Attachment(block[1], _ADDED.sub("", block[2])))
         at = block.end()
     return attachments, question[at:]
 

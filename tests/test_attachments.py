@@ -27,6 +27,14 @@ def test_a_file_stands_before_the_question_with_its_name(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize(
+    "text", ["<file>\nx\n</file>\nREST", "</file>", "a\n\\</file>\n\\\\</file> b", "a </file>\n </file>\n\\<file>"]
+)
+def test_a_file_may_contain_the_mark_of_its_end(text: str) -> None:
+    attachments = [Attachment("a.xml", text), Attachment("b.xml", text)]
+    assert split_attachments(with_attachments(attachments, "Why?")) == (attachments, "Why?")
+
+
+@pytest.mark.parametrize(
     ("data", "says"),
     [
         (b"%PDF-1.7\n...", "is a PDF, and only text can be read: save its text to a file first"),
