@@ -520,6 +520,7 @@ class SingleAnswer(Answer):
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
         """Make the event of a decision with its text, and count it in the statistics."""
         rejected = decision.rejected
+        judge = None if self.plan.roles.mode == "both" else decision.judge  # all preferences together
         model = self.engine.model
         pushes = dict(zip(self.plan.roles.weights, decision.pushes, strict=False))
         self.statistics.count_final(pushes, decision.neutral, thought)
@@ -534,17 +535,12 @@ class SingleAnswer(Answer):
             q=decision.q,
             accept_probability=decision.accept_probability,
             rejected=rejected and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
-            judge=self._judge_of(decision),
+            judge=None if judge is None else PANEL_NAMES[judge],
             pushes=pushes,
             thought=thought,
         )
         self.emitted.append(event)
         return event
-
-    def _judge_of(self, decision: Decision) -> str | None:
-        if decision.draft is None or self.plan.roles.mode == "both":
-            return None
-        return PANEL_NAMES[(decision.draft + 1) % self.plan.roles.n_speakers]
 
 
 def _is_never_end(token: int) -> bool:

@@ -63,6 +63,7 @@ class Rejected(NamedTuple):
 class Decision:
     """One emitted token, and the reason for it.
 
+    draft and judge are the numbers of the preferences in these roles; None for a plain token.
     p and q are the probabilities of the emitted token under the judge and the draft.  A bonus token was not drafted,
     and a plain token was not judged: their ``q`` and ``accept_probability`` are None.  ``pushes`` are the changes of
     the token's log-probability by each preference, compared with the neutral view, where it is ``neutral``.
@@ -73,6 +74,7 @@ class Decision:
     kind: Kind
     round: int
     draft: int | None
+    judge: int | None
     p: float
     q: float | None = None
     accept_probability: float | None = None
@@ -165,10 +167,10 @@ def judge_token(position: int, round: Round, t: int, p: Distribution, q: Distrib
     p_t, q_t = p.prob(t), q.prob(t)
     accept = accept_probability(p_t, q_t)
     if u[1] < accept:
-        return Decision(position, t, "accepted", round.number, round.draft, p_t, q_t, accept)
+        return Decision(position, t, "accepted", round.number, round.draft, round.judge, p_t, q_t, accept)
     t_new = residual(p, q).sample(u[2])
     return Decision(
-        position, t_new, "resampled", round.number, round.draft,
+        position, t_new, "resampled", round.number, round.draft, round.judge,
         p.prob(t_new), q.prob(t_new), accept, Rejected(t, p_t, q_t),
     )  # fmt: skip
 
@@ -176,10 +178,10 @@ def judge_token(position: int, round: Round, t: int, p: Distribution, q: Distrib
 def bonus_token(position: int, round: Round, p: Distribution, u: list[float]) -> Decision:
     """The judge's own token after λ accepted ones: t' ~ p_{λ+1}."""
     t = p.sample(u[2])
-    return Decision(position, t, "bonus", round.number, round.draft, p.prob(t))
+    return Decision(position, t, "bonus", round.number, round.draft, round.judge, p.prob(t))
 
 
 def plain_token(position: int, p: Distribution, u: list[float], strategy: Strategy) -> Decision:
     """The token of a single view: ordinary decoding."""
     t = propose(p, u[0], strategy)
-    return Decision(position, t, "plain", 0, None, p.prob(t))
+    return Decision(position, t, "plain", 0, None, None, p.prob(t))

@@ -95,15 +95,11 @@ class Policies:
         return decision
 
     def with_pushes(self, decision: Decision, rows: Rows) -> Decision:
-        self.observe(decision, rows, self.judge(decision))
+        self.observe(decision, rows, self.judges[decision.judge or 0])
         if self.meter is None:
             return decision
         pushes, neutral = self.meter(rows, decision.token)
         return replace(decision, pushes=pushes, neutral=neutral)
-
-    def judge(self, decision: Decision) -> Policy:
-        """The policy that made a decision."""
-        return self.judges[0 if decision.draft is None else (decision.draft + 1) % len(self.judges)]
 
     def accept(self, token: int) -> None:
         for policy in {id(policy): policy for policy in (*self.drafts, *self.judges)}.values():
