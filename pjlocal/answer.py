@@ -384,13 +384,13 @@ class SingleAnswer(Answer):
             openings = {token for token in first if model.is_cut_out(token) and f"<[{token}]>" not in constraint}
         return ThinkingPhase(
             thinking,
-            lambda token: b"" if ends_generation(token) else model.piece(token, special=True),
-            lambda text: model.tokenize(text, special=True, continues=True),
-            Forced,
-            request.generation.think_tokens,
-            request.generation.max_tokens,
-            openings,
-            constraint is not None,
+            spell=lambda token: b"" if ends_generation(token) else model.piece(token, special=True),
+            split=lambda text: model.tokenize(text, special=True, continues=True),
+            force=Forced,
+            most=request.generation.think_tokens,
+            most_answer=request.generation.max_tokens,
+            openings=openings,
+            is_constrained=constraint is not None,
         )
 
     def _piece(self, decision: Decision, thought: bool) -> bytes:

@@ -712,21 +712,21 @@ class Service:
         saved = job.saved if job.recording else None
         job.emit(
             Started(
-                answer.mode,
-                answer.labels,
-                answer.pushing,
-                answer.plan.roles.preferences,
-                answer.seed,
-                model_defaults_in_words(prepared.request.sampling, self._model.judge.recommended),
-                self._model.judge.placed,
-                prepared.warnings,
-                prepared.first,
-                answer.layout,
-                prepared.request.as_dict(),
-                saved.session.id if saved else None,
-                saved.turn.id if saved else None,
-                tuple(answer.drafted),
-                self._model.model.name,
+                mode=answer.mode,
+                labels=answer.labels,
+                pushing=answer.pushing,
+                preferences=answer.plan.roles.preferences,
+                seed=answer.seed,
+                followed_sampling=model_defaults_in_words(prepared.request.sampling, self._model.judge.recommended),
+                placed=self._model.judge.placed,
+                warnings=prepared.warnings,
+                first=prepared.first,
+                layout=answer.layout,
+                request=prepared.request.as_dict(),
+                chat=saved.session.id if saved else None,
+                turn=saved.turn.id if saved else None,
+                drafted=tuple(answer.drafted),
+                model=self._model.model.name,
             )
         )
 
