@@ -34,6 +34,7 @@ from .events import N_ALTERNATIVES, Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
+from .gguf.memory import padded_context
 from .gguf.sampling import model_defaults_in_words, recommended
 from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
@@ -542,7 +543,7 @@ class PersonaJudge:
 def _capacity(answers: Sequence[SingleAnswer], parallel: int) -> Capacity:
     """Room for the answers, ``parallel`` at once."""
     n_views, n_rows = (max(getattr(each.needs, name) for each in answers) for name in ("n_views", "n_rows"))
-    n_ctx = -(-max(answer.n_ctx for answer in answers) // 256) * 256
+    n_ctx = padded_context(max(answer.n_ctx for answer in answers))
     return Capacity(min(parallel, len(answers)), n_views, n_ctx, n_rows, prompt_piece=None, worth_copying=16)
 
 

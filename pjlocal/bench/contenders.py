@@ -20,6 +20,7 @@ from ..engine.machine import cores
 from ..engine.model import Model
 from ..engine.slot import Slot
 from ..errors import ModelError, UsageError
+from ..gguf.memory import padded_context
 from ..persona import PersonaJudge
 from ..prompting.prompt import Message
 from ..screen.blame import blame
@@ -98,7 +99,7 @@ def make_prompts(judge: PersonaJudge, work: Workload) -> tuple[list[int], list[l
 
 
 def _room(prompt: Sequence[int], work: Workload) -> int:
-    return -(-(len(prompt) + work.n_tokens + 1) // 256) * 256
+    return padded_context(len(prompt) + work.n_tokens + 1)
 
 
 def threads(work: Workload) -> int:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ..errors import DeviceMemoryError, UsageError
+from ..gguf.memory import padded_context
 from ..settings import DEFAULT_VIEWS, FixedLayout
 from ..settings import Engine as EngineSettings
 from . import prefix
@@ -275,7 +276,7 @@ class Lanes:
             layout = before.layout
             n_rows = max(n_rows, before.n_rows)
             n_ctx = max(n_ctx, before.n_ctx * (2 if before.n_ctx < n_ctx else 1))
-        n_ctx = min(-(-n_ctx // 256) * 256, max(self.context_limit, needs.n_ctx))
+        n_ctx = min(padded_context(n_ctx), max(self.context_limit, needs.n_ctx))
         n_lanes = needs.n_views if layout == "contexts" else 1
         if before:
             self._check_memory(needs.n_views, n_ctx)

@@ -29,6 +29,7 @@ from ..engine.worker import in_thread
 from ..errors import ModelError
 from ..gguf.header import Header
 from ..gguf.kind import no_model
+from ..gguf.memory import padded_context
 from ..prompting.pieces import Hidden, tokens_after, tokens_of
 from ..prompting.preferences import prefix, without_strength
 from ..prompting.prompt import ChatTemplate, Message
@@ -155,7 +156,7 @@ class Ranker:
         if n_tokens <= self._room:
             return
         self._free()
-        room = -(-n_tokens // 256) * 256
+        room = padded_context(n_tokens)
         n_threads = self._engine.n_threads or cores().amount
         params = context_params(self._engine, room, room, 1, n_threads, self._interrupt)
         params.n_ubatch = room

@@ -92,8 +92,8 @@ def caches(header: Header, engine: Engine, n_ctx: int) -> list[int]:
 
 def _attention_caches(header: Header, engine: Engine, n_ctx: int) -> list[int]:
     window = header.of_architecture("attention.sliding_window")
-    whole = _padded(n_ctx)
-    within = min(whole, _padded(window + min(_UBATCH, engine.n_batch))) if window else whole
+    whole = padded_context(n_ctx)
+    within = min(whole, padded_context(window + min(_UBATCH, engine.n_batch))) if window else whole
     return [n * (within if slides else whole) for n, slides in _token_bytes(header, engine)]
 
 
@@ -165,10 +165,10 @@ def compute(header: Header, engine: Engine, n_ctx: int) -> int:
     experts = header.of_architecture("expert_feed_forward_length") or dense
     inner = max(dense, experts * (header.of_architecture("expert_used_count") or 0))
     between = 4 * n * (2 * inner + 4 * width)
-    mask = 2 * n * _padded(n_ctx)
+    mask = 2 * n * padded_context(n_ctx)
     scores = 0
     if engine.flash_attn == "off":
-        scores = 4 * n * _padded(n_ctx) * max(_by_layer(header, "attention.head_count", 1))
+        scores = 4 * n * padded_context(n_ctx) * max(_by_layer(header, "attention.head_count", 1))
     return between + mask + scores + 4 * header.n_vocab
 
 
@@ -183,5 +183,6 @@ def _by_layer(header: Header, key: str, otherwise: int | list[int]) -> list[int]
     return otherwise if isinstance(otherwise, list) else [otherwise] * n_layer
 
 
-def _padded(n: int) -> int:
+def padded_context(n: int) -> int:
+    """The size in tokens of the KV cache that llama.cpp makes for n."""
     return -(-n // _CELLS_TOGETHER) * _CELLS_TOGETHER
