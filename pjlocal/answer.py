@@ -13,7 +13,7 @@ from math import exp
 from .decoding.combine import log_normalizer
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
-from .decoding.schedule import Policies, Policy, Rows, Rules, algorithm1, lockstep
+from .decoding.schedule import Observer, Policies, Policy, Rows, Rules, algorithm1, lockstep
 from .engine.constraint import make_constraint
 from .engine.echo import Echo
 from .engine.engine import Engine
@@ -32,10 +32,6 @@ from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, Sampling, random_se
 from .stream import TextStream
 
 _POLL_S = 1e-3  # between two checks whether another thread has stopped
-
-
-#: Called with each decision, the policy that made it, and the logits, which are valid only during the call.
-Observer = Callable[[Policy, Rows, Decision], None]
 
 
 @dataclass(frozen=True)

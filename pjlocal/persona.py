@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from . import settings
-from .answer import Answer, Observer, Rewrite, SingleAnswer, ViewTokens
+from .answer import Answer, Rewrite, SingleAnswer, ViewTokens
 from .best import BestAnswer
+from .decoding.schedule import Observer
 from .engine.constraint import check_constraint, make_constraint
 from .engine.engine import Engine, Submission
 from .engine.filters import FilterChain

@@ -13,7 +13,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
 
-from .answer import Answer, Observer, ViewTokens
+from .answer import Answer, ViewTokens
+from .decoding.schedule import Observer
 from .engine.engine import Engine, Submission
 from .engine.interrupt import Interrupt
 from .engine.lanes import Capacity

@@ -41,7 +41,7 @@ MAY_KNOW: dict[str, set[str]] = {
     "client": {"__init__", "events", "runtime_socket", "engine", "prompting", *GROUND},
     "answer": {"events", "decoding", "engine", "prompting", *GROUND},
     "best": {"answer", "events", "decoding", "engine", *GROUND},
-    "persona": {"answer", "best", "events", "engine", "prompting", "gguf", *GROUND},
+    "persona": {"answer", "best", "events", "decoding", "engine", "prompting", "gguf", *GROUND},
 }
 API = {*MAY_KNOW, "__init__"}  # the hall, where the version stands
 MAY_KNOW |= dict.fromkeys(("screen", "sessions", "config"), API)

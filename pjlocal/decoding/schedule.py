@@ -73,6 +73,8 @@ class Policy(Protocol):
 
 #: The push of each preference on a token, and the token's log-probability in the neutral view.
 Meter = Callable[[Rows, int], tuple[tuple[float, ...], float]]
+#: Called with the policy that decided a token, and the logits, which are valid only during the call.
+Observer = Callable[[Policy, Rows, Decision], None]
 
 
 @dataclass(frozen=True)
@@ -86,8 +88,7 @@ class Policies:
     drafts: Sequence[Policy]
     judges: Sequence[Policy]
     meter: Meter | None = None
-    #: Called with the policy that decided a token, and the logits, which are valid only during the call.
-    observer: Callable[[Policy, Rows, Decision], None] | None = None
+    observer: Observer | None = None
 
     def observe(self, decision: Decision, rows: Rows, policy: Policy) -> Decision:
         if self.observer:

@@ -114,12 +114,6 @@ class _Vocabulary:
     text: NDArray[np.uint32]  # a bit is set for each token with text
     ends: NDArray[np.uint32]  # a bit is set for each token that ends the answer
 
-    def bits(self, tokens: Iterable[int]) -> NDArray[np.uint32]:
-        """A bit for every token, which is set for the given ones."""
-        flags = np.zeros(self.n_vocab, np.bool_)
-        flags[list(tokens)] = True
-        return _bits(flags)
-
     @cached_property
     def mask_of_thoughts(self) -> Mask:
         """All tokens except those that end the answer."""
@@ -148,9 +142,9 @@ class Constraint:
         self._matcher = None if grammar is None else _matcher(self._vocabulary.tokenizer, grammar)
         self._text = self._vocabulary.text
         if named := [int(token) for token in _TOKEN.findall(grammar or "")]:  # these may be tokens without text
-            self._text = self._text | self._vocabulary.bits(token for token in named if token < model.n_vocab)
+            self._text = self._text | _bits((token for token in named if token < model.n_vocab), model.n_vocab)
         self._min_tokens = min_tokens
-        self._stops = self._vocabulary.bits(stop_tokens)
+        self._stops = _bits(stop_tokens, model.n_vocab)
         self._n_tokens = 0  # accepted
         self._lock = threading.Lock()  # views that decode side by side run in threads of their own
         self._position = 0
@@ -394,13 +388,13 @@ def _read_vocabulary(model: Model) -> _Vocabulary:
         tokenize_fptr=tokenize.value,
         eos_token=ends or [0],
     )
-    text = _bits(np.array([bool(piece) for piece in pieces]))
-    is_end = np.zeros(model.n_vocab, np.bool_)
-    is_end[ends] = True
-    return _Vocabulary(tokenizer, model.n_vocab, _bits(np.ones(model.n_vocab, np.bool_)), text, _bits(is_end))
+    text = [token for token, piece in enumerate(pieces) if piece]
+    bits = (_bits(tokens, model.n_vocab) for tokens in (range(model.n_vocab), text, ends))
+    return _Vocabulary(tokenizer, model.n_vocab, *bits)
 
 
-def _bits(flags: NDArray[np.bool_]) -> NDArray[np.uint32]:
-    padded = np.zeros(-(-len(flags) // 32) * 32, np.bool_)
-    padded[: len(flags)] = flags
-    return np.packbits(padded, bitorder="little").view(np.uint32)
+def _bits(tokens: Iterable[int], n_vocab: int) -> NDArray[np.uint32]:
+    """A bit for every token, which is set for the given ones."""
+    flags = np.zeros(-(-n_vocab // 32) * 32, np.bool_)
+    flags[list(tokens)] = True
+    return np.packbits(flags, bitorder="little").view(np.uint32)

@@ -31,7 +31,7 @@ class LogProbs:
 
 
 class TokenLogProbs:
-    """An `answer.Observer` that stores the log-probabilities of each token, before any filter.
+    """A `decoding.schedule.Observer` that stores the log-probabilities of each token, before any filter.
 
     Args:
         top: the number of alternatives stored for each token.

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import psutil
 
+from ..errors import plural
 from .cgroup import cpu_limit, free_memory
 
 
@@ -42,7 +43,7 @@ def threads_in_words(n_threads: int | None) -> str:
     default = cores()
     if n_threads or not default.in_container:
         return ""
-    return f"{default.amount} thread{'s' if default.amount > 1 else ''} (the container's limit)"
+    return f"{default.amount} {plural(default.amount, 'thread')} (the container's limit)"
 
 
 def _physical_cores() -> int:

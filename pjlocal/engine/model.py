@@ -28,7 +28,7 @@ from .lifetime import Lifetime
 from .machine import in_bytes, memory
 from .offload import choose_offload, load_mode, warn_of_lock, with_devices
 from .probe import check_model
-from .tokenizer import Tokenizer
+from .tokenizer import CUT_OUT, Tokenizer
 
 log = logging.getLogger("pjlocal")
 
@@ -289,11 +289,8 @@ class Model:
         return bool(self._attributes(token) & _CONTROL)
 
     def is_cut_out(self, token: int) -> bool:
-        """True if llama.cpp searches a text for the token's spelling before it splits the rest.
-
-        These are control tokens, if requested, and the tokens that the model's makers added to the vocabulary.
-        """
-        return bool(self._attributes(token) & (_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED))
+        """True if llama.cpp searches a text for the token's spelling before it splits the rest; see `CUT_OUT`."""
+        return bool(self._attributes(token) & CUT_OUT)
 
     def strips_left(self, token: int) -> bool:
         """True if white space before the token is dropped."""

@@ -35,6 +35,10 @@ _CUTS = tuple(re.compile(rf"(?<=[^\W\d_])(?={mark}[^\W\d_])") for mark in (r"\n"
 #: never assign this code point, so no vocabulary has a token with it, and its bytes are not merged with others.
 _LEAD = "\U0010ffff"
 
+#: The attributes of tokens whose spelling llama.cpp searches in a text before it splits the rest: control tokens, if
+#: requested, and the tokens that the model's makers added to the vocabulary.
+CUT_OUT = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_UNKNOWN | lib.LLAMA_TOKEN_ATTR_USER_DEFINED
+
 _stack_size = threading.Lock()  # the stack size is one setting for the whole process
 
 
@@ -137,11 +141,10 @@ class Tokenizer:
     @cached_property
     def _whole(self) -> list[str]:
         """The texts of control tokens and others that no splitter divides, longest first."""
-        attributes = lib.LLAMA_TOKEN_ATTR_CONTROL | lib.LLAMA_TOKEN_ATTR_USER_DEFINED | lib.LLAMA_TOKEN_ATTR_UNKNOWN
         texts = {
             lib.llama_vocab_get_text(self._vocab, token).decode("utf-8", "replace")
             for token in range(lib.llama_vocab_n_tokens(self._vocab))
-            if lib.llama_vocab_get_attr(self._vocab, token) & attributes
+            if lib.llama_vocab_get_attr(self._vocab, token) & CUT_OUT
         }
         return sorted((text for text in texts if 1 < len(text) < _MOST // 2), key=len, reverse=True)
 
