@@ -8,7 +8,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any
@@ -254,7 +254,6 @@ class LoadedModel:
         return {
             "context_limit": self.n_ctx,
             "description": self.model.description,
-            "offload": asdict(self.model.offload),
             "placed": self.judge.placed,
             "recommended": self.judge.recommended,
             "request": defaults.as_dict(),

@@ -13,7 +13,7 @@ import tiny_models
 from pjlocal import PersonaJudge, Sampling
 from pjlocal.decoding.combine import log_normalizer
 from pjlocal.engine.filters import FilterChain, against_repetition
-from pjlocal.engine.policies import Floor, Row, Steered, Weight
+from pjlocal.engine.policies import Floor, Row, Steered, Strengths, Weight
 
 #: One token is always the most probable.
 CIRCLE = {"logit_bias": ("217=60",), "temperature": 0.0, "max_tokens": 60, "ignore_end": True}
@@ -67,7 +67,8 @@ def test_a_token_of_which_every_view_is_sure_is_not_repeated_either(tiny: Person
     row = Row(logits, log_normalizer(logits), chosen=None, alone=None)
     sampling = against_repetition(Sampling())
     chain = FilterChain(tiny.model, sampling, [], (0,), counted=Begins(0))
-    policy = Steered([Weight(0, 1.0, auto=True), Weight(1, 1.0, auto=True)], 2, None, Floor((0, 1), 0.1), chain)
+    weights = [Weight(0, 1.0, auto=True), Weight(1, 1.0, auto=True)]
+    policy = Steered(weights, 2, None, Floor((0, 1), 0.1), chain, None, Strengths())
     assert policy(lambda view: row).ids.tolist() == [50]
     for _ in range(20):
         policy.accept(50)
@@ -91,7 +92,7 @@ def test_what_stands_before_the_answer_is_not_counted(tiny: PersonaJudge) -> Non
             tiny.model, against_repetition(Sampling(temperature=1.0, top_k=0, top_p=1.0)), prompt, (0,),
             counted=Begins(start),
         )  # fmt: skip
-        chain.begin(begun)
+        chain.begin(begun, begun)
         for token in accepted:
             chain.accept(token)
         found = chain(chain.shorten(row)).prob(39)

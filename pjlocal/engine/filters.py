@@ -231,16 +231,16 @@ class FilterChain:
         mask = self._constraint.mask()
         return mask.with_tokens(self._openings) if self._openings else mask
 
-    def begin(self, tokens: Sequence[int], spelled: Sequence[int] | None = None) -> None:
+    def begin(self, tokens: Sequence[int], spelled: Sequence[int]) -> None:
         """Advance by the answer's tokens that precede the first written one; see `Constraint.begin` for constraints.
 
         Args:
-            spelled: the tokens that spell this beginning for the grammar; by default the same.
+            spelled: the tokens that spell this beginning for the grammar.
 
         Raises:
             UsageError: the answer cannot begin with them.
         """
-        for token in (tokens if spelled is None else spelled) if self._grammar else ():
+        for token in spelled if self._grammar else ():
             self._fill(Candidates(np.array([token], np.int32), np.zeros(1, np.float32)))
             lib.llama_sampler_apply(self._grammar, self._array_pointer)
             if self._logits[0] == -np.inf:  # accepting it, llama.cpp would abort the process

@@ -54,7 +54,7 @@ class Interrupt:
 
     def __init__(self) -> None:
         self._flag = ctypes.create_string_buffer(2)
-        self._requested = False
+        self.is_requested = False  # whether a stop was requested, by Ctrl-C or by a caller of `set`
         self._stopping: list[None] = []  # one entry for each active `stopping`
         self.raises_at_once = False  # whether Ctrl-C raises an error, because nothing checks the flag
         self.is_ignored = False  # whether Ctrl-C has no effect
@@ -67,21 +67,16 @@ class Interrupt:
 
     def set(self) -> None:
         """Request a stop.  Callable from any thread and from signal handlers."""
-        self._requested = True
+        self.is_requested = True
         self._write_flag()
 
     def clear(self) -> None:
-        self._requested = False
+        self.is_requested = False
         self._write_flag()
 
     def is_set(self) -> bool:
         """True if the computation must end: a stop was requested, or a thread waits in `stopping`."""
         return self._flag[0] != b"\0"
-
-    @property
-    def is_requested(self) -> bool:
-        """True if a stop was requested, by Ctrl-C or by a caller of `set`."""
-        return self._requested
 
     def _write_flag(self) -> None:
         """Set the flag from the requests.
@@ -90,9 +85,9 @@ class Interrupt:
         the flag is written: a request that came in between is not lost.
         """
         while True:
-            stops = self._requested or bool(self._stopping)
+            stops = self.is_requested or bool(self._stopping)
             self._flag[0] = b"x" if stops else b"\0"
-            if stops == (self._requested or bool(self._stopping)):
+            if stops == (self.is_requested or bool(self._stopping)):
                 return
 
     @contextmanager

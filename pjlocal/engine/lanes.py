@@ -443,8 +443,6 @@ class Lanes:
         self._under_way.clear()
 
     def recover(self) -> None:
-        """Drop the tokens that are left to read, and make each sequence's record agree with llama.cpp's cache."""
+        """Drop the tokens to decode, and make each sequence's record agree with llama.cpp's cache."""
         for sequence in self:
-            for queue in (sequence.to_read, sequence.unread, sequence.fed):
-                queue.clear()
             sequence.recover()

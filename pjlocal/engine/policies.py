@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import compress
 from typing import Any
 
@@ -151,8 +151,8 @@ class Steered:
     joint: int | None
     candidates: Floor | None
     chain: FilterChain
-    echo: Echo | None = None
-    strengths: Strengths = field(default_factory=lambda: Strengths())
+    echo: Echo | None
+    strengths: Strengths
 
     @property
     def views(self) -> tuple[int, ...]:

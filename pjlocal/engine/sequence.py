@@ -118,15 +118,21 @@ class Sequence:
 
     def release(self) -> None:
         """Free the sequence for other answers.  Its cache stays, for prompts with the same beginning."""
-        for queue in (self.to_read, self.unread, self.fed, self.rows):
-            queue.clear()
+        self._drop_tokens()
+        self.rows.clear()
         self.error, self.reduce, self.in_use = None, _unreduced, False
 
+    def _drop_tokens(self) -> None:
+        for queue in (self.to_read, self.unread, self.fed):
+            queue.clear()
+
     def recover(self) -> None:
-        """Make ``cached`` agree with llama.cpp's cache after a decode that was stopped or failed.
+        """Drop the tokens to decode, and make ``cached`` agree with llama.cpp's cache, after a decode that was stopped
+        or failed.
 
         A running state is invalid after that, and is restored from a checkpoint.
         """
+        self._drop_tokens()
         context, n_tokens = self.lane.context, len(self.cached)
         length = context.length(self.number)
         if self.is_being_decoded and not context.model.can_truncate:
