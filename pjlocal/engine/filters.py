@@ -20,7 +20,7 @@ from ..settings import Sampling
 from .backend import captured_stderr, forget_errors, last_error
 from .constraint import Constraint, Gate, Mask, cannot_begin
 from .model import Model
-from .shortlist import INVALID_LOGITS, LONGEST, InvalidLogits, Shortlist, make_shortlist
+from .shortlist import INVALID_LOGITS, LONGEST, Shortlist, make_shortlist
 
 _TOKEN_DATA = np.dtype([("id", np.int32), ("logit", np.float32), ("p", np.float32)])  # llama_token_data
 _ROOM = 256  # candidates that fit at first
@@ -185,8 +185,6 @@ class FilterChain:
         if mask := self._mask():
             return self._permitted(logits, mask)
         if self._shortlist is None:
-            if not logits.max() < np.inf:
-                raise InvalidLogits
             return Candidates(np.arange(len(logits), dtype=np.int32), logits)
         ids = self._shortlist(logits)
         return Candidates(ids, logits[ids])
@@ -194,10 +192,7 @@ class FilterChain:
     def _permitted(self, logits: NDArray[np.float32], mask: Mask) -> Candidates:
         """The candidates that the constraint allows, as if the logits of all other tokens were minus infinity."""
         if self._shortlist is None or mask.is_narrow:
-            allowed = logits[mask.ids]
-            if not allowed.max() < np.inf:
-                raise InvalidLogits
-            return Candidates(mask.ids, allowed)
+            return Candidates(mask.ids, logits[mask.ids])
         ids = self._shortlist(logits)
         ids = ids[mask.allows(ids)]
         if len(ids) < self._sampling.top_k:  # forbidden tokens took places in the list
