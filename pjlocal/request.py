@@ -33,7 +33,7 @@ GROUPS: dict[str, type[Settings]] = {"generation": Generation, "sampling": Sampl
 #: The keys of the preferences.
 PREFERENCES = ("prefer", "draft_prefer", "judge_prefer")
 #: Every key of a request.
-KEYS = (*PREFERENCES, *(f.name for group in GROUPS.values() for f in dataclasses.fields(group)))  # type: ignore[arg-type]
+KEYS = (*PREFERENCES, *(f.name for group in GROUPS.values() for f in dataclasses.fields(group)))
 #: Settings that exclude each other: giving one resets the others.
 EXCLUSIVE = (("prefer", "draft_prefer"), ("prefer", "judge_prefer"), FORMS)
 
@@ -160,8 +160,8 @@ class Overrides(Settings):
     def apply_to(self, settings: _Group) -> _Group:
         """Return a group of settings with these values."""
         values = self.of(type(settings))
-        excluded = excluded_by(values) & {f.name for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
-        return settings.replace(**dict.fromkeys(excluded) | dict(values))  # type: ignore[no-any-return]
+        excluded = excluded_by(values) & {f.name for f in dataclasses.fields(settings)}
+        return settings.replace(**dict.fromkeys(excluded) | dict(values))
 
     def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
         """The preferences of view a and of view b; ``otherwise`` if these overrides set none."""
@@ -245,7 +245,7 @@ class Request:
         views = _as_views(changes.pop("views", self.views))
         groups: dict[str, Any] = {}
         for name, group in GROUPS.items():
-            keys = {f.name for f in dataclasses.fields(group)} & changes.keys()  # type: ignore[arg-type]
+            keys = {f.name for f in dataclasses.fields(group)} & changes.keys()
             if keys:  # making a group checks all its values
                 groups[name] = getattr(self, name).replace(**{key: changes.pop(key) for key in keys})
         for name in changes:
@@ -262,7 +262,7 @@ class Request:
 
     def unset(self, keys: Collection[str]) -> Request:
         """Return the request with these settings reset, as if nothing had set them."""
-        fields = [f for group in GROUPS.values() for f in dataclasses.fields(group)]  # type: ignore[arg-type]
+        fields = [f for group in GROUPS.values() for f in dataclasses.fields(group)]
         changes = {f.name: f.default for f in fields if f.name in keys}
         views = zip(PREFERENCES[1:], self.views, strict=True)
         cleared = self.replace(**changes, views=[() if {key, "prefer"} & {*keys} else own for key, own in views])
@@ -328,7 +328,7 @@ class Request:
         if "preferences" in saved:
             views = _as_views([saved["preferences"].get(view, ()) for view in VIEW_NAMES])
         groups = {name: group.from_dict(saved[name]) for name, group in GROUPS.items() if name in saved}
-        replaced = {f.name for name in groups for f in dataclasses.fields(GROUPS[name])}  # type: ignore[arg-type]
+        replaced = {f.name for name in groups for f in dataclasses.fields(GROUPS[name])}
         explicit = self.explicit - replaced | set(saved.get("explicit", saved.get("sampling", ())))
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)  # type: ignore[arg-type]
 
@@ -378,7 +378,7 @@ def name_judge(saved: Mapping[str, Any]) -> dict[str, Any]:
 
 def changed(settings: Settings) -> frozenset[str]:
     """The names of the settings that differ from their defaults."""
-    fields = dataclasses.fields(settings)  # type: ignore[arg-type]
+    fields = dataclasses.fields(settings)
     return frozenset(f.name for f in fields if getattr(settings, f.name) != f.default)
 
 

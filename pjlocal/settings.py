@@ -68,6 +68,7 @@ def _hints(settings: type[Settings]) -> dict[str, Any]:
     return get_type_hints(settings)
 
 
+@dataclass(frozen=True)
 class Settings:
     """Base class of the settings: converts the values of a Python program, and checks each against its limits.
 
@@ -78,7 +79,7 @@ class Settings:
     def __post_init__(self) -> None:
         hints = _hints(type(self))  # type: ignore[arg-type]
         with by_keywords(type(self)):
-            for f in dataclasses.fields(self):  # type: ignore[arg-type]
+            for f in dataclasses.fields(self):
                 value = _converted(f, hints[f.name], getattr(self, f.name))
                 object.__setattr__(self, f.name, value)
                 _check(f, hints[f.name], value)
@@ -87,21 +88,21 @@ class Settings:
     def _check_together(self) -> None:
         """Refuse combinations of values, and values that limits cannot describe."""
 
-    def replace(self, **changes: Any) -> Any:
+    def replace(self, **changes: Any) -> Self:
         """A copy with changes.  None is ignored for a setting that cannot be None."""
         hints = _hints(type(self))  # type: ignore[arg-type]
         kept = {name: value for name, value in changes.items() if value is not None or _may_be_none(hints.get(name))}
-        return dataclasses.replace(self, **kept)  # type: ignore[type-var]
+        return dataclasses.replace(self, **kept)
 
     def as_dict(self) -> dict[str, Any]:
         """Every field by name, for JSON."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}  # type: ignore[arg-type]
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """The settings of an `as_dict`.  Missing names get their defaults, and unknown names of other versions are
         ignored."""
-        names = {f.name for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+        names = {f.name for f in dataclasses.fields(cls)}
         return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names})
 
     @classmethod
@@ -111,7 +112,7 @@ class Settings:
         Raises:
             UsageError: the text is not a value of the field's type.
         """
-        f = next(f for f in dataclasses.fields(cls) if f.name == name)  # type: ignore[arg-type]
+        f = next(f for f in dataclasses.fields(cls) if f.name == name)
         hint = without_none(_hints(cls)[name])  # type: ignore[arg-type]
         value: Any = text
         if text == "default":
@@ -186,7 +187,7 @@ def by_keywords(*groups: type[Settings], also: Mapping[str, str] = MappingProxyT
 
 def flag_names(*groups: type[Settings]) -> dict[str, str]:
     """The names of settings by their flags."""
-    return {flag(f): f.name for group in groups for f in dataclasses.fields(group)}  # type: ignore[arg-type]
+    return {flag(f): f.name for group in groups for f in dataclasses.fields(group)}
 
 
 def rename_flags(message: str, names: Mapping[str, str]) -> str:
@@ -559,7 +560,7 @@ class Generation(Settings):
         whole = {
             name: tuple(map(with_whole_path, getattr(self, name))) for names in ADAPTERS.values() for name in names
         }
-        return self.replace(**whole)  # type: ignore[no-any-return]
+        return self.replace(**whole)
 
 
 @dataclass(frozen=True)

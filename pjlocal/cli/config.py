@@ -191,7 +191,7 @@ def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:
             yield _source(key in top), key, top.get(key, _TOP_DEFAULTS.get(key))
     for table, settings in TABLES.items():
         values = config.of(settings)
-        for f in dataclasses.fields(settings):  # type: ignore[arg-type]
+        for f in dataclasses.fields(settings):
             yield _source(f.name in values), f"{table}.{f.name}", values.get(f.name, f.default)
     for name, text in config.presets.items():
         yield "file", f"presets.{name}", text
@@ -210,7 +210,7 @@ def _template() -> str:
     for table, settings in TABLES.items():
         hints = get_type_hints(settings)
         lines.append(f"\n[{table}]")
-        for f in dataclasses.fields(settings):  # type: ignore[arg-type]
+        for f in dataclasses.fields(settings):
             what = "a file's name in quotes" if "file" in f.metadata else kind(hints[f.name])
             lines += [
                 f"# {f.metadata['help']}",

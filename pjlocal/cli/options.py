@@ -162,7 +162,7 @@ def _options(
     """The options of these settings, without flags that the command uses itself."""
     hints = get_type_hints(settings)
     parameters = []
-    for f in dataclasses.fields(settings):  # type: ignore[arg-type]
+    for f in dataclasses.fields(settings):
         hint, default = hints[f.name], defaults.get(f.name, f.default)
         if hint == tuple[str, ...]:
             hint, default = list[str], []
@@ -184,7 +184,7 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
 
 def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[str, Any]) -> Settings:
     converted = {}
-    for f in dataclasses.fields(settings):  # type: ignore[arg-type]
+    for f in dataclasses.fields(settings):
         value = values.pop(f.name)
         if f.name in defaults:
             value = defaults[f.name]

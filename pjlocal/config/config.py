@@ -167,7 +167,7 @@ def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder
 
 
 def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *where: str) -> dict[str, Any]:
-    _check_keys(table, [each.name for each in fields(settings)], *where)  # type: ignore[arg-type]
+    _check_keys(table, [each.name for each in fields(settings)], *where)
     return checked(table, settings, folder, *where)
 
 

@@ -50,7 +50,7 @@ def checked(
     Raises:
         InvalidValue: a value has the wrong type, or is outside its limits.
     """
-    fields = {f.name: f for f in dataclasses.fields(settings)}  # type: ignore[arg-type]
+    fields = {f.name: f for f in dataclasses.fields(settings)}
     hints = get_type_hints(settings)
     values: dict[str, Any] = {}
     for key, value in table.items():

@@ -54,7 +54,7 @@ def against_repetition(sampling: Sampling) -> Sampling:
     length = sampling.dry_allowed_length
     if length == Sampling().dry_allowed_length:
         length = 6
-    return sampling.replace(dry_multiplier=0.8, dry_allowed_length=length)  # type: ignore[no-any-return]
+    return sampling.replace(dry_multiplier=0.8, dry_allowed_length=length)
 
 
 def _has_penalties(s: Sampling) -> bool:

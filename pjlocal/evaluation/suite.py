@@ -222,7 +222,7 @@ def _common(suite: Suite, given: Collection[str]) -> Config:
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:
     """The flags of the user's settings that have no effect, because every system has its own."""
     fixed = {*given}.intersection(*(system.settings for system in suite.systems))
-    return sorted(flag(f) for table in TABLES.values() for f in fields(table) if f.name in fixed)  # type: ignore[arg-type]
+    return sorted(flag(f) for table in TABLES.values() for f in fields(table) if f.name in fixed)
 
 
 def _by_table(values: Mapping[str, Any]) -> Config:

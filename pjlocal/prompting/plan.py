@@ -159,7 +159,7 @@ _IDLE |= dict.fromkeys((name for view in VIEW_NAMES for name in ADAPTERS[view]),
 def in_mode(generation: Generation, mode: Mode) -> Generation:
     """Change the mode, and reset the settings that have no effect in it to their defaults."""
     idle = {f.name: f.default for f in fields(generation) if mode in _IDLE.get(f.name, ())}
-    return generation.replace(mode=mode, **idle)  # type: ignore[no-any-return]
+    return generation.replace(mode=mode, **idle)
 
 
 EVERYTHING = (*PREFERENCES, *(f.name for f in fields(Generation)))

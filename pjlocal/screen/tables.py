@@ -37,7 +37,7 @@ def settings(groups: Iterable[Settings], in_force: Mapping[str, str], named: str
     """
     table = plain_table("setting", "value", "")
     for group in groups:
-        for f in dataclasses.fields(group):  # type: ignore[arg-type]
+        for f in dataclasses.fields(group):
             if named in (None, f.name):
                 value = getattr(group, f.name)
                 changed = "bold" if value != f.default else ""

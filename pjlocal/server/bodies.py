@@ -189,7 +189,7 @@ def _files(preferences: Iterable[str]) -> set[str]:
 def _checked(values: Mapping[str, Any], settings: type[Settings]) -> dict[str, Any]:
     hints = get_type_hints(settings)
     known: dict[str, Any] = {}
-    for f in fields(settings):  # type: ignore[arg-type]
+    for f in fields(settings):
         if values.get(f.name) is not None:
             or_number = f.metadata.get("or_number", False)
             known[f.name] = typed(flag(f), hints[f.name], values[f.name], or_number)

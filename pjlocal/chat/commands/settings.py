@@ -63,7 +63,7 @@ def _in_force(chat: Chat) -> dict[str, str]:
 
 
 def _field(group: type[Settings], name: str) -> dataclasses.Field[Any] | None:
-    fields = dataclasses.fields(group)  # type: ignore[arg-type]
+    fields = dataclasses.fields(group)
     return next((f for f in fields if name in {x.lstrip("-") for x in _spellings(f)}), None)
 
 
@@ -72,7 +72,7 @@ def _spellings(f: dataclasses.Field[Any]) -> list[str]:
 
 
 def _names(*groups: type[Settings]) -> list[str]:
-    return [flag(f).removeprefix("--") for g in groups for f in dataclasses.fields(g)]  # type: ignore[arg-type]
+    return [flag(f).removeprefix("--") for g in groups for f in dataclasses.fields(g)]
 
 
 @commands.add("/system [TEXT|clear]", "Show or change the system text that both views share.", lambda chat: ["clear"])
