@@ -99,8 +99,10 @@ def serve(
         ) from None
     from ..gguf.locate import find_model, lasting_name
     from ..gguf.ollama import shown_name
+    from ..jobs import ModelName
+    from ..loaded import LoadedModel, check_servable
     from ..prompting.plan import expected_views  # loads llama.cpp, which other commands do not need
-    from ..service import LoadedModel, ModelName, Service, check_servable
+    from ..service import Service
 
     if api_key == "":
         raise UsageError("--api-key must not be empty: leave it out, or give a key")

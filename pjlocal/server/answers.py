@@ -15,11 +15,12 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..events import N_ALTERNATIVES
+from ..jobs import Job, ModelName, SavedTurn
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message
 from ..request import KEYS, refuse_removed
 from ..request import Request as AnswerRequest
-from ..service import Job, ModelName, SavedTurn, Service
+from ..service import Service
 from ..sessions.asking import as_messages, turn_seed, written_under
 from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of

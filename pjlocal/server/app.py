@@ -16,10 +16,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ..jobs import Job, ModelName
 from ..prompting.plan import make_roles, unused
 from ..prompting.tools import Tools
 from ..request import Request as AnswerRequest
-from ..service import Job, ModelName, Service
+from ..service import Service
 from .answers import AnswerRoutes
 from .auth import Guard, NoModel, error_body, not_served
 from .bodies import Wrong, validated

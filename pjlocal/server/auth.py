@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..client import is_loopback
 from ..engine.interrupt import Interrupted
 from ..errors import PjlocalError, RefusedError, TooLong, UsageError, explain
-from ..service import Busy, Stopping
+from ..jobs import Busy, Stopping
 from ..sessions.faults import RemovedError
 from .bodies import in_fields
 from .metrics import Metrics

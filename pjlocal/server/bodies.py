@@ -20,9 +20,9 @@ from pydantic_core import ErrorDetails, from_json
 from ..config import tomlfile
 from ..config.values import typed
 from ..errors import PjlocalError, UsageError
+from ..loaded import check_servable
 from ..prompting.preferences import without_strength
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, absolute
-from ..service import check_servable
 from ..settings import EXAMPLE, Engine, Generation, Settings, advise, flag, flag_names, rename_flags, without_none
 
 MOST_STOPS = 16

@@ -11,7 +11,8 @@ from starlette.responses import Response
 
 from ..errors import PjlocalError
 from ..events import Result, Started, TokenEvent
-from ..service import Checked, Job, News, Service
+from ..jobs import Checked, Job, News
+from ..service import Service
 from ..settings import VIEW_NAMES
 from .auth import described
 from .chats import question_as_dict

@@ -15,9 +15,10 @@ from starlette.routing import Route
 from .. import __version__
 from ..attachments import parse_attachment, with_attachments
 from ..errors import UsageError
+from ..jobs import Checked, Job, ModelName
 from ..prompting.dials import STEP, adjust
 from ..request import Request as AnswerRequest
-from ..service import Checked, Job, ModelName, Service
+from ..service import Service
 from ..sessions.session import Session
 from .auth import refusal
 from .bodies import Exact, Object, Whole, check_overrides, parse_request, validated

@@ -19,11 +19,11 @@ from starlette.responses import Response
 from ..engine.log_probs import LogProbs
 from ..errors import UsageError, did_you_mean
 from ..events import Result
+from ..jobs import Raw, Token
 from ..prompting.preferences import preset_hint, presets
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
-from ..service import Raw, Token
 from ..visible import one_line
 from .auth import described
 from .bodies import (

@@ -17,8 +17,8 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from ..events import Result
+from ..jobs import Token
 from ..prompting.tools import make_call
-from ..service import Token
 from .auth import described
 from .bodies import Object, Strict, Whole, Wrong, checked
 from .openai import Chat, usage, warning_header

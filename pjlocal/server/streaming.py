@@ -14,7 +14,8 @@ from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
 from ..events import Result, Started, TokenEvent
-from ..service import Checked, Job, News, Service, Token
+from ..jobs import Checked, Job, News, Token
+from ..service import Service
 from .auth import TooLarge, TooSlow
 
 MOST_BODY = 4 << 20  # bytes

@@ -1,0 +1,211 @@
+"""A model that is loaded for the answers of a `service.Service`, and plans them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from .decoding.schedule import Observer
+from .engine.engine import Engine
+from .engine.interrupt import Interrupt
+from .engine.lanes import Capacity
+from .engine.log_probs import TokenLogProbs
+from .engine.model import Model
+from .errors import ModelError, TooLong, UsageError
+from .jobs import Job, PreparedRequest, Raw
+from .persona import PersonaJudge
+from .prompting.plan import Plan, Roles
+from .prompting.prompt import ChatTemplate, Message
+from .prompting.tools import CallSupport, Tools
+from .request import Request
+from .sessions.asking import fitted, n_exchanges
+from .settings import DEFAULT_VIEWS, Generation
+from .settings import Engine as EngineSettings
+
+_MOST_PER_TOKEN = 32  # characters; a prompt with more for each token of the context is refused without tokenizing
+
+
+def check_servable(generation: Generation) -> None:
+    """Refuse settings that are impossible when answers share one model and its contexts.
+
+    Raises:
+        UsageError: the request has one of them.
+    """
+    if generation.aligner is not None:
+        raise UsageError("the server has one model: leave --aligner out")
+    for name, _ in generation.adapters():
+        raise UsageError(
+            "a LoRA adapter or control vector changes a whole context, which all of the server's answers share: leave "
+            f"--{name.replace('_', '-')} out"
+        )
+
+
+class LoadedModel:
+    """A model with its chat template, and an engine for several answers.
+
+    Args:
+        interrupt: stops loading, and preparing requests.
+        stop: stops the engine.
+        parallel: the number of answers of ``n_views`` views written at once.
+        lookahead: the most tokens that an answer may guess ahead; higher requests are lowered to it.
+
+    Raises:
+        ModelError: the model cannot be used, or there is too little memory for ``parallel`` answers.
+        Interrupted: on request.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        settings: EngineSettings,
+        parallel: int,
+        interrupt: Interrupt,
+        stop: Interrupt,
+        lookahead: int = 0,
+        n_views: int = DEFAULT_VIEWS,
+    ) -> None:
+        with ExitStack() as undo:
+            self.model = Model(path, settings, interrupt, n_views=n_views)
+            undo.callback(self.model.close)
+            self._template = ChatTemplate(self.model)
+            undo.callback(self._template.close)
+            #: Used to plan answers; its own engine makes no contexts.
+            self.judge = PersonaJudge(self.model, engine=settings, interrupt=interrupt, template=self._template)
+            undo.callback(self.judge.close)
+            self.n_ctx = self.judge.context_limit
+            try:
+                capacity = Capacity(parallel, n_views, self.n_ctx, 1 + lookahead)
+                self.engine = Engine(self.model, settings, stop, capacity)
+            except ModelError as error:
+                raise ModelError(f"{error} (or a smaller --parallel)") from None
+            undo.callback(self.engine.close)
+            self._closing = undo.pop_all()
+
+    def close(self) -> None:
+        self._closing.close()
+
+    @property
+    def call_support(self) -> CallSupport:
+        """The chat template's support of functions and calls."""
+        return self._template.call_support
+
+    def describe(self, defaults: Request) -> dict[str, Any]:
+        """Facts about the model, for JSON."""
+        return {
+            "context_limit": self.n_ctx,
+            "description": self.model.description,
+            "placed": self.judge.placed,
+            "recommended": self.judge.recommended,
+            "request": defaults.as_dict(),
+        }
+
+    def check(self, request: Request) -> tuple[Request, Roles]:
+        """Return the resolved settings of a request, and its roles.
+
+        Raises:
+            UsageError: the request cannot be written.
+        """
+        check_servable(request.generation)
+        request = self.judge.with_model_defaults(request)
+        roles = self.judge.roles(request)
+        self.judge.check(request.sampling)
+        self.engine.lanes.check_room(len(roles.prefixes))
+        return request, roles
+
+    def count(self, text: str) -> int:
+        """The number of tokens of a text.
+
+        Raises:
+            UsageError: the context has no room for it.
+        """
+        n = len(self.model.tokenize(text, special=False)) if len(text) <= _MOST_PER_TOKEN * self.n_ctx else self.n_ctx
+        if n >= self.n_ctx:
+            raise UsageError(f"the text is too long: the context has room for {self.n_ctx:,} tokens")
+        return n
+
+    def prepare(self, job: Job) -> PreparedRequest:
+        """Plan the answer of a job.
+
+        Raises:
+            UsageError: the model cannot write it, or the context has no room.
+            ModelError: the chat template refuses the conversation.
+            Interrupted: on request.
+        """
+        warnings: list[str] = []
+        self._template.listener = warnings.append if job.reports_warnings else None
+        try:
+            assert job.prompt is not None
+            prompt, first = job.prompt, job.first
+            if not isinstance(prompt, Raw):
+                first += self._n_too_long(prompt[2 * first :]) if job.shortens else 0
+                prompt = prompt[2 * first :]
+            self._check_length(job.request, prompt, job.tools)
+            in_force, roles = self.check(job.request)
+            request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
+            if isinstance(prompt, Raw):
+                plan = self._plan_raw(prompt, request, roles)
+            elif job.shortens:
+                plan, n_left_out = fitted(self.judge, roles, prompt, request)
+                first += n_left_out
+            else:
+                prompts = self.judge.prompts(prompt, request, roles, job.tools)
+                plan = self.judge.plan_prompts(prompt, prompts, request, roles)
+                if job.tools.opening:  # the answer continues a call, which cannot contain a thought
+                    plan = replace(plan, may_think=False)
+            view_tokens = None
+            if job.n_alternatives:
+                plan, view_tokens = self.judge.plan_next_token(plan, job.n_alternatives)
+
+            def observe() -> Observer | None:
+                if job.top is None:
+                    return view_tokens
+                return TokenLogProbs(self.model, job.top, request.generation.ignore_end)
+
+            answer = self.judge.answer(plan, self.engine, observe)
+        finally:
+            self._template.listener = None
+        first_part = answer.parts[0]  # others copy what it has read
+        first_part.needs = replace(first_part.needs, reuses=job.reuses)
+        # The template warns again for each view.
+        return PreparedRequest(answer, in_force, first, [*dict.fromkeys(warnings)])
+
+    def _n_too_long(self, conversation: Sequence[Message]) -> int:
+        """The number of the oldest exchanges that cannot fit, judged by their characters, without tokenizing them."""
+        lengths = [len(message.content) for message in conversation]
+        left, first = sum(lengths), 0
+        while first < n_exchanges(conversation) and left > _MOST_PER_TOKEN * self.n_ctx:
+            left -= lengths[2 * first] + lengths[2 * first + 1]
+            first += 1
+        return first
+
+    def _check_length(self, request: Request, prompt: Sequence[Message] | Raw, tools: Tools) -> None:
+        texts = [prompt.text] if isinstance(prompt, Raw) else [f"{m.content}{m.others or ''}" for m in prompt]
+        others = request.prompting.system, request.prompting.begin, str(tools.offered)
+        length = sum(map(len, (*texts, *request.preferences, *others)))
+        if length > _MOST_PER_TOKEN * self.n_ctx:
+            raise TooLong(
+                f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
+            )
+
+    def _plan_raw(self, raw: Raw, request: Request, roles: Roles) -> Plan:
+        """The plan of a text to continue, without a template.  The preference is put above the text."""
+        if not raw.text and not raw.tokens:
+            raise UsageError("the prompt is empty: give the text to continue")
+        if not all(0 <= token < self.model.n_vocab for token in raw.tokens):
+            raise UsageError(f"the prompt's tokens must be those of the model: 0 to {self.model.n_vocab - 1}")
+        if request.prompting.begin:
+            raise UsageError("--begin is for conversations: write these words at the end of the prompt")
+        if roles.mode == "rewrite":
+            raise UsageError("mode rewrite needs a conversation: use /v1/chat/completions")
+        heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
+        texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
+        prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
+        plan = self.judge.plan_prompts([Message("user", raw.text)], prompts, request, roles)
+        return replace(plan, stops=(), shares_prefix=False, may_think=False)
+
+    def _tokens(self, text: str) -> list[int]:
+        """The tokens of a whole prompt.  It may contain control tokens, such as those for filling in the middle."""
+        return self.model.with_bos(self.model.tokenize(text, special=True))
