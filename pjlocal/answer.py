@@ -14,21 +14,20 @@ from .decoding.combine import log_normalizer
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Observer, Policies, Policy, Rows, Rules, algorithm1, lockstep
-from .engine.constraint import make_constraint
-from .engine.echo import Echo
 from .engine.engine import Engine
-from .engine.filters import FilterChain, against_repetition, parse_token
+from .engine.filters import parse_token
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.log_probs import most
 from .engine.model import Model
-from .engine.policies import Floor, Forced, PushMeter, RowReducer, SingleView, Steered, Strengths, Weight, pulling_views
+from .engine.policies import Forced, RowReducer
 from .engine.slot import Slot
 from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
+from .policy_maker import PolicyMaker
 from .prompting.plan import Plan
-from .prompting.thinking import END_OF_PROMPT, MARKS, Thinking, ThinkingPhase, opened_by, split
-from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, Sampling, random_seed
+from .prompting.thinking import END_OF_PROMPT, MARKS, Marks, Thinking, ThinkingPhase, opened_by, split
+from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, random_seed
 from .stream import TextStream
 
 _POLL_S = 1e-3  # between two checks whether another thread has stopped
@@ -373,11 +372,6 @@ class SingleAnswer(Answer):
             self._beginning.append((token, bool(thinking.is_thought)))
         thinking.n_tokens = 0
         constraint = next(filter(None, (getattr(request.sampling, form) for form in FORMS)), None)
-        openings: set[int] = set()
-        if constraint and may_think and not opened and not beginning and request.prompting.think != "off":
-            spelled = constraint.replace("\\", "")  # without the escapes of an expression
-            first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS if marks.open not in spelled]
-            openings = {token for token in first if model.is_cut_out(token) and f"<[{token}]>" not in constraint}
         return ThinkingPhase(
             thinking,
             spell=lambda token: b"" if ends_generation(token) else model.piece(token, special=True),
@@ -385,9 +379,19 @@ class SingleAnswer(Answer):
             force=Forced,
             most=request.generation.think_tokens,
             most_answer=request.generation.max_tokens,
-            openings=openings,
+            openings=self._openings(constraint, opened) if constraint else (),
             is_constrained=constraint is not None,
         )
+
+    def _openings(self, constraint: str, opened: Marks | None) -> set[int]:
+        """The tokens with which an answer under a constraint may begin to think, unless the prompt has ``opened`` the
+        thinking."""
+        plan, model = self._current, self.engine.model
+        if opened or plan.beginning or not plan.may_think or plan.request.prompting.think == "off":
+            return set()
+        spelled = constraint.replace("\\", "")  # without the escapes of an expression
+        first = [model.tokenize(marks.open, special=True)[0] for marks in MARKS if marks.open not in spelled]
+        return {token for token in first if model.is_cut_out(token) and f"<[{token}]>" not in constraint}
 
     def _piece(self, decision: Decision, thought: bool) -> bytes:
         """The bytes that a token adds to the text.  In the thinking, control tokens are spelled out."""
@@ -436,65 +440,12 @@ class SingleAnswer(Answer):
         return 1 + generation.lookahead
 
     def _policies(self) -> Policies:
-        """The policies that propose and decide.
-
-        In mode both, the judge combines all preferences, whichever drafts.  In other modes each preference has its own
-        policy, pushed away from neutral if its strength is not 1.
-        """
-        roles, generation = self.plan.roles, self._current.request.generation
-        weights = list(roles.weights.values())
-        avoided = [weight for weight in weights if weight.view >= roles.n_speakers]
-        model, sampling = self.engine.model, self._current.request.sampling
-        constraint = make_constraint(model, sampling, generation.min_tokens, self._stop_tokens)
-        strengths = Strengths()
+        """The policies that propose and decide."""
+        plan, roles, model = self._current, self.plan.roles, self.engine.model
         beginning = [token for token, thought in self._beginning if not thought]
         spelled = self._spelled(beginning)
-        if constraint:
-            constraint.begin(spelled)
-
-        def chain(view: int, number: int, adjusted: Sampling = sampling) -> FilterChain:
-            counted = None if adjusted is sampling else self._phase.answer
-            prompt, randomness = self._current.prompts[view], (self.seed, 1 + number)
-            filters = FilterChain(model, adjusted, prompt, randomness, constraint, self._phase.answer, counted)
-            filters.begin(beginning, spelled)
-            return filters
-
-        if roles.neutral is not None and not generation.push_thoughts:
-            self._phase.thinker = SingleView(roles.neutral, chain(roles.neutral, -1), reads_early=False)
-
-        def combined(
-            weights: Sequence[Weight], view: int, number: int, adjusted: Sampling = sampling, joint: int | None = None
-        ) -> Steered:
-            pulling = pulling_views(weights, roles.neutral, joint)
-            floor = Floor(pulling, generation.floor) if generation.floor else None
-            echo = None
-            if roles.neutral is not None:
-                echo = Echo(model, {view: roles.prefixes[view] for view in pulling})
-                for token in beginning:
-                    echo.accept(token)
-            return Steered(weights, roles.neutral, joint, floor, chain(view, number, adjusted), echo, strengths)
-
-        def own(view: int) -> SingleView | Steered:
-            pushing = [weight for weight in weights if weight.view == view] + avoided
-            if all(weight.is_identity for weight in pushing):
-                return SingleView(view, chain(view, view))
-            return combined(pushing, view, view)
-
-        speakers = range(roles.n_speakers)
-        drafts: list[SingleView | Steered]
-        judges: list[SingleView | Steered]
-        if roles.mode == "both":
-            # Only one of the drafts is needed for a token, so its filters are applied then.
-            drafts = [SingleView(view, chain(view, view), reads_early=False) for view in speakers]
-            adjusted = sampling if self._phase.is_constrained else against_repetition(sampling)
-            judges = [combined(weights, 0, roles.n_speakers, adjusted, roles.joint)] * roles.n_speakers
-        else:
-            drafts = judges = [own(view) for view in speakers]
-        meter = None
-        if roles.neutral is not None:
-            echoes = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
-            meter = PushMeter(weights, roles.neutral, echoes, strengths)
-        return Policies(drafts, judges, meter, self.observer)
+        maker = PolicyMaker(model, plan, roles, self.seed, self._phase, beginning, spelled, self._stop_tokens)
+        return maker.make(self.observer)
 
     def _spelled(self, beginning: list[int]) -> list[int]:
         """The beginning of the answer for a constraint: without the space that a vocabulary or a template puts before

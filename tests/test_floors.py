@@ -39,7 +39,8 @@ MAY_KNOW: dict[str, set[str]] = {
     "prompting": {"engine", *GROUND},
     "runtime_socket": {"__init__", "prompting", *GROUND},
     "client": {"__init__", "events", "runtime_socket", "engine", "prompting", *GROUND},
-    "answer": {"events", "decoding", "engine", "prompting", *GROUND},
+    "policy_maker": {"decoding", "engine", "prompting", *GROUND},
+    "answer": {"events", "policy_maker", "decoding", "engine", "prompting", *GROUND},
     "best": {"answer", "events", "decoding", "engine", *GROUND},
     "persona": {"answer", "best", "events", "decoding", "engine", "prompting", "gguf", *GROUND},
 }
