@@ -113,24 +113,28 @@ class PersonaJudge:
         check_constraint(request.sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the judge on it
         started = time.perf_counter()
-        if model is not None and not isinstance(model, Model | str | os.PathLike):
-            raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
-        path = (
-            model if isinstance(model, Model) else Path(model) if isinstance(model, os.PathLike) else find_model(model)
-        )
-        self._file = path.path if isinstance(path, Model) else path
+        loaded = model if isinstance(model, Model) else None
+        self._file = loaded.path if loaded else _path_of(model)
         self.check_files(request)
+        self._open(loaded or self._file, template, expected_views(request, roles))
+        #: The engine that writes the answers.
+        self.decoder = Engine(self.model, engine, self.interrupt)
+        self._together: tuple[Capacity, Engine] | None = None  # the engine for several answers to one prompt
+        self.load_s = time.perf_counter() - started
+
+    def _open(self, model: Model | Path, template: ChatTemplate | None, n_views: int) -> None:
+        """Load the model and make its template, unless they are given."""
         process = None if template else TemplateProcess()  # it starts while the model loads
         with ExitStack() as undo, ExitStack() as on_failure:
             if process:
                 on_failure.callback(process.close)
-            if isinstance(path, Model):
-                self.model = path
-                undo.callback(path.lifetime.hold(self))
+            if isinstance(model, Model):
+                self.model = model
+                undo.callback(model.lifetime.hold(self))
             else:
-                self.model = Model(path, engine, self.interrupt, n_views=expected_views(request, roles))
+                self.model = Model(model, self.engine, self.interrupt, n_views=n_views)
                 undo.callback(self.model.close)
-            self.request = self.with_model_defaults(request)
+            self.request = self.with_model_defaults(self.request)
             if template:
                 self.template = template
                 undo.callback(template.lifetime.hold(self))
@@ -139,10 +143,6 @@ class PersonaJudge:
                 undo.callback(self.template.close)
             on_failure.pop_all()
             self._closing = undo.pop_all()
-        #: The engine that writes the answers.
-        self.decoder = Engine(self.model, engine, self.interrupt)
-        self._together: tuple[Capacity, Engine] | None = None  # the engine for several answers to one prompt
-        self.load_s = time.perf_counter() - started
 
     def __enter__(self) -> PersonaJudge:
         return self
@@ -539,6 +539,15 @@ class PersonaJudge:
     def context_limit(self) -> int:
         """The most tokens of a view."""
         return self.decoder.context_limit
+
+
+def _path_of(model: Any) -> Path:
+    """The path of a model's file, from its name or path; see `PersonaJudge`."""
+    if isinstance(model, os.PathLike):
+        return Path(model)
+    if model is not None and not isinstance(model, str):
+        raise TypeError(f"model must be a name or a path, not {type(model).__name__}")
+    return find_model(model)
 
 
 def _capacity(answers: Sequence[SingleAnswer], parallel: int) -> Capacity:
