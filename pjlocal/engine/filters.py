@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import ctypes
-import re
-import textwrap
 import weakref
 from collections.abc import Callable, Collection, Sequence
-from itertools import accumulate
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,8 +14,8 @@ from numpy.typing import NDArray
 from ..decoding.judge import Distribution, Uniforms
 from ..errors import RefusedError, UsageError
 from ..settings import Sampling
-from .backend import captured_stderr, forget_errors, last_error
 from .constraint import Constraint, Gate, Mask, cannot_begin
+from .gbnf import parse_grammar
 from .model import Model
 from .shortlist import INVALID_LOGITS, LONGEST, Shortlist, make_shortlist
 
@@ -114,7 +111,7 @@ class FilterChain:
         self._counted = counted
         biases = [parse_bias(model, entry) for entry in sampling.logit_bias]
         self._favoured = np.array(sorted({token for token, bias in biases if bias > 0}), np.intp)
-        self._grammar = _grammar(model, sampling.grammar) if sampling.grammar is not None else None
+        self._grammar = parse_grammar(model, sampling.grammar) if sampling.grammar is not None else None
         whole = _sees_whole_vocabulary(model, sampling, biases, breaks=counted is None)
         cut = _cutting(sampling)
         xtc = sampling.xtc_probability > 0
@@ -380,42 +377,6 @@ def _distribution(ids: NDArray[np.int32], probs: NDArray[np.floating[Any]]) -> D
     if not keep.any():
         raise NothingLeft(INVALID_LOGITS)
     return Distribution(ids[keep], p[keep])
-
-
-# llama.cpp's parser recurses at every open bracket and crashes on 20,000.  Its search for left recursion recurses at
-# every rule that begins with another rule, and crashes on a chain of 100,000.
-_DEEPEST = 1000
-_COMPLAINT = "parse: error parsing grammar: "
-_MOST_RULES = 10_000
-_REPETITION = re.compile(r"\{\s*(\d*)\s*(?:,\s*(\d*)\s*)?\}")
-_QUOTED = re.compile(r'"(?:\\.|[^"\\])*"|\[(?:\\.|[^\]\\])*\]|#.*')  # literals, sets of characters, comments
-
-
-def _grammar(model: Model, grammar: str) -> Any:
-    if "\0" in grammar:
-        raise UsageError("the grammar cannot be parsed: it contains a NUL character")
-    if grammar.count("(") > _DEEPEST and max(accumulate((c == "(") - (c == ")") for c in grammar)) > _DEEPEST:
-        raise UsageError(f"the grammar cannot be parsed: its brackets are nested more than {_DEEPEST} deep")
-    if grammar.count("::=") > _MOST_RULES:
-        raise UsageError(f"the grammar cannot be parsed: it has more than {_MOST_RULES} rules")
-    for least, most in _REPETITION.findall(_QUOTED.sub("", grammar)):
-        if len(least + most) > 18:
-            raise UsageError("the grammar cannot be parsed: it repeats something too often")
-        if most and int(most) < int(least or 0):  # llama.cpp would loop for ever
-            raise UsageError(f"the grammar cannot be parsed: it repeats something from {least} to {most} times")
-    forget_errors()
-    try:
-        data = grammar.encode()
-    except UnicodeEncodeError:
-        raise UsageError("the grammar is not valid UTF-8") from None
-    own = {line.strip() for line in grammar.splitlines()} | {""}  # the parser prints the grammar after its error
-    with captured_stderr(lambda line: line.startswith(_COMPLAINT) or line.strip() in own) as captured:
-        sampler = lib.llama_sampler_init_grammar(model.vocab, data, b"root")
-    if not sampler:
-        complaint = next((line for line in captured if line.startswith(_COMPLAINT)), "")
-        reason = complaint.removeprefix(_COMPLAINT).strip() or last_error() or "it has no rule named root"
-        raise UsageError(f"the grammar cannot be parsed: {textwrap.shorten(reason, 160, placeholder=' …')}")
-    return sampler
 
 
 def _sees_whole_vocabulary(model: Model, s: Sampling, biases: Sequence[tuple[int, float]], breaks: bool) -> list[Any]:
