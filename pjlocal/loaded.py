@@ -27,6 +27,8 @@ from .settings import Engine as EngineSettings
 
 _MOST_PER_TOKEN = 32  # characters; a prompt with more for each token of the context is refused without tokenizing
 
+_ADVICE = "Shorten it, or start the server with a larger --ctx"
+
 
 def check_servable(generation: Generation) -> None:
     """Refuse settings that are impossible when answers share one model and its contexts.
@@ -123,7 +125,7 @@ class LoadedModel:
         """
         n = len(self.model.tokenize(text, special=False)) if len(text) <= _MOST_PER_TOKEN * self.n_ctx else self.n_ctx
         if n >= self.n_ctx:
-            raise UsageError(f"the text is too long: the context has room for {self.n_ctx:,} tokens")
+            raise UsageError(f"the text is too long: the context has room for {self.n_ctx:,} tokens. {_ADVICE}")
         return n
 
     def prepare(self, job: Job) -> PreparedRequest:
@@ -187,7 +189,8 @@ class LoadedModel:
         length = sum(map(len, (*texts, *request.preferences, *others)))
         if length > _MOST_PER_TOKEN * self.n_ctx:
             raise TooLong(
-                f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} tokens"
+                f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} "
+                f"tokens. {_ADVICE}"
             )
 
     def _plan_raw(self, raw: Raw, request: Request, roles: Roles) -> Plan:

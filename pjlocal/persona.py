@@ -321,7 +321,7 @@ class PersonaJudge:
             UsageError: mode rewrite, in which an answer has two prompts.
         """
         if plan.roles.mode == "rewrite":
-            raise UsageError("mode rewrite has no tokens to choose from")
+            raise UsageError("mode rewrite does not list alternatives: use another mode")
         request = plan.request.replace(max_tokens=1, think_tokens=None, lookahead=0, schedule="lockstep", best=1)
         return replace(plan, request=request), ViewTokens(self.model, plan.roles.view_names, n)
 

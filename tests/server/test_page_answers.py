@@ -329,7 +329,12 @@ def test_a_dropped_file_shows_its_tokens_and_goes_with_the_question_as_run_sends
     [
         ("a.pdf", "%PDF-1.7", "a.pdf is a PDF, and only text can be read: save its text to a file first"),
         ("a.bin", "a\0b", "a.bin is not text: it contains a NUL (byte 1)"),
-        ("long.txt", "the cat " * 20_000, "long.txt: the text is too long: the context has room for 32,768 tokens"),
+        (
+            "long.txt",
+            "the cat " * 20_000,
+            "long.txt: the text is too long: the context has room for 32,768 tokens. "
+            "Shorten it, or start the server with a larger --ctx",
+        ),
         ("huge.txt", "huge" * (3 << 20), "huge.txt is larger than 8 MiB, more than fits in any context"),
     ],
     ids=["PDF", "binary", "long", "huge"],
