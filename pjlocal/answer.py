@@ -94,7 +94,7 @@ class Answer(ABC):
 
     @abstractmethod
     def publish(self, events: list[TokenEvent]) -> list[TokenEvent]:
-        """The events of a step for the caller, from those of its parts."""
+        """Turn the parts' events of one step into the events for the caller."""
 
     @abstractmethod
     def interrupt(self) -> None:
@@ -304,7 +304,7 @@ class SingleAnswer(Answer):
         self._count(decision)
         self._undecided.append(decision)
         is_thought = self._phase.thinking.is_thought
-        events = self._give() if self.statistics.completion_tokens == 1 else []
+        events = self._given_events() if self.statistics.completion_tokens == 1 else []
         events += [] if is_thought is None else self._settle(is_thought)
         if self._is_end(decision.token) or self._stream.stopped:
             self.finish_reason = "stop"
@@ -312,7 +312,7 @@ class SingleAnswer(Answer):
             self.finish_reason = "length"
         return self._visible(events)
 
-    def _give(self) -> list[TokenEvent]:
+    def _given_events(self) -> list[TokenEvent]:
         """The events of the tokens from the request's ``begin``."""
         stream: TextStream[tuple[int, bool]] = TextStream()
         piece = self.engine.model.piece
@@ -513,8 +513,8 @@ class ViewTokens:
         logits = [rows(view).logits for view in range(len(self._names))]
         log_z = [log_normalizer(each) for each in logits]
         ids = {int(token) for each in logits for token in most(each, self._n)}
-        found = [Alternative(token, self._model.piece(token).decode(errors="ignore"), {}) for token in ids]
-        for each in found:
+        alternatives = [Alternative(token, self._model.piece(token).decode(errors="ignore"), {}) for token in ids]
+        for each in alternatives:
             for name, row, z in zip(self._names, logits, log_z, strict=True):
                 each.p[name] = exp(float(row[each.id]) - z)
-        self.alternatives = sorted(found, key=lambda each: (-max(each.p.values()), each.id))
+        self.alternatives = sorted(alternatives, key=lambda each: (-max(each.p.values()), each.id))

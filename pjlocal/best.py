@@ -91,10 +91,10 @@ class BestAnswer(Answer):
         if not compared:
             return [None] * len(results)
         pushes = [[each.pushed[name] for name in self.pushing] for each in compared.values()]
-        found = scores(
+        values = scores(
             np.array(pushes),
             np.array([each.neutral for each in compared.values()]),
             np.array([each.answer_tokens for each in compared.values()]),
         )
-        by_number = dict(zip(compared, found.tolist(), strict=True))
+        by_number = dict(zip(compared, values.tolist(), strict=True))
         return [by_number.get(number) for number in range(len(results))]

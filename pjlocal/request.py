@@ -292,8 +292,8 @@ class Request:
         return dataclasses.replace(self, **{name: group})  # type: ignore[arg-type]
 
     def with_model_defaults(self, values: Mapping[str, Any]) -> Request:
-        """Return the request with the sampling settings that no source has set, and that a model's file can set, reset
-        to their defaults: those of the file with ``--sampling model``, else pjlocal's.
+        """Return the request with every `RECOMMENDABLE` setting that no source set replaced by its default: the model
+        file's with ``--sampling model``, else pjlocal's.
 
         Args:
             values: the settings that the model's file recommends, by field of `Sampling`.

@@ -335,7 +335,7 @@ _MOST_STRENGTH = 10
 
 
 def random_seed() -> int:
-    """A seed of 53 bits: JavaScript rounds larger numbers, and a seed that the page shows shall be the answer's."""
+    """A seed of 53 bits.  JavaScript rounds larger integers, and the page must show the exact seed."""
     return int.from_bytes(os.urandom(7), "big") >> 3
 
 

@@ -39,10 +39,10 @@ def scores(pushes: NDArray[np.float64], neutral: NDArray[np.float64], lengths: N
     """
     rewards = pushes / lengths[:, np.newaxis] ** LENGTH_EXPONENT
     compared = [_standardized(reward) for reward in rewards.T]
-    telling = [z for z in compared if z.any()]
-    least = np.minimum.reduce(telling) if telling else np.zeros(len(lengths))
-    guarded: NDArray[np.float64] = least + FLUENCY_WEIGHT * _standardized(neutral / lengths)
-    return guarded
+    informative = [z for z in compared if z.any()]
+    worst = np.minimum.reduce(informative) if informative else np.zeros(len(lengths))
+    total: NDArray[np.float64] = worst + FLUENCY_WEIGHT * _standardized(neutral / lengths)
+    return total
 
 
 def _standardized(values: NDArray[np.float64]) -> NDArray[np.float64]:

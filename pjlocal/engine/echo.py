@@ -19,9 +19,9 @@ _SENTENCE_END = r"(?<=[.!?])\s+|(?<=[。！？])"
 class Echo:
     """The tokens that would begin or continue a copy of a sentence of a preference, from its first word on.
 
-    A copy begins with the sentence's first word at the start of a line, or with its second one behind the first
-    anywhere.  Capitals and punctuation do not matter.  What a line quotes, and all behind it in the line, may be
-    copied, as in: End with "Amen".
+    A copy begins with the sentence's first word at the start of a line, or with its first two words anywhere.  Capitals
+    and punctuation do not matter.  Text from the first quotation mark of a line on may be copied, as in: End with
+    "Amen".
 
     Args:
         preferences: the text of each view with preferences, one preference a line.

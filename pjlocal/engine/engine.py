@@ -44,7 +44,7 @@ class Submission(Protocol):
     def is_done(self) -> bool: ...
 
     def publish(self, events: list[Any]) -> list[Any]:
-        """The events of a step for the caller, from those of its parts."""
+        """Turn the parts' events of one step into the events for the caller."""
 
 
 class EngineAnswer(Submission, Protocol):
