@@ -10,9 +10,9 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ..events import pushes_text
-from ..prompting.plan import strength_in_force
+from ..prompting.plan import resolve_mode, strength_in_force
 from ..request import in_turn
-from ..settings import ADAPTERS, DEFAULT_MODE, JUDGED, Generation
+from ..settings import ADAPTERS, JUDGED, Generation, Mode
 from ..visible import one_line
 from .conversation import Conversation, Progress
 
@@ -29,26 +29,29 @@ def status_line(conversation: Conversation, width: int) -> Text:
     It is empty after an error, which must not end the answer or the input.
     """
     try:
-        generation = conversation.judge.request.generation
+        request = conversation.judge.request
+        generation = request.generation
         views = {view: [*wishes, *_own_adapters(generation, view)] for view, wishes in conversation.views.items()}
-        return Text(status(generation, views, conversation.progress(), width), "dim")
+        return Text(status(resolve_mode(request), generation, views, conversation.progress(), width), "dim")
     except Exception as error:
         log.debug("no status line:", exc_info=error)
         return Text()
 
 
-def status(generation: Generation, views: Mapping[str, Sequence[str]], progress: Progress, width: int) -> str:
+def status(
+    mode: Mode, generation: Generation, views: Mapping[str, Sequence[str]], progress: Progress, width: int
+) -> str:
     """The status line's text.
 
     The most important parts come first.  If not all fit, the roles are left out first, then long texts of preferences
     are shortened, then the names of the views are left out, and then whole parts from the right.
     """
     heads = [
-        _head(generation, views, progress, roles=True),
-        _head(generation, views, progress),
-        _head(generation, views, progress, longest=_SHORT),
-        _head(generation, views, progress, longest=_SHORT, named=False),
-        _head(generation, views, progress, longest=_SHORTEST, named=False),
+        _head(mode, generation, views, progress, roles=True),
+        _head(mode, generation, views, progress),
+        _head(mode, generation, views, progress, longest=_SHORT),
+        _head(mode, generation, views, progress, longest=_SHORT, named=False),
+        _head(mode, generation, views, progress, longest=_SHORTEST, named=False),
     ]
     numbers = _numbers(progress)
     for head in heads:
@@ -75,6 +78,7 @@ def _numbers(progress: Progress) -> list[str]:
 
 
 def _head(
+    mode: Mode,
     generation: Generation,
     views: Mapping[str, Sequence[str]],
     progress: Progress,
@@ -90,9 +94,7 @@ def _head(
         named: show the views' names, and λ and the strength after the mode.
         longest: the most cells of a preference's text.
     """
-    some = any(views.values())
-    mode = generation.mode or (DEFAULT_MODE if some else "plain")
-    if mode == "plain" or not some:
+    if mode == "plain":
         return [mode]
 
     def texts(wishes: Sequence[str]) -> str:
@@ -100,17 +102,16 @@ def _head(
 
     avoided = [f"avoid: {texts(generation.avoid)}"] if generation.avoid else []
     if mode not in JUDGED:
-        return [f"{mode}{_force(generation) if named else ''}", texts(in_turn(list(views.values()))), *avoided]
+        return [f"{mode}{_force(mode, generation) if named else ''}", texts(in_turn(list(views.values()))), *avoided]
     if not named:
         return [mode, *filter(None, map(texts, views.values())), *avoided]
     does = {progress.drafts: " drafts", progress.judges: " judges", None: ""} if roles else {}
     wishes = [f"{view}{does.get(view, '')}: {texts(wishes) or 'no preference'}" for view, wishes in views.items()]
-    return [f"{mode}{_force(generation)}", *wishes, *avoided]
+    return [f"{mode}{_force(mode, generation)}", *wishes, *avoided]
 
 
-def _force(generation: Generation) -> str:
+def _force(mode: Mode, generation: Generation) -> str:
     """λ and the strength, if the mode uses them and they differ from the defaults."""
-    mode = generation.mode or DEFAULT_MODE
     strength = strength_in_force(generation, mode)
     force = "" if strength == "1" or mode == "rewrite" else f" ×{strength}"
     return f" λ{generation.lam}{force}" if mode in JUDGED else force

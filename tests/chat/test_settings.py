@@ -340,10 +340,13 @@ def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: 
         preferences.use_own({})
 
 
-def test_a_status_line_can_always_be_drawn(chat: Talk) -> None:
-    chat.say("/mode both")
+def test_the_status_line_names_the_mode_in_which_the_next_answer_is_written(chat: Talk) -> None:
+    chat.say("/mode judge")
     chat.say("/prefer clear")
-    assert status_line(chat.conversation, 80).plain.startswith("both · ")
+    assert chat.say("/mode") == ["mode plain"]
+    assert status_line(chat.conversation, 80).plain.startswith("plain · ")
+    chat.judge.request = chat.judge.request.replace(mode=None, lora_a=("x.gguf:0",)).as_defaults()
+    assert status_line(chat.conversation, 80).plain.startswith("plain · "), "at scale 0 it is no preference"
 
 
 def test_compare_leaves_out_the_mode_that_the_strengths_cannot_have(chat: Talk) -> None:

@@ -17,10 +17,11 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
 
 
 @pytest.mark.parametrize(
-    ("generation", "views", "progress", "by_width"),
+    ("mode", "generation", "views", "progress", "by_width"),
     [
         (
-            Generation(mode="judge"),
+            "judge",
+            Generation(),
             VIEWS,
             JUDGED,
             {
@@ -32,6 +33,7 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             },
         ),
         (
+            "both",
             Generation(),
             VIEWS,
             PUSHED,
@@ -45,7 +47,8 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             },
         ),
         (
-            Generation(mode="base", strength="1.5", avoid=("formal",)),
+            "base",
+            Generation(strength="1.5", avoid=("formal",)),
             VIEWS,
             BEFORE,
             {
@@ -58,7 +61,8 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
         ),
         *(
             (
-                Generation(mode=mode),
+                mode,
+                Generation(),
                 VIEWS,
                 ALONE,
                 {
@@ -72,19 +76,22 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             for mode in ("prompt", "rewrite")
         ),
         (
+            "plain",
             Generation(),
             {"a": [], "b": []},
             ALONE,
             {30: "plain · 23 tok/s", 40: "plain · 23 tok/s · context 79/8192"},
         ),
         (
+            "both",
             Generation(),
             {"a": ["vivid"], "b": []},
             BEFORE,
             {30: "both · vivid · context 0/8192", 80: "both λ4 ×auto · a: vivid · b: no preference · context 0/8192"},
         ),
         (
-            Generation(mode="judge"),
+            "judge",
+            Generation(),
             TEXTS,
             JUDGED,
             {
@@ -97,7 +104,8 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             },
         ),
         (
-            Generation(mode="judge", panel=True),
+            "judge",
+            Generation(panel=True),
             {"a": ["vivid"], "b": ["creative"], "c": ["concise"], "d": ["kind"]},
             JUDGED,
             {
@@ -109,14 +117,14 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
         ),
     ],
 )
-def test_the_most_important_parts_are_first_and_are_left_out_whole(generation, views, progress, by_width) -> None:
-    shown = {width: status(generation, views, progress, width) for width in by_width}
+def test_the_most_important_parts_are_first_and_are_left_out_whole(mode, generation, views, progress, by_width) -> None:
+    shown = {width: status(mode, generation, views, progress, width) for width in by_width}
     assert shown == by_width
     assert all(len(line) <= width for width, line in shown.items())
 
 
 def test_wide_characters_and_marks_in_a_preference_keep_the_line_to_one_row() -> None:
     views = {"a": ["猫は喉をゴロゴロと鳴らす生き物です。猫は喉をゴロゴロと鳴らす生き物です。"], "b": ["x\n\x1b[31my"]}
-    assert status(Generation(mode="judge"), views, BEFORE, 30) == "judge · 猫は喉をゴ… · x ␛[31my"
-    assert status(Generation(), views, BEFORE, 120).endswith(" · b: x ␛[31my · context 0/8192")
-    assert [status(Generation(), views, BEFORE, width) for width in (1, 6)] == ["", "both"]
+    assert status("judge", Generation(), views, BEFORE, 30) == "judge · 猫は喉をゴ… · x ␛[31my"
+    assert status("both", Generation(), views, BEFORE, 120).endswith(" · b: x ␛[31my · context 0/8192")
+    assert [status("both", Generation(), views, BEFORE, width) for width in (1, 6)] == ["", "both"]
