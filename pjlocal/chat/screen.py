@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 from typing import IO, ParamSpec
@@ -17,7 +16,7 @@ from ..attachments import without_texts
 from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
 from ..screen.choose import answer_tint
-from ..screen.console import Spinner, keys_unseen, make_console
+from ..screen.console import Spinner, keys_unseen, make_console, say
 from ..screen.display import Display, cut_off, on_terminal, when_ready
 from ..screen.first_answer import small_model_notice
 from ..screen.flows import LineFlow, MarkdownFlow
@@ -25,7 +24,7 @@ from ..screen.live import LiveDisplay
 from ..screen.tint import Tint
 from ..sessions.session import Turn
 from ..settings import Thoughts, View
-from ..visible import one_line, visible
+from ..visible import visible
 from .conversation import Conversation, Writing
 from .figures import facts, turn_tint
 from .status import status_line
@@ -110,7 +109,7 @@ class PipeScreen(Screen):
         self._file = file
 
     def say(self, text: str, style: str = NOTICE) -> None:
-        print(f"pjlocal: {one_line(text)}", file=sys.stderr)
+        say(text)
 
     @_shows
     def show(self, *renderables: RenderableType) -> None:

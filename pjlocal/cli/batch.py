@@ -19,6 +19,7 @@ from ..events import Result
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message, last_question
 from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
+from ..screen.console import say
 from ..screen.progress import progress_bars
 from ..settings import REMOVED, by_keywords, flag_names
 from ..textfile import owner_only, user_path, write_text
@@ -87,11 +88,11 @@ def run_batch(
         OutputError: the output cannot be written.
     """
     if source == "-" and sys.stdin.isatty():
-        print("pjlocal: a prompt on each line; Ctrl-D ends them", file=sys.stderr)
+        say("a prompt on each line; Ctrl-D ends them")
     rows = read_rows(source, request)
     with on_sigint(interrupt), _Output(out, rows) as output, progress_bars() as progress:
         if output.n_written:
-            print(f"pjlocal: {out} already has {output.n_written} of {len(rows)} rows", file=sys.stderr)
+            say(f"{out} already has {output.n_written} of {len(rows)} rows")
 
         def show_progress() -> None:
             if out != "-":  # rows that are printed are progress enough, and would stand in the bar's line
@@ -115,12 +116,12 @@ def run_batch(
             output.finish()
         n_left = len(rows) - output.n_written
     if interrupt.is_set() or n_left:
-        print(f"pjlocal: {n_left} of {len(rows)} rows are left: run the same command to continue", file=sys.stderr)
+        say(f"{n_left} of {len(rows)} rows are left: run the same command to continue")
         return INTERRUPTED
     if errors := output.errors:
-        print(f"pjlocal: {len(errors)} of {len(rows)} rows have an error instead of an answer", file=sys.stderr)
+        say(f"{len(errors)} of {len(rows)} rows have an error instead of an answer")
         number, error = next(iter(errors.items()))
-        print(f"pjlocal: row {number}: {error}", file=sys.stderr)
+        say(f"row {number}: {error}")
     return 1 if errors else 0
 
 

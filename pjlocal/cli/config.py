@@ -29,6 +29,7 @@ from ..errors import UsageError
 from ..gguf.locate import EMBEDDED, lasting_name_if_found
 from ..prompting.preferences import PRESETS, preset_hint
 from ..request import GROUPS, Request, in_turn
+from ..screen.console import say
 from ..screen.display import in_columns
 from ..settings import Sampling, kind
 from ..textfile import read_text, write_text
@@ -164,7 +165,7 @@ def import_card(
     if not persona:
         raise UsageError("the character's name has no letters for a persona's name: give one with --name")
     set_persona(config_path(), persona, {"system": character.system}, replace=force)
-    typer.echo(f"pjlocal: saved as the persona {persona}: pjlocal chat -P {persona}", err=True)
+    say(f"saved as the persona {persona}: pjlocal chat -P {persona}")
 
 
 @prefs_app.command()

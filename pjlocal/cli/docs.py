@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, did_you_mean
-from ..screen.console import make_console
+from ..screen.console import make_console, say
 from ..screen.display import in_columns
 from . import completion, documents
 
@@ -64,7 +64,7 @@ def _print_passages(text: str, topics: list[str]) -> None:
         typer.echo(in_columns(f"{topic}:{number}: ", passage, sys.stdout))
     if not found:
         advice = ": use fewer words" if len(words) > 1 else ""
-        typer.echo(f"pjlocal: nothing found{advice}", err=True)
+        say(f"nothing found{advice}")
 
 
 def _show(topic: str) -> None:

@@ -16,7 +16,7 @@ import typer
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
 from ..request import PREFERENCES, Request, absolute, in_turn, place
-from ..screen.console import make_console
+from ..screen.console import make_console, say
 from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting, Settings, setting
 from ..textfile import known_ending, user_path
@@ -205,15 +205,15 @@ def run_suite(
             check_scoring_models(scoring_models, prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
-                _say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
+                say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
             _report_other_answers(folder, run)
             write_run(folder, run)
-            _say(_outlook(len(tasks), len(questions)))
+            say(_outlook(len(tasks), len(questions)))
             with progress_bars() as progress:
                 generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
             _score_run(folder, run, scoring_models, prompting, engine, interrupt)
         except Interrupted:
-            _say("stopped; the same command continues")
+            say("stopped; the same command continues")
             return INTERRUPTED
         _print_report(folder, run, with_page=True)
     return 0
@@ -242,7 +242,7 @@ def score(
         try:
             _score_run(opened, run, scoring_models, prompting, engine, interrupt)
         except Interrupted:
-            _say("stopped; the same command continues")
+            say("stopped; the same command continues")
             return INTERRUPTED
         _print_report(opened, run, with_page=True)
     return 0
@@ -276,7 +276,7 @@ def report(
         results = _results(opened, run)
         if ending in plots.FORMATS:
             for path, title in write_figures(results, compare(results), target, force):
-                _say(f"{path}: {title}")
+                say(f"{path}: {title}")
             return
         write_report(results, compare(results), run.facts, target, force)
 
@@ -397,7 +397,7 @@ def _score_run(
     from ..evaluation.score import score_run
 
     with progress_bars() as progress:
-        score_run(folder, run, scoring, prompting, engine, interrupt, progress, _say)
+        score_run(folder, run, scoring, prompting, engine, interrupt, progress, say)
 
 
 def _outlook(n_answers: int, n_prompts: int) -> str:
@@ -419,11 +419,7 @@ def _report_other_answers(folder: Folder, run: Run) -> None:
 
     others = len(folder.read(AnswerRecord).keys() - set(run.keys))
     if others:
-        _say(f"{folder.path} also contains {others:,} answers of other suites or settings; the report leaves them out")
-
-
-def _say(text: str) -> None:
-    print(f"pjlocal: {text}", file=sys.stderr, flush=True)
+        say(f"{folder.path} also contains {others:,} answers of other suites or settings; the report leaves them out")
 
 
 @contextmanager
@@ -456,6 +452,6 @@ def _print_report(folder: Folder, run: Run, *, with_page: bool = False) -> None:
     try:
         write_report(results, comparison, run.facts, page, force=True)
     except UsageError as error:
-        _say(f"{page} is not written: {error}")
+        say(f"{page} is not written: {error}")
     else:
-        _say(f"the report with its figures and all answers is {page}")
+        say(f"the report with its figures and all answers is {page}")

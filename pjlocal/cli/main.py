@@ -14,6 +14,7 @@ import typer
 
 from ..engine.interrupt import INTERRUPTED, Ended, Interrupted
 from ..errors import explain
+from ..screen.console import say
 from .app import app
 
 #: Seconds after which a thread releases Python's lock to a waiting thread, here the one that decodes the other view.
@@ -117,10 +118,8 @@ def _is_piped() -> bool:
 
 
 def _fail(message: str, status: int) -> int:
-    from ..visible import one_line
-
     try:
-        print(f"pjlocal: {one_line(message)}", file=sys.stderr)
+        say(message)
     except OSError:
         pass
     return status

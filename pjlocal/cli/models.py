@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import ModelError, UsageError, did_you_mean
+from ..screen.console import say
 from ..screen.display import in_columns
 from ..settings import Engine
 from ..visible import one_line
@@ -48,7 +49,7 @@ def list_models(as_json: JsonOption = False) -> None:
         typer.echo(json.dumps([each.as_dict() for each in summaries], ensure_ascii=False))
         return
     if not summaries:
-        typer.echo("pjlocal: no models found: pjlocal models pull downloads one", err=True)
+        say("no models found: pjlocal models pull downloads one")
         return
     _print_table(_HEAD, [*map(_row, summaries)], _RIGHT)
 
@@ -190,14 +191,14 @@ def pull(
     with _ctrl_c_wins():
         choice = choose(_repository_of(name))
     others = f" (also available: {', '.join(choice.others)})" if choice.others else ""
-    _say(f"{choice.repo}: {choice.quantization}, {_bytes(choice.size)}{others}")
+    say(f"{choice.repo}: {choice.quantization}, {_bytes(choice.size)}{others}")
     check_room(choice)
     if warning := memory_warning(choice):
-        _say(warning)
+        say(warning)
     columns = DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn()
     with progress_bars(*columns) as progress, _ctrl_c_wins():
         path = download(choice, progress)
-    _say(f"use it with: pjlocal run -m {choice.repo}:{choice.quantization}, or a shorter name from pjlocal models list")
+    say(f"use it with: pjlocal run -m {choice.repo}:{choice.quantization}, or a shorter name from pjlocal models list")
     typer.echo(path)
 
 
@@ -258,11 +259,11 @@ def _recommended() -> str | None:
     except ModelError:  # none, or several
         there = entry.repo if of_repository(Repository(entry.repo, None), all_models()) else None
     if there:
-        _say(f"{room}: {entry.name} is recommended, and it is on this machine: pjlocal chat -m {there}")
+        say(f"{room}: {entry.name} is recommended, and it is on this machine: pjlocal chat -m {there}")
         return None
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
         raise UsageError(f"name a model: {room}, and this one is recommended: {entry.command} ({entry.facts})")
-    _say(f"{room}: {entry.name} is recommended ({entry.facts})")
+    say(f"{room}: {entry.name} is recommended ({entry.facts})")
     return entry.name if typer.confirm(f"Download {entry.name}?", err=True) else None
 
 
@@ -276,10 +277,6 @@ def _print_catalogue() -> None:
     _print_table(("name", "size", "memory", "licence", "repository"), rows, right=(1, 2))
 
 
-def _say(text: str) -> None:
-    typer.echo(f"pjlocal: {one_line(text)}", err=True)
-
-
 @models_app.command()
 def rm(
     name: _Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False
@@ -291,7 +288,7 @@ def rm(
     found = find(name)
     check_removable(found)
     if links := ", ".join(map(str, links_to(found))):
-        _say(f"these links would point to nothing without {found.path}: {links}")
+        say(f"these links would point to nothing without {found.path}: {links}")
     if not yes and not sys.stdin.isatty():
         raise UsageError(f"cannot ask for confirmation without a terminal: give --yes to remove {found.path}")
     if yes or typer.confirm(f"Remove {one_line(str(found.path))} ({_bytes(found.size)}) for good?", err=True):

@@ -23,7 +23,7 @@ from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, OutputError, PjlocalError, UsageError, plural
 from ..request import Request
 from ..screen.choose import make_display
-from ..screen.console import Spinner
+from ..screen.console import Spinner, say
 from ..screen.display import Display, Silent, cut_off, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation
 from ..textfile import decode_utf8, owner_only, user_path
@@ -139,9 +139,9 @@ def run(
                     for event in uncorrected:
                         display.show(event)
         if uncorrected and not quiet:
-            print("pjlocal: stopped before the correction: this is the uncorrected first answer", file=sys.stderr)
+            say("stopped before the correction: this is the uncorrected first answer")
         if ending := _ending(result, request.generation):
-            print(f"pjlocal: {ending}", file=sys.stderr)
+            say(ending)
         if as_json:
             print(json.dumps(result.as_dict(), ensure_ascii=False))
         if stats:
@@ -292,7 +292,7 @@ class Job:
         """Print the lengths of the attached files, on a terminal."""
         if sys.stderr.isatty():
             for attachment in self.attachments:
-                print(f"pjlocal: {attachment.size(n_tokens(attachment.text))}", file=sys.stderr)
+                say(attachment.size(n_tokens(attachment.text)))
 
     @contextmanager
     def loaded(self, spinner: Spinner) -> Iterator[WrittenAnswer]:
@@ -338,7 +338,7 @@ def read_prompt(argument: str | None) -> str:
         raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
     if len(parts) > 1:
         n = f"{len(piped):,} {plural(len(piped), 'character')}"
-        print(f"pjlocal: {n} of standard input are put before the prompt; </dev/null leaves them out", file=sys.stderr)
+        say(f"{n} of standard input are put before the prompt; </dev/null leaves them out")
     return "\n\n".join(parts)
 
 
@@ -390,7 +390,7 @@ def _parts_of_stdin() -> Iterator[bytes]:
             has_said = not select.select([descriptor], [], [], max(0.0, left))[0] or left < 0
             if has_said:
                 ends = "Ctrl-D ends it" if sys.stdin.isatty() else "give </dev/null if there is none"
-                print(f"pjlocal: waiting for standard input to end ({ends})", file=sys.stderr)
+                say(f"waiting for standard input to end ({ends})")
         if os.name == "posix":  # another process may have made it non-blocking
             select.select([descriptor], [], [])
         part = os.read(descriptor, 1 << 20)

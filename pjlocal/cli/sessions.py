@@ -19,6 +19,7 @@ from ..config.config import load_config
 from ..engine.interrupt import Interrupt
 from ..errors import UsageError
 from ..gguf.ollama import shown_name
+from ..screen.console import say
 from ..screen.display import local_time
 from ..textfile import user_path
 from ..visible import one_line
@@ -100,7 +101,7 @@ def search(
             return
         hits = store.search(" ".join(words))
     if not hits:
-        typer.echo("pjlocal: nothing found", err=True)
+        say("nothing found")
     for hit in hits:
         typer.echo(f"{hit.session_id:4}  {local_time(hit.created)}  {_title(hit.title)}\n      {one_line(hit.snippet)}")
 
@@ -152,7 +153,7 @@ def import_chat(
         if session_id is None:
             session_id = store.add_whole(session)
     saved = "is saved" if is_new else "is saved already, and nothing was added"
-    typer.echo(f"pjlocal: {_title(session.title)} {saved}: pjlocal chat --session {session_id} continues it", err=True)
+    say(f"{_title(session.title)} {saved}: pjlocal chat --session {session_id} continues it")
 
 
 def _read_export(file: Path) -> str:
@@ -227,7 +228,7 @@ def _store(
         return
     with Store(reading=reading) as store:
         if store.unread:
-            typer.echo(f"pjlocal: {one_line(store.unread)}", err=True)
+            say(store.unread)
         yield store
 
 
@@ -241,7 +242,7 @@ def _named(context: typer.Context, name: str, *, reading: bool = True) -> Iterat
 
 
 def _say_none_is_saved() -> None:
-    typer.echo("pjlocal: there are no saved chats yet", err=True)
+    say("there are no saved chats yet")
 
 
 def _title(title: str) -> str:

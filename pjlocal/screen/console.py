@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
+from ..visible import one_line
 from . import suspend
 
 if TYPE_CHECKING:
@@ -21,6 +22,11 @@ def make_console(file: IO[str]) -> Console:
     from rich.console import Console
 
     return Console(file=file, highlight=False, markup=False, emoji=False)
+
+
+def say(text: str) -> None:
+    """Print a message of the program, as one line on standard error."""
+    print(f"pjlocal: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 class Spinner:

@@ -12,7 +12,7 @@ from typing import IO, TYPE_CHECKING
 from ..errors import plural
 from ..prompting.thinking import ThinkingText
 from ..settings import Thoughts
-from ..visible import visible
+from ..visible import one_line, visible
 
 if TYPE_CHECKING:
     from ..events import Statistics, TokenEvent
@@ -156,7 +156,7 @@ def statistics_line(
     layout: str | None = None,
     best: str = "",
 ) -> str:
-    """The line that ``--stats`` prints.
+    """The line that ``--stats`` prints.  A server may have written parts of it.
 
     Args:
         draft: the statistics of the first answer in mode ``rewrite``.
@@ -183,15 +183,14 @@ def statistics_line(
         more.append(f"views {LIVING[layout]}")
     if of_model:
         more.append(f"sampling of the model: {of_model}")
-    return " | ".join(
-        [
-            f"{s.completion_tokens} tokens",
-            f"{number(s.tokens_per_second, '{:.1f}'.format)} tokens/s",
-            f"load {s.load_s:.2f} s",
-            f"prefill {s.prefill_s:.2f} s ({' + '.join(map(str, s.prompt_tokens))} tokens)",
-            f"acceptance rate {number(s.acceptance_rate, '{:.0%}'.format)}",
-            f"{s.rounds} rounds",
-            f"mean accepted run {number(s.mean_accepted_run, '{:.2f}'.format)}",
-            *more,
-        ]
-    )
+    parts = [
+        f"{s.completion_tokens} tokens",
+        f"{number(s.tokens_per_second, '{:.1f}'.format)} tokens/s",
+        f"load {s.load_s:.2f} s",
+        f"prefill {s.prefill_s:.2f} s ({' + '.join(map(str, s.prompt_tokens))} tokens)",
+        f"acceptance rate {number(s.acceptance_rate, '{:.0%}'.format)}",
+        f"{s.rounds} rounds",
+        f"mean accepted run {number(s.mean_accepted_run, '{:.2f}'.format)}",
+        *more,
+    ]
+    return one_line(" | ".join(parts))

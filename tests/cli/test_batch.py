@@ -88,6 +88,13 @@ def test_bad_rows_get_an_error_and_the_others_an_answer(batch: Batch) -> None:
     assert first == f"pjlocal: row 2: {errors[2]}"
 
 
+def test_the_error_of_a_row_cannot_control_the_terminal(batch: Batch) -> None:
+    (row,) = batch(lines({"prompt": "x", "json_schema": {"type": "\x1b]0;title\x07"}}), status=1)
+    assert "\x1b" in row["error"]
+    said = batch.said[0]  # type: ignore[attr-defined]
+    assert said.splitlines()[-1].startswith("pjlocal: row 1: ") and "␛]0;title␇" in said and "\x1b" not in said
+
+
 def test_a_row_may_name_a_persona_and_no_model(batch: Batch, environment: dict[str, str]) -> None:
     configure(environment, '[personas.bard]\nprefer = ["vivid", "creative"]\nmax_tokens = 3\nsystem = "Sing."\n')
     rows = batch(
