@@ -44,14 +44,17 @@ class Spinner:
     def say(self, text: str) -> None:
         if not sys.stderr.isatty():
             return
+        from rich.text import Text
+
         take_keys()
         with suspend.busy():
+            shown = Text(one_line(text))  # a server may have written it
             if self._status:
-                self._status.update(text)
+                self._status.update(shown)
                 return
             console = make_console(sys.stderr)
             if not console.is_dumb_terminal:
-                self._status = console.status(text)
+                self._status = console.status(shown)
                 self._status.start()
                 suspend.add(self)
 
