@@ -42,9 +42,9 @@ class RemoteStore:
 
     def search(self, query: str) -> list[Hit]:
         """The turns that contain every word of ``query``; see `finding.search`."""
-        if not query:
+        if not query.strip():
             return []
-        path = f"/api/chats?q={quote(query, safe='')}"
+        path = f"/api/chats?q={quote(query, safe='', errors='replace')}"
         return self._call("GET", path, lambda reply: [Hit(**each) for each in reply["hits"]])
 
     def load(self, session_id: int, with_undone: bool = False) -> Session:

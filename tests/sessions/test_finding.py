@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import time
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from saved_chats import a_turn, saved, token
@@ -12,6 +13,7 @@ from saved_chats import store as store
 
 from pjlocal.errors import UsageError
 from pjlocal.sessions.finding import Summary
+from pjlocal.sessions.remote import RemoteStore
 from pjlocal.sessions.session import Turn
 
 # Finding a session.
@@ -107,3 +109,23 @@ def test_the_search_takes_operators_and_quotes_as_plain_text(store, query) -> No
     saved(store, "Plain", wanted, a_turn("Only dogs"))
     letters = re.search(r"\w", query)
     assert [hit.turn_id for hit in store.search(query)] == ([wanted.id] if letters else [])
+
+
+class _Server:
+    """A server that answers every request as the route of chats does, and keeps the paths."""
+
+    def __init__(self) -> None:
+        self.paths: list[str] = []
+
+    def call(self, method: str, path: str, body: object = None) -> dict[str, list[object]]:
+        self.paths.append(path)
+        words = parse_qs(urlsplit(path).query).get("q", [""])[0]
+        return {"hits": []} if words.strip() else {"chats": []}
+
+
+@pytest.mark.parametrize(
+    ("query", "paths"), [(" ", []), ("a b", ["/api/chats?q=a%20b"]), ("\udcff", ["/api/chats?q=%3F"])]
+)
+def test_a_server_is_searched_as_the_chats_of_this_machine_are(query: str, paths: list[str]) -> None:
+    server = _Server()
+    assert RemoteStore(server).search(query) == [] and server.paths == paths  # type: ignore[arg-type]
