@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from ..client import KeyRefused, Server, WarningLog
+from ..client import KeyRefused, Server, ServerError, WarningLog
 from ..config.config import load_config
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
-from ..errors import OutputError, PjlocalError, RefusedError, UsageError
+from ..errors import OutputError, PjlocalError, UsageError
 from ..events import Result
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message, last_question
@@ -364,17 +364,22 @@ def answer_on_server(server: Server, rows: Sequence[Row], parallel: int, write: 
             written.on_started = log_warnings
             for _ in written:
                 pass
-        except KeyRefused:  # no fault of the row: it is to be answered with the right key
+        except (KeyRefused, ServerError):  # not the row's fault: the same command answers it later
             raise
-        except (UsageError, RefusedError) as error:
+        except PjlocalError as error:
             return row, row.as_json(None, str(error))
         if written.result.finish_reason == "interrupted":
             raise Interrupted
         return row, row.as_json(written.result)
 
     with ThreadPoolExecutor(parallel) as pool:
+        unwritten = {pool.submit(answer, row) for row in rows}
         try:
-            for done in as_completed([pool.submit(answer, row) for row in rows]):
+            for done in as_completed([*unwritten]):
+                unwritten.remove(done)
                 write(*done.result())
         finally:
             pool.shutdown(cancel_futures=True)
+            for done in unwritten:  # those that were being written when an error ended the work
+                if not done.cancelled() and not done.exception():
+                    write(*done.result())

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
 from commandline import configure, one_line
 from served import serving
+from waiting import PATIENCE_S
 
 from pjlocal import PersonaJudge
-from pjlocal.cli.batch import Row, answer_locally, read_rows, run_batch
-from pjlocal.client import ServerGone
+from pjlocal.cli.batch import Row, answer_locally, answer_on_server, read_rows, run_batch
+from pjlocal.client import KeyRefused, ServerGone
 from pjlocal.engine.interrupt import Interrupt, Interrupted
-from pjlocal.errors import UsageError
+from pjlocal.errors import PjlocalError, UsageError
 from pjlocal.request import Request
 
 Batch = Callable[..., "list[dict[str, Any]]"]
@@ -295,6 +297,59 @@ def test_rows_that_wait_for_an_earlier_one_are_written_if_the_work_fails(tmp_pat
     with pytest.raises(ServerGone):
         run_batch(str(tmp_path / "in.txt"), str(out), Request(), Interrupt(), write_all)
     assert [json.loads(line)["error"] for line in out.read_text().splitlines()] == ["two"]
+
+
+class _Answer(list[object]):
+    """An answer of a server."""
+
+    finish_reason = "stop"
+
+    @property
+    def result(self) -> _Answer:
+        return self
+
+    def as_dict(self) -> dict[str, str]:
+        return {"text": "yes"}
+
+
+class _Server:
+    """A server that fails to answer "bad" with this error, and answers the other prompt after that."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self._both_begun = Barrier(2)
+        self._has_failed = Event()
+
+    def answer_when_free(self, request: Request, messages: Sequence[dict[str, str]]) -> _Answer:
+        self._both_begun.wait(PATIENCE_S)
+        if messages[0]["content"] == "bad":
+            self._has_failed.set()
+            raise self._error
+        self._has_failed.wait(PATIENCE_S)
+        return _Answer()
+
+
+def written_by(server: _Server, folder: Path) -> tuple[dict[int, dict[str, Any]], Exception | None]:
+    """The rows that a server writes, and the error that ends the work."""
+    (folder / "in.txt").write_text("bad\ngood\n")
+    written: dict[int, dict[str, Any]] = {}
+    rows = read_rows(str(folder / "in.txt"), Request())
+    try:
+        answer_on_server(server, rows, 2, lambda row, line: written.update({row.number: json.loads(line)}))  # type: ignore[arg-type]
+    except PjlocalError as error:
+        return written, error
+    return written, None
+
+
+def test_an_answer_that_fails_on_a_server_is_an_error_of_its_row(tmp_path: Path) -> None:
+    written, error = written_by(_Server(PjlocalError("the server: not enough memory")), tmp_path)
+    assert error is None and written[1]["error"] == "the server: not enough memory" and written[2]["text"] == "yes"
+
+
+@pytest.mark.parametrize("gone", [ServerGone("the server has stopped"), KeyRefused("the server refuses this key")])
+def test_answers_that_a_server_finishes_after_an_error_are_written(tmp_path: Path, gone: PjlocalError) -> None:
+    written, error = written_by(_Server(gone), tmp_path)
+    assert error is gone and 1 not in written and written[2]["text"] == "yes"
 
 
 def test_rows_ignore_engine_settings(tmp_path: Path) -> None:
