@@ -31,6 +31,6 @@ def progress_bars(*columns: ProgressColumn) -> Iterator[Callable[..., None]]:
             bars[name] = progress.add_task(line, total=total)
         progress.update(bars[name], description=line, completed=done, total=total)
 
-    is_hidden = not console.is_terminal
+    is_hidden = not sys.stderr.isatty()  # Rich takes a file for a terminal if FORCE_COLOR is set
     with Progress(text, BarColumn(), *shown, console=console, transient=True, disable=is_hidden) as progress:
         yield show
