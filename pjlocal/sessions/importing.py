@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _HOW = "pjlocal sessions export NAME FILE.json writes one"
 _NUMBER, _NULL = (int, float), type(None)
 
-#: The types of the values that must be there, and of those that may be.
+#: The types of the values that must be there.
 _SESSION = {"title": str, "turns": list, "created": str}
 _TURN = {"question": str, "answer": str, "tokens": list, "settings": dict, "statistics": dict, "created": str}
 _TOKEN = {
@@ -32,6 +32,11 @@ _TOKEN = {
     "q": (*_NUMBER, _NULL), "accept_probability": (*_NUMBER, _NULL), "rejected": (dict, _NULL),
 }  # fmt: skip
 _REJECTED = {"id": int, "text": str, "p": _NUMBER, "q": _NUMBER}
+_USAGE = {"prompt_tokens": list, "completion_tokens": int}
+#: The types of the values that may be there.
+_GENERATION = {"avoid": list, "max_tokens": int, "think_tokens": (int, _NULL)}
+_STATISTICS = {"usage": dict, "timings": dict, "acceptance_rate": (*_NUMBER, _NULL)}
+_TIMINGS = {"prefill_s": _NUMBER, "tokens_per_second": (*_NUMBER, _NULL)}
 _OPTIONAL = {"settings": dict, "drafts": list, "judge": (str, _NULL), "pushes": dict, "thought": bool}
 _KINDS = (*get_args(Kind), "given")
 _ENDS = ("stop", "length", "interrupted", None)
@@ -99,7 +104,8 @@ def _turn(values: Any, where: str) -> Turn:
     _check(values, _TURN, where)
     if values.get("finish_reason") not in _ENDS:
         raise UsageError(f"{where} has no valid finish_reason")
-    _check_preferences(values["settings"], where)
+    _check_settings(values["settings"], where)
+    _check_statistics(values["statistics"], where)
     turn = Turn(
         values["question"],
         [_event(token, f"{where}, token {position}", position) for position, token in enumerate(values["tokens"])],
@@ -116,22 +122,43 @@ def _turn(values: Any, where: str) -> Turn:
     return turn
 
 
-def _check_preferences(settings: Mapping[str, Any], where: str) -> None:
+def _check_settings(settings: Mapping[str, Any], where: str) -> None:
+    _check_given(settings, {"generation": dict}, where)
+    _check_given(settings.get("generation", {}), _GENERATION, where)
     preferences = settings.get("preferences", {})
     views = preferences.values() if isinstance(preferences, dict) else [None]
     if not all(isinstance(view, list) and all(isinstance(text, str) for text in view) for view in views):
         raise UsageError(f"{where} has no valid preferences")
 
 
+def _check_statistics(statistics: Mapping[str, Any], where: str) -> None:
+    _check_given(statistics, _STATISTICS, where)
+    _check_given(statistics.get("timings", {}), _TIMINGS, where)
+    _check_pushes(statistics, where)
+    if usage := statistics.get("usage"):
+        _check(usage, _USAGE, where)
+        if not all(type(n) is int for n in usage["prompt_tokens"]):
+            raise UsageError(f"{where} has no valid prompt_tokens")
+
+
+def _check_pushes(values: Mapping[str, Any], where: str) -> None:
+    _check(pushes := values.get("pushes", {}), dict.fromkeys(pushes, _NUMBER), where)
+
+
 def _event(values: Any, where: str, position: int) -> TokenEvent:
     _check(values, _TOKEN, where)
     if values["rejected"] is not None:
         _check(values["rejected"], _REJECTED, where)
-    _check(pushes := values.get("pushes", {}), dict.fromkeys(pushes, _NUMBER), where)
+    _check_pushes(values, where)
     if values["position"] != position or values["kind"] not in _KINDS:
         raise UsageError(f"{where} has no valid {'kind' if values['position'] == position else 'position'}")
     rejected = values["rejected"] and {name: values["rejected"][name] for name in RejectedToken.__slots__}
     return TokenEvent.from_dict(values | {"rejected": rejected})
+
+
+def _check_given(values: Mapping[str, Any], types: Mapping[str, Any], where: str) -> None:
+    """Raises UsageError: a value that is there is of another type."""
+    _check(values, {name: types[name] for name in types.keys() & values.keys()}, where)
 
 
 def _check(values: Any, types: Mapping[str, Any], where: str) -> None:
