@@ -9,8 +9,7 @@ from typing import Any, get_args
 
 from ..answer import Answer
 from ..client import RemoteAnswer, ServerError, ServerGone
-from ..engine.interrupt import Interrupted
-from ..errors import ModelError, UsageError
+from ..errors import UsageError
 from ..events import Alternative, TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
@@ -294,7 +293,7 @@ class Conversation:
         old.close()  # both may not fit
         try:
             self.judge = load(name)
-        except (ModelError, Interrupted):
+        except BaseException:
             with old.interrupt.ignored():
                 self.judge = load(before)
             raise
