@@ -121,12 +121,14 @@ class KeysUnseen:
         if self._is_taking or not suspend.has_changes():  # without changes, an editor uses the terminal
             return
         self._is_taking = True
-        with contextlib.suppress(OSError):
-            while select.select([self._descriptor], [], [], 0)[0] and (part := os.read(self._descriptor, 4096)):
-                self.taken.append(part.replace(_CTRL_C, b""))
-                if _CTRL_C in part:  # typed in a moment in which the terminal did not make it a signal
-                    signal.raise_signal(signal.SIGINT)
-        self._is_taking = False
+        try:
+            with contextlib.suppress(OSError):
+                while select.select([self._descriptor], [], [], 0)[0] and (part := os.read(self._descriptor, 4096)):
+                    self.taken.append(part.replace(_CTRL_C, b""))
+                    if _CTRL_C in part:  # typed in a moment in which the terminal did not make it a signal
+                        signal.raise_signal(signal.SIGINT)
+        finally:
+            self._is_taking = False
 
     def close(self) -> None:
         self._set(self._before)
