@@ -16,10 +16,10 @@ from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
 from ..prompting.preferences import PRESETS
 from ..request import GROUPS, PREFERENCES, Overrides
-from ..settings import Engine, Settings, Thoughts, View, advise
+from ..settings import Engine, Settings, Thoughts, View, advise, typed
 from ..textfile import user_path, write_text
 from . import tomlfile
-from .values import InvalidValue, checked, model_named, preference, typed
+from .values import InvalidValue, checked, model_named, preference
 
 #: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
 TABLES: dict[str, type[Settings]] = {**GROUPS, "engine": Engine}

@@ -12,7 +12,7 @@ from typing import Any, get_type_hints
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import resolve
-from ..settings import Settings, flag_names, rename_flags, with_whole_path
+from ..settings import Settings, with_whole_path
 from ..settings import typed as typed
 from ..textfile import read_text, user_path
 
@@ -64,13 +64,8 @@ def checked(
                 values[key] = model_named(value, folder)
             settings(**{**rest, **values})
         except UsageError as error:
-            raise InvalidValue(by_keys(error.in_flags or str(error), settings), *where, key) from None
+            raise InvalidValue(str(error), *where, key) from None
     return values
-
-
-def by_keys(message: str, settings: type[Settings]) -> str:
-    """Replace flags by keys in a message about settings."""
-    return rename_flags(message, flag_names(settings))
 
 
 def model_named(name: str, folder: Path) -> str:

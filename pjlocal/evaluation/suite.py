@@ -147,7 +147,7 @@ class Suite(Settings):
     sample: int | None = setting(None, help="the seed of a random sample", least=0)
     min_chars: int | None = setting(None, help="characters of a prompt, at least", least=1)
     max_chars: int | None = setting(None, help="characters of a prompt, at most", least=1)
-    seeds: tuple[int, ...] = setting((0,), "--seed", help="every prompt is answered once with each")
+    seeds: tuple[int, ...] = setting((0,), help="every prompt is answered once with each")
     max_tokens: int = 128
     shape: Shape = "systems"
 
@@ -157,7 +157,7 @@ class Suite(Settings):
             raise UsageError("seeds must be different numbers, at least one")
         for seed in self.seeds:
             if seed < 0:  # -1 means a random seed
-                raise UsageError(f"--seed must be at least 0 (not {seed})")
+                raise UsageError(f"seeds must be at least 0 (not {seed})")
             Generation(seed=seed, max_tokens=self.max_tokens)  # checks the limits
 
     def in_force(self, system: System, name: str) -> Any:

@@ -13,11 +13,11 @@ from typing import Any, get_type_hints
 
 from ..config import tomlfile
 from ..config.config import TABLES
-from ..config.values import InvalidValue, by_keys, checked, model_named, preference, typed
+from ..config.values import InvalidValue, checked, model_named, preference
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets, without_strength
 from ..request import Request
-from ..settings import Generation, Settings, advise
+from ..settings import Generation, Settings, advise, by_keywords, typed
 from ..textfile import user_path
 from .prompts import located
 from .suite import Check, Objectives, Suite, System, check_systems
@@ -230,9 +230,10 @@ def _check_together(table: _Table, suite: Suite) -> None:
                 has = f"objectives {objectives.name!r} have {len(objectives.prefer)}"
                 raise one.wrong(f"only = {system.only}, but the {has} preferences", "only")
     try:
-        check_systems(suite, Request())
+        with by_keywords(Generation):
+            check_systems(suite, Request())
     except UsageError as error:
-        raise InvalidValue(by_keys(str(error), Generation)) from None
+        raise InvalidValue(str(error)) from None
     modes = {suite.in_force(system, "mode") for system in suite.systems}
     for check in (check for objectives in suite.objectives for check in objectives.checks):
         if check.needs_plain and "plain" not in modes:
