@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import IO, Protocol
+from typing import IO, TYPE_CHECKING
 
 from ..settings import Thoughts, View
 from .blame import blame
@@ -12,16 +12,9 @@ from .display import Display, on_terminal
 from .push import push
 from .tint import Tint, TintedDisplay
 
-
-class ColouredAnswer(Protocol):
-    """The properties of an answer on which colours depend: mode, preferences, and the ones that push."""
-
-    @property
-    def mode(self) -> str: ...
-    @property
-    def labels(self) -> Mapping[str, Sequence[str]]: ...
-    @property
-    def pushing(self) -> Sequence[str]: ...
+if TYPE_CHECKING:
+    from ..answer import Answer
+    from ..client import RemoteAnswer
 
 
 def make_tint(
@@ -33,12 +26,12 @@ def make_tint(
     return push(preferences, pushing, no_color) if view == "push" else None
 
 
-def answer_tint(view: View, answer: ColouredAnswer, no_color: bool) -> Tint | None:
+def answer_tint(view: View, answer: Answer | RemoteAnswer, no_color: bool) -> Tint | None:
     """The colours in which an answer is shown while it is written."""
     return make_tint(view, answer.labels, answer.mode, answer.pushing, no_color)
 
 
-def make_display(view: View, file: IO[str], answer: ColouredAnswer, thoughts: Thoughts) -> Display:
+def make_display(view: View, file: IO[str], answer: Answer | RemoteAnswer, thoughts: Thoughts) -> Display:
     """The display for an output: pipes and dumb terminals get text without styles."""
     if not file.isatty():
         return Display(file, thoughts)

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
 from rich.console import RenderableType
 from rich.text import Text
 
 from .display import THOUGHT, thinking_line
 from .markdown import finished_blocks, markdown
-
-
-class Flow(Protocol):
-    """A growing text, from which finished parts can be taken while the rest may still change."""
-
-    def add(self, text: str, style: str) -> None: ...
-
-    def take_finished(self, everything: bool = False) -> list[RenderableType]: ...
-
-    def rest(self) -> list[RenderableType]: ...
 
 
 class LineFlow:
@@ -69,6 +57,10 @@ class MarkdownFlow:
 
     def rest(self) -> list[RenderableType]:
         return [markdown(self._block)] if self._block.strip() else []
+
+
+#: The flow of an answer's text.
+Flow = LineFlow | MarkdownFlow
 
 
 class ThoughtsFlow:
