@@ -62,7 +62,7 @@ class Line:
             "> ",
             multiline=True,
             prompt_continuation=lambda width, number, wrapped: " " * width,
-            history=_History(_kept(history), self._paste.as_typed),
+            history=_History(history, self._paste.as_typed),
             completer=self._completer,
             complete_while_typing=Condition(lambda: self._session.default_buffer.text.startswith("/")),
             complete_style=CompleteStyle.MULTI_COLUMN,
@@ -357,45 +357,32 @@ class _Completer(Completer):
 
 
 class _History(History):
-    """The input history, with pasted text in its typed form."""
+    """The input history, with pasted text in its typed form.  It ignores errors of its file, so that a full disk loses
+    no input."""
 
-    def __init__(self, kept: History, as_typed: Callable[[str], str]) -> None:
+    def __init__(self, path: Path | None, as_typed: Callable[[str], str]) -> None:
         super().__init__()
-        self._kept = kept
+        self._kept = _kept(path)
         self._as_typed = as_typed
 
     def append_string(self, string: str) -> None:
         super().append_string(self._as_typed(string))
 
     def store_string(self, string: str) -> None:
-        self._kept.store_string(string)
+        with suppress(OSError):
+            self._kept.store_string(string.encode("utf-8", "replace").decode("utf-8"))
 
     def load_history_strings(self) -> Iterable[str]:
-        return self._kept.load_history_strings()
+        try:
+            return list(self._kept.load_history_strings())
+        except OSError:
+            return []
 
 
 def _kept(path: Path | None) -> History:
-    if path is None:
-        return InMemoryHistory()
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
-    except OSError:
-        return InMemoryHistory()
-    return _TolerantHistory(str(path))
-
-
-class _TolerantHistory(FileHistory):
-    """A history that ignores write errors, so that a full disk loses no input."""
-
-    def store_string(self, string: str) -> None:
-        try:
-            super().store_string(string.encode("utf-8", "replace").decode("utf-8"))
-        except OSError:
-            pass
-
-    def load_history_strings(self) -> Any:
-        try:
-            return list(super().load_history_strings())
-        except OSError:
-            return []
+    if path is not None:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            return FileHistory(str(path))
+    return InMemoryHistory()
