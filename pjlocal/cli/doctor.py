@@ -10,8 +10,7 @@ import typer
 
 from ..screen.display import in_columns
 from ..visible import one_line
-from .models import JsonOption
-from .options import ModelOption
+from .options import JsonOption, ModelOption
 
 
 def doctor(model: ModelOption = None, as_json: JsonOption = False) -> int:

@@ -18,7 +18,7 @@ from ..screen.display import in_columns
 from ..settings import Engine
 from ..visible import one_line
 from . import completion
-from .options import takes_settings
+from .options import JsonOption, YesOption, confirm_removal, takes_settings
 
 if TYPE_CHECKING:
     from ..gguf.header import Header
@@ -35,7 +35,6 @@ _Name = Annotated[
         help="A name from pjlocal models list, or its beginning; or a file.", autocompletion=completion.models
     ),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @models_app.command("list")
@@ -278,9 +277,7 @@ def _print_catalogue() -> None:
 
 
 @models_app.command()
-def rm(
-    name: _Name, yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False
-) -> None:
+def rm(name: _Name, yes: YesOption = False) -> None:
     """Remove a model's file from models/ or your data folder.  Files of other programs are never removed."""
     from ..gguf.locate import find
     from ..gguf.remove import check_removable, links_to, remove
@@ -289,9 +286,7 @@ def rm(
     check_removable(found)
     if links := ", ".join(map(str, links_to(found))):
         say(f"these links would point to nothing without {found.path}: {links}")
-    if not yes and not sys.stdin.isatty():
-        raise UsageError(f"cannot ask for confirmation without a terminal: give --yes to remove {found.path}")
-    if yes or typer.confirm(f"Remove {one_line(str(found.path))} ({_bytes(found.size)}) for good?", err=True):
+    if yes or confirm_removal(str(found.path), _bytes(found.size)):
         remove(found)
 
 

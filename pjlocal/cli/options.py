@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import inspect
 import logging
+import sys
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Annotated, Any, get_type_hints
 
@@ -19,6 +20,7 @@ from ..prompting.preferences import use_own
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, place
 from ..settings import VIEW_HELP, Engine, Generation, Prompting, Sampling, Settings, Thoughts, View, flag
 from ..textfile import read_text
+from ..visible import one_line
 from . import completion
 
 log = logging.getLogger("pjlocal")
@@ -228,6 +230,19 @@ ThoughtsOption = Annotated[
         rich_help_panel=OUTPUT,
     ),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")]
+
+
+def confirm_removal(what: str, details: str) -> bool:
+    """Ask the user whether to remove something permanently.
+
+    Raises:
+        UsageError: there is no terminal to ask on.
+    """
+    if not sys.stdin.isatty():
+        raise UsageError(f"cannot ask for confirmation without a terminal: give --yes to remove {what}")
+    return typer.confirm(f"Remove {one_line(what)} ({details}) for good?", err=True)
 
 
 def server_option(does: str, more: str = "", panel: str | None = None) -> Any:

@@ -24,7 +24,7 @@ from ..screen.display import local_time
 from ..textfile import user_path
 from ..visible import one_line
 from . import completion
-from .options import server_at, server_option, which_server
+from .options import YesOption, confirm_removal, server_at, server_option, which_server
 
 if TYPE_CHECKING:
     from ..sessions.remote import RemoteStore
@@ -181,17 +181,11 @@ def rename(context: typer.Context, name: _Name, title: Annotated[str, typer.Argu
 
 
 @sessions_app.command()
-def rm(
-    context: typer.Context,
-    name: _Name,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Remove it without asking.")] = False,
-) -> None:
+def rm(context: typer.Context, name: _Name, yes: YesOption = False) -> None:
     """Remove a chat permanently."""
     with _named(context, name, reading=False) as (store, session_id):
         title = next(_title(summary.title) for summary in store.summaries() if summary.id == session_id)
-        if not yes and not sys.stdin.isatty():
-            raise UsageError(f"cannot ask for confirmation without a terminal: give --yes to remove {title!r}")
-        if yes or typer.confirm(f"Remove {title!r} ({session_id}) for good?", err=True):
+        if yes or confirm_removal(repr(title), str(session_id)):
             from ..sessions.cache import remove_session
             from ..sessions.store import Store
 
