@@ -35,7 +35,7 @@ from ..settings import Sampling, kind
 from ..textfile import read_text, write_text
 from ..visible import visible
 from . import completion
-from .options import takes_settings
+from .options import MODEL_VARIABLE, SERVER_VARIABLE, takes_settings
 from .run import read_stdin
 
 config_app = typer.Typer(no_args_is_help=True, add_completion=False)
@@ -78,7 +78,7 @@ def list_presets() -> None:
         head = f"{name:{width}}  {'own' if name in own else 'built-in':8}  "
         typer.echo(in_columns(head, visible(" ".join(text.split())), sys.stdout))
     for name, persona in personas.items():
-        sets = ", ".join(f"{key} = {tomlfile.value(value)}" for key, value in persona.flat().items())
+        sets = ", ".join(tomlfile.assignments(persona.flat()))
         typer.echo(in_columns(f"{name:{width}}  persona   ", visible(sets), sys.stdout))
 
 
@@ -92,8 +92,8 @@ def show_preset(name: _Name) -> None:
     """Print the text of a preset, or the settings of a persona."""
     config = load_config()
     if persona := config.personas.get(name.lower()):
-        for key, value in persona.flat().items():
-            typer.echo(visible(f"{key} = {tomlfile.value(value)}"))
+        for line in tomlfile.assignments(persona.flat()):
+            typer.echo(visible(line))
     else:
         known = PRESETS | dict(config.presets)
         if (text := known.get(name.lower())) is None:
@@ -179,7 +179,7 @@ def rm(name: _Name) -> None:
 
 # Defaults of the commands for these keys; other keys have no effect when not set.
 _TOP_DEFAULTS = {"model": EMBEDDED, "save": True, "save_cache": False, "server": True}
-_VARIABLES = {"model": "PJLOCAL_MODEL", "server": "PJLOCAL_SERVER"}
+_VARIABLES = {"model": MODEL_VARIABLE, "server": SERVER_VARIABLE}
 
 
 def _in_force(config: Config) -> Iterator[tuple[str, str, Any]]:

@@ -21,7 +21,7 @@ from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting, Settings, setting
 from ..textfile import known_ending, user_path
 from . import completion
-from .options import server_at, server_option, takes_settings
+from .options import MODEL_VARIABLE, server_at, server_option, takes_settings
 
 if TYPE_CHECKING:
     from ..evaluation.compare import Results
@@ -363,7 +363,7 @@ def _preferences(request: Request, given: frozenset[str]) -> list[str]:
 
 def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:
     """The models of the command line, else that of the environment, else the config file's."""
-    if "model" not in given and (named := os.environ.get("PJLOCAL_MODEL")):
+    if "model" not in given and (named := os.environ.get(MODEL_VARIABLE)):
         return [named]
     return [model] if isinstance(model, str) else model
 

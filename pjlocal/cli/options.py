@@ -25,6 +25,9 @@ from . import completion
 
 log = logging.getLogger("pjlocal")
 
+#: The environment variables of --model and --server.
+MODEL_VARIABLE, SERVER_VARIABLE = "PJLOCAL_MODEL", "PJLOCAL_SERVER"
+
 _PANELS: dict[type[Settings], str] = {
     Generation: "How the two views write",
     Sampling: "Filters of each view (llama.cpp's)",
@@ -211,7 +214,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        envvar="PJLOCAL_MODEL",
+        envvar=MODEL_VARIABLE,
         help="A GGUF file; a name from pjlocal models list, or its beginning; ORG/REPO[:QUANTIZATION], once pulled; "
         "or smollm2 (the default).",
         autocompletion=completion.models,
@@ -250,7 +253,7 @@ def server_option(does: str, more: str = "", panel: str | None = None) -> Any:
     return typer.Option(
         "--server",
         metavar="URL",
-        envvar="PJLOCAL_SERVER",
+        envvar=SERVER_VARIABLE,
         help=f"{does}; its key comes from {KEY_VARIABLE}.{more}",
         rich_help_panel=panel,
     )

@@ -278,7 +278,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
         if not replace:
             raise UsageError(f"the persona {name.lower()!r} exists already: --force replaces it")
         text = _without_persona(path, text, name)
-    lines = [f"{key} = {tomlfile.value(value)}\n" for key, value in values.items()]
+    lines = [f"{line}\n" for line in tomlfile.assignments(values)]
     gap = "\n\n" if text.strip() else ""
     text = f"{text.rstrip()}{gap}[personas.{tomlfile.key(name)}]\n{''.join(lines)}"
     try:

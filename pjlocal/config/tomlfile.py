@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -90,3 +90,8 @@ def key(name: str) -> str:
 def value(of: object) -> str:
     """Write a text, number, boolean or list of texts in TOML, in which it looks like JSON."""
     return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def assignments(values: Mapping[str, object]) -> list[str]:
+    """The lines that set these values, by their bare keys."""
+    return [f"{key} = {value(of)}" for key, of in values.items()]

@@ -31,7 +31,7 @@ def model(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/view [text|blame|push|markdown]",
+    f"/view [{'|'.join(get_args(View))}]",
     f"How answers are shown; {VIEW_HELP}.",
     lambda chat: get_args(View),
 )

@@ -134,7 +134,7 @@ def swap(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/mode [judge|base|both|prompt|rewrite|plain]",
+    f"/mode [{'|'.join(get_args(Mode))}]",
     "both: all preferences weigh each token together; judge: the paper's rule, in which the roles swap every round; "
     "base: fixed roles; prompt: all preferences in one prompt; rewrite: a plain answer, then its correction; plain: no "
     "preferences.",
@@ -182,8 +182,7 @@ def persona(chat: Chat, words: str) -> None:
         prefer(chat, "")
     elif config.personas:
         for name, known in config.personas.items():
-            sets = ", ".join(f"{key} = {tomlfile.value(value)}" for key, value in known.flat().items())
-            chat.screen.say(f"{name}: {sets}")
+            chat.screen.say(f"{name}: {', '.join(tomlfile.assignments(known.flat()))}")
     else:
         chat.screen.say("no personas yet: pjlocal prefs save NAME saves one")
 

@@ -10,7 +10,7 @@ from ...errors import UsageError
 from ...prompting.plan import resolve_mode, strength_in_force
 from ...request import GROUPS
 from ...screen import tables
-from ...settings import Engine, Generation, Prompting, Sampling, Settings, Think, advise, flag
+from ...settings import Engine, Sampling, Settings, Think, advise, flag_names
 from ..chat import Chat
 from .command import Commands, one_of
 
@@ -20,7 +20,7 @@ commands = Commands()
 @commands.add(
     "/set [NAME [VALUE]]",
     "Show the settings, or change one, as in /set temperature 0.9 ('default' resets it).",
-    lambda chat: _names(Generation, Sampling, Prompting),
+    lambda chat: _names(),
 )
 def set_(chat: Chat, words: str) -> None:
     name, _, value = re.sub(r"\s*=\s*|\s+", " ", words, count=1).partition(" ")
@@ -51,7 +51,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
         return
     if _field(Engine, name) or _field(Engine, name.removeprefix("no-")):
         raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
-    hint = advise(name, _names(Generation, Sampling, Prompting)) or "/set lists them"
+    hint = advise(name, _names()) or "/set lists them"
     raise UsageError(f"no setting {name!r}: {hint}")
 
 
@@ -71,8 +71,9 @@ def _spellings(f: dataclasses.Field[Any]) -> list[str]:
     return [flags.partition("/")[0] for flags in f.metadata["flags"]]  # without the form that turns it off
 
 
-def _names(*groups: type[Settings]) -> list[str]:
-    return [flag(f).removeprefix("--") for g in groups for f in dataclasses.fields(g)]
+def _names() -> list[str]:
+    """The settings' flags without the dashes."""
+    return [flag.removeprefix("--") for flag in flag_names(*GROUPS.values())]
 
 
 @commands.add("/system [TEXT|clear]", "Show or change the system text that both views share.", lambda chat: ["clear"])
@@ -84,7 +85,9 @@ def system(chat: Chat, words: str) -> None:
 
 
 @commands.add(
-    "/think [auto|on|off]", "Whether a reasoning model thinks before it answers.", lambda chat: get_args(Think)
+    f"/think [{'|'.join(get_args(Think))}]",
+    "Whether a reasoning model thinks before it answers.",
+    lambda chat: get_args(Think),
 )
 def think(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
