@@ -15,7 +15,7 @@ from typing import Any, ClassVar, get_type_hints
 from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
 from ..prompting.preferences import PRESETS
-from ..request import GROUPS, PREFERENCES, Overrides
+from ..request import GROUPS, KEYS, PREFERENCES, Overrides
 from ..settings import Engine, Settings, Thoughts, View, advise, typed
 from ..textfile import user_path, write_text
 from . import tomlfile
@@ -137,8 +137,7 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
 
 
 def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> Overrides:
-    known = [*PREFERENCES, *(key for settings in GROUPS.values() for key in get_type_hints(settings))]
-    _check_keys(table, known, *where)
+    _check_keys(table, KEYS, *where)
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
         values = {key: table[key] for key in keys if key in table}
@@ -154,10 +153,14 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
     Raises:
         UsageError: the name is not one bare word, or a preset has it.
     """
-    if not re.fullmatch(r"\w[\w-]*", name):
-        raise UsageError(f"a persona's name is one bare word of letters, digits, - and _ (not {name!r})")
+    _check_name("persona", name)
     if name.lower() in presets:
         raise UsageError(f"a preset is named {name.lower()!r}: give the persona another name")
+
+
+def _check_name(kind: str, name: str) -> None:
+    if not re.fullmatch(r"\w[\w-]*", name):
+        raise UsageError(f"a {kind}'s name is one bare word of letters, digits, - and _ (not {name!r})")
 
 
 def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
@@ -208,8 +211,7 @@ def check_preset(name: str, text: str) -> None:
     """
     if name.lower() in PRESETS:
         raise UsageError(f"{name!r} is a built-in preset: give yours another name")
-    if not re.fullmatch(r"\w[\w-]*", name):
-        raise UsageError(f"a preset's name is one bare word of letters, digits, - and _ (not {name!r})")
+    _check_name("preset", name)
     if not text.strip():
         raise UsageError(f"the preset {name!r} is empty: describe the answer that you want")
 
