@@ -5,10 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,6 +20,7 @@ from . import completion
 from .options import OFF, ModelOption, ServerOption, ThoughtsOption, ViewOption, server_at, takes_settings
 
 if TYPE_CHECKING:
+    from ..chat.chat import Chat
     from ..chat.screen import Screen
     from ..sessions.remote import RemoteStore
     from ..sessions.session import Session
@@ -74,9 +75,7 @@ def chat(
     from ..chat import loop
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation
-    from ..chat.judges import Judge, LocalJudge, RemoteJudge, make_judge
-    from ..gguf.locate import lasting_name
-    from ..sessions import cache
+    from ..chat.judges import Judge, RemoteJudge, make_judge
     from ..sessions.recorder import Recorder
     from ..sessions.remote import RemoteRecorder, RemoteStore
 
@@ -86,17 +85,9 @@ def chat(
     store = _store(screen, must=go_on or session is not None) if save and not there else None
     opened = _opened(chats or store, go_on, session)
     stored = opened.settings
-    if there:
-        model = None
-    elif "model" not in given and stored.get("model"):
-        model = _same_model(stored["model"], screen)
-    else:
-        model = lasting_name(model)
-    restored = request.restore(stored).as_defaults()  # it may be without preferences now
-    request = restored.override(request.pick(given, restored))
-    if stored and "defaults" in given and request.sampling.defaults == "model":  # they replace the saved ones
-        request = dataclasses.replace(request, explicit=request.explicit - (RECOMMENDABLE - given))
+    request = _restored(request, stored, given)
     if not there:
+        model = _model_of(stored, model, given, screen)
         _check_files(request.generation, stored.get("generation", {}).keys() - given)
     finds = server != OFF and not save_cache  # a server's caches cannot be saved
 
@@ -105,37 +96,65 @@ def chat(
 
     with on_sigint(interrupt, patience=math.inf):  # signals never end a running chat by force
         with screen.wait("Loading the model"):
+            judge: Judge
             if there:
-                judge: Judge = RemoteJudge(there, request, saves=save)
+                judge = RemoteJudge(there, request, saves=save)
+                model = judge.lasting_name
             else:
                 judge = make_judge(model, finds=finds, engine=engine, interrupt=interrupt, request=request)
         if interrupt.is_requested:  # after the last check of the loading
             raise Interrupted
-        if isinstance(judge, RemoteJudge) and there:
-            model = judge.lasting_name
         recorder = RemoteRecorder(chats, opened, screen.say) if chats else Recorder(store, opened, screen.say)
         conversation = Conversation(judge, opened, recorder, model, screen.say)
         try:
-            talking = Chat(conversation, screen, view, load, chats or store)
-            if save_cache and isinstance(judge, LocalJudge):
-                with suppress(UsageError):  # an impossible combination of settings: the next answer reports it
-                    cache.load_cache(judge.decoder, opened, judge.roles(judge.request).adapters)
-            talking.greet()
-            status = loop.talk(talking, _history(save))
-            used = conversation.judge
-            if (
-                save_cache
-                and isinstance(used, LocalJudge)
-                and (size := cache.save_cache(used.decoder, conversation.session))
-            ):
-                screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
-            return status
+            return _converse(Chat(conversation, screen, view, load, chats or store), save, save_cache)
         finally:
             try:
                 conversation.close()
             finally:
                 if store:
                     store.close()
+
+
+def _restored(request: Request, stored: Mapping[str, Any], given: frozenset[str]) -> Request:
+    """The request with the settings of a saved chat, except for the options on the command line."""
+    restored = request.restore(stored).as_defaults()  # it may be without preferences now
+    changed = restored.override(request.pick(given, restored))
+    if stored and "defaults" in given and request.sampling.defaults == "model":  # they replace the saved ones
+        return dataclasses.replace(changed, explicit=changed.explicit - (RECOMMENDABLE - given))
+    return changed
+
+
+def _model_of(stored: Mapping[str, Any], model: str | None, given: frozenset[str], screen: Screen) -> str:
+    """The lasting name of the chat's model: that of the command line, else that of the saved chat, else ``model``.
+
+    Raises:
+        ModelError: the model is missing.
+    """
+    from ..gguf.locate import lasting_name
+
+    if "model" not in given and stored.get("model"):
+        return _same_model(stored["model"], screen)
+    return lasting_name(model)
+
+
+def _converse(chat_state: Chat, save: bool, save_cache: bool) -> int:
+    """Answer the user until the chat ends, from saved KV caches if there are any.  Returns the exit status."""
+    from ..chat import loop
+    from ..chat.judges import LocalJudge
+    from ..sessions import cache
+
+    conversation = chat_state.conversation
+    judge = conversation.judge
+    if save_cache and isinstance(judge, LocalJudge):
+        with suppress(UsageError):  # an impossible combination of settings: the next answer reports it
+            cache.load_cache(judge.decoder, conversation.session, judge.roles(judge.request).adapters)
+    chat_state.greet()
+    status = loop.talk(chat_state, _history(save))
+    judge = conversation.judge
+    if save_cache and isinstance(judge, LocalJudge) and (size := cache.save_cache(judge.decoder, conversation.session)):
+        chat_state.screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
+    return status
 
 
 def _store(screen: Screen, must: bool) -> Store | None:
