@@ -53,14 +53,9 @@ def personas() -> Iterable[tuple[str, str]]:
     return [(name, "persona") for name in load_config().personas]
 
 
-@_completes
-def own() -> Iterable[tuple[str, str]]:
+def own(incomplete: str) -> Names:
     """Presets and personas."""
-    from ..config.config import load_config
-    from ..prompting.preferences import PRESETS
-
-    config = load_config()
-    return [(name, "") for name in (*PRESETS, *config.presets, *config.personas)]
+    return [*presets(incomplete), *personas(incomplete)]
 
 
 @_completes
