@@ -105,7 +105,7 @@ class PipeScreen(Screen):
     """A screen with plain answers on standard output, and all else on standard error."""
 
     def __init__(self, file: IO[str]) -> None:
-        super().__init__(Console(file=file, width=_WIDE, no_color=True, highlight=False, markup=False, emoji=False))
+        super().__init__(make_console(file, width=_WIDE, no_color=True))
         self._file = file
 
     def say(self, text: str, style: str = NOTICE) -> None:

@@ -18,10 +18,11 @@ if TYPE_CHECKING:
     from rich.status import Status
 
 
-def make_console(file: IO[str]) -> Console:
+def make_console(file: IO[str], **options: Any) -> Console:
+    """A console that shows texts as they are.  ``options`` are more of Rich's."""
     from rich.console import Console
 
-    return Console(file=file, highlight=False, markup=False, emoji=False)
+    return Console(file=file, highlight=False, markup=False, emoji=False, **options)
 
 
 def say(text: str) -> None:

@@ -18,9 +18,10 @@ from prompt_toolkit.layout.containers import ConditionalContainer, HSplit, VSpli
 from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
 from prompt_toolkit.layout.layout import Layout
 from prompt_toolkit.output.color_depth import ColorDepth
-from rich.console import Console, RenderableType
+from rich.console import RenderableType
 
 from ..visible import one_line
+from .console import make_console
 
 _STATUS_ROWS = 1
 _STYLE = re.compile(r"\x1b\[[\d;]*m")
@@ -165,15 +166,6 @@ class Pager:
 def drawn(renderable: RenderableType, width: int, no_color: bool = False) -> str:
     """Rich's output for a renderable on a terminal of that width; every row ends in the style in which it began."""
     file = StringIO()
-    Console(
-        file=file,
-        width=width,
-        force_terminal=True,
-        color_system="standard",
-        no_color=no_color,
-        highlight=False,
-        markup=False,
-        emoji=False,
-        legacy_windows=False,
-    ).print(renderable)
+    options = {"force_terminal": True, "color_system": "standard", "legacy_windows": False}
+    make_console(file, width=width, no_color=no_color, **options).print(renderable)
     return file.getvalue().rstrip("\n")
