@@ -15,7 +15,7 @@ from ..events import Alternative, Statistics, TokenEvent, pushes_text
 from ..request import in_turn
 from ..screen.blame import blame
 from ..screen.choose import make_tint
-from ..screen.display import THOUGHT, local_time
+from ..screen.display import THOUGHT, local_time, number_text
 from ..screen.tables import plain_table
 from ..screen.tint import Tint
 from ..sessions.finding import Summary
@@ -46,9 +46,11 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
         table = plain_table(*headers, right=(0, *range(4, 7 + len(pushes))))
     for event in turn.events:
         token = Text(_in_cell(event.text) or f"<{event.id}>", tint.style(event))
-        numbers = map(_number, (event.p, event.q, event.accept_probability))
+        numbers = map(number_text, (event.p, event.q, event.accept_probability))
         rejected = event.rejected
-        instead = f"{_in_cell(rejected.text)} (p {_number(rejected.p)}, q {_number(rejected.q)})" if rejected else ""
+        instead = (
+            f"{_in_cell(rejected.text)} (p {number_text(rejected.p)}, q {number_text(rejected.q)})" if rejected else ""
+        )
         if narrow:
             if rejected:
                 token.append(f"\nfor {_in_cell(rejected.text)}", _UNMARKED)
@@ -62,7 +64,7 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
                 event.kind,
                 event.shown_writer or "-",
                 *numbers,
-                *(_form(event.pushes.get(name), "{:+.2f}") for name in pushing),
+                *(number_text(event.pushes.get(name), "{:+.2f}") for name in pushing),
                 Text(instead),
             )
     yield table
@@ -75,7 +77,7 @@ def alternatives(found: Sequence[Alternative], written: TokenEvent) -> Table:
     for number, each in enumerate(found, 1):
         mark = "*" if each.id == written.id else ""
         name = Text(_in_cell(each.text) or f"<{each.id}>")
-        table.add_row(mark, str(number), name, *(_number(each.p.get(view)) for view in views))
+        table.add_row(mark, str(number), name, *(number_text(each.p.get(view)) for view in views))
     return table
 
 
@@ -106,10 +108,6 @@ _UNMARKED = "not bold not underline not reverse"
 def _in_cell(token: str) -> str:
     """A token's text for a table cell, with visible white space."""
     return visible(token).replace("\n", "↵").replace("\t", "⇥").replace(" ", "·")
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
 
 
 def drafts(turn: Turn) -> Table:
@@ -160,17 +158,13 @@ def statistics(session: Session) -> Table:
             visible(str(turn.settings.get("mode", "-"))),
             " + ".join(map(str, usage.get("prompt_tokens", []))) or "-",
             str(n),
-            _form(timings.get("tokens_per_second"), "{:.1f}"),
-            _form(turn.statistics.get("acceptance_rate"), "{:.0%}"),
-            _form(timings.get("prefill_s"), "{:.2f} s"),
+            number_text(timings.get("tokens_per_second"), "{:.1f}"),
+            number_text(turn.statistics.get("acceptance_rate"), "{:.0%}"),
+            number_text(timings.get("prefill_s"), "{:.2f} s"),
             *[pushes_text(turn.statistics.get("pushes") or {}) or "-"] * pushed,
         )
     table.add_row("all", "", "", str(total))
     return table
-
-
-def _form(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
 
 
 def commands(rows: Iterable[tuple[str, str]], width: int) -> RenderableType:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from typing import IO, TYPE_CHECKING
 
@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 def local_time(seconds: float) -> str:
     """A time in seconds since the epoch as a local date and time, to the minute."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M")
+
+
+def number_text(value: float | None, form: str = "{:.3f}") -> str:
+    """A number in this form; ``-`` for None."""
+    return "-" if value is None else form.format(value)
 
 
 def when_ready(events: Iterable[TokenEvent]) -> Iterator[TokenEvent]:
@@ -167,9 +172,6 @@ def statistics_line(
     """
     s = statistics
 
-    def number(value: float | None, form: Callable[[float], str]) -> str:
-        return "-" if value is None else form(value)
-
     from ..events import pushes_text
 
     more = [f"push {pushes_text(s.mean_pushes)} nats/token"] if s.pushed else []
@@ -185,12 +187,12 @@ def statistics_line(
         more.append(f"sampling of the model: {of_model}")
     parts = [
         f"{s.completion_tokens} tokens",
-        f"{number(s.tokens_per_second, '{:.1f}'.format)} tokens/s",
+        f"{number_text(s.tokens_per_second, '{:.1f}')} tokens/s",
         f"load {s.load_s:.2f} s",
         f"prefill {s.prefill_s:.2f} s ({' + '.join(map(str, s.prompt_tokens))} tokens)",
-        f"acceptance rate {number(s.acceptance_rate, '{:.0%}'.format)}",
+        f"acceptance rate {number_text(s.acceptance_rate, '{:.0%}')}",
         f"{s.rounds} rounds",
-        f"mean accepted run {number(s.mean_accepted_run, '{:.2f}'.format)}",
+        f"mean accepted run {number_text(s.mean_accepted_run, '{:.2f}')}",
         *more,
     ]
     return one_line(" | ".join(parts))
