@@ -17,7 +17,7 @@ from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
 from ..screen.choose import answer_tint
 from ..screen.console import Spinner, keys_unseen, make_console, say
-from ..screen.display import Display, cut_off, on_terminal, when_ready
+from ..screen.display import Display, cut_off, thoughts_on_terminal, when_ready
 from ..screen.first_answer import small_model_notice
 from ..screen.flows import LineFlow, MarkdownFlow
 from ..screen.live import LiveDisplay
@@ -198,7 +198,7 @@ class TerminalScreen(Screen):
         return LiveDisplay(
             self._console,
             MarkdownFlow() if view == "markdown" else LineFlow(),
-            thoughts=on_terminal(self.thoughts),
+            thoughts=thoughts_on_terminal(self.thoughts),
             style=tint.style if tint else lambda event: "",
             status=status,
         )

@@ -327,7 +327,7 @@ def answer_locally(judge: PersonaJudge, rows: Sequence[Row], parallel: int, writ
     Raises:
         Interrupted: on request; the rows that were answered are written.
     """
-    for first in range(0, len(rows), n := max(1, parallel) * _AT_ONCE):
+    for first in range(0, len(rows), n := parallel * _AT_ONCE):
         plans, plan_rows = [], []
         for row in rows[first : first + n]:
             try:

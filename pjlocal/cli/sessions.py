@@ -245,7 +245,8 @@ def _title(title: str) -> str:
 
 def _cut(line: str) -> str:
     """The line, cut at the width of the terminal."""
-    from rich.cells import cell_len, set_cell_size
+    from rich.text import Text
 
-    width = shutil.get_terminal_size().columns
-    return line if cell_len(line) <= width else f"{set_cell_size(line, width - 1)}…"
+    text = Text(line)
+    text.truncate(shutil.get_terminal_size().columns, overflow="ellipsis")
+    return text.plain

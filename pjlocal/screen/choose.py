@@ -8,7 +8,7 @@ from typing import IO, TYPE_CHECKING
 from ..settings import Thoughts, View
 from .blame import blame
 from .console import make_console
-from .display import Display, on_terminal
+from .display import Display, thoughts_on_terminal
 from .push import push
 from .tint import Tint, TintedDisplay
 
@@ -38,7 +38,7 @@ def make_display(view: View, file: IO[str], answer: Answer | RemoteAnswer, thoug
     console = make_console(file)
     if console.is_dumb_terminal:
         return Display(file, thoughts)
-    thoughts = on_terminal(thoughts)
+    thoughts = thoughts_on_terminal(thoughts)
     if view != "markdown":
         return TintedDisplay(console, answer_tint(view, answer, console.no_color), thoughts)
     from .flows import MarkdownFlow

@@ -83,7 +83,7 @@ def thinking_line(n_tokens: int, *, is_over: bool = False) -> str:
     return f"Thought for {tokens}" if is_over else f"Thinking… {tokens}"
 
 
-def on_terminal(thoughts: Thoughts) -> Thoughts:
+def thoughts_on_terminal(thoughts: Thoughts) -> Thoughts:
     """Where the thoughts go if the answer is on a terminal: above it, if standard error is a terminal too."""
     return "show" if thoughts == "stderr" and sys.stderr.isatty() else thoughts
 

@@ -59,8 +59,7 @@ class LiveDisplay(Display):
     def __enter__(self) -> LiveDisplay:
         with ExitStack() as stack:
             stack.enter_context(keys_unseen())  # keys that are echoed would move rows that are drawn again
-            suspend.add(self)
-            stack.callback(suspend.remove, self)
+            stack.enter_context(suspend.in_force(self))
             self._closing = stack.pop_all()
         return self
 

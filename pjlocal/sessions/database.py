@@ -73,7 +73,7 @@ class Database:
             _create(file)
             with self._connected(file, timeout=self._timeout):
                 schema.version_of(self._db, self.path)  # refuses another program's file before anything is written
-                self._use_wal(self._timeout)
+                self._use_wal()
                 self._db.execute("PRAGMA synchronous = NORMAL")
                 self._db.execute("PRAGMA foreign_keys = ON")
                 self._db.execute("PRAGMA secure_delete = ON")  # overwrite deleted content
@@ -167,9 +167,9 @@ class Database:
         except (sqlite3.Error, OSError) as error:
             raise fault(self.path, getattr(error, "strerror", None) or str(error)) from None
 
-    def _use_wal(self, timeout: float) -> None:
+    def _use_wal(self) -> None:
         """Use WAL mode: readers do not block a writer, and commits survive a kill of the process without fsync."""
-        until = time.monotonic() + timeout
+        until = time.monotonic() + self._timeout
         while True:
             try:
                 self._db.execute("PRAGMA journal_mode = WAL")

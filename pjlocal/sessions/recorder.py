@@ -33,7 +33,7 @@ class Recorder:
     def __init__(self, store: Store | None, session: Session, say: Callable[[str], None] | None) -> None:
         self.store = store
         self.session = session
-        self._say = say or _say_nothing
+        self._say = say or (lambda line: None)
         self._raises = say is None
         self._pending: list[tuple[Session, _Write]] = []  # failed writes, in order
         self._trouble = ""  # the reported error
@@ -308,10 +308,6 @@ class Recording:
                 drafts.append(Turn(turn.question, events, settings, undone=True))
                 drafts[-1].finish(candidate.result)
         return drafts
-
-
-def _say_nothing(line: str) -> None:
-    pass
 
 
 # These writes are idempotent: they are repeated if it is not known whether they succeeded.

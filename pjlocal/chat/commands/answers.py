@@ -50,17 +50,16 @@ def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
     if not number.isdecimal():
         raise UsageError(f"/why takes the number of a token (not {number!r})")
     position = int(number)
+    if taken and not taken.isdecimal():
+        chat.answer(chat.conversation.take(position, _as_text(turn, position, taken)))
+        return
+    alternatives = chat.conversation.alternatives(position)
     if not taken:
-        alternatives = chat.conversation.alternatives(position)
         chat.screen.show(figures.alternatives(alternatives, turn.events[position]))
         chat.screen.greet(
             f"/why {position} 2 continues from there with the second of these; with a text instead of 2, with that text"
         )
         return
-    if not taken.isdecimal():
-        chat.answer(chat.conversation.take(position, _as_text(turn, position, taken)))
-        return
-    alternatives = chat.conversation.alternatives(position)
     if not 0 < int(taken) <= len(alternatives):
         raise UsageError(f"/why {position} lists {len(alternatives)} tokens, and there is no {taken}")
     chosen = alternatives[int(taken) - 1]
