@@ -36,7 +36,7 @@ from ..textfile import read_text, write_text
 from ..visible import visible
 from . import completion
 from .options import MODEL_VARIABLE, SERVER_VARIABLE, takes_settings
-from .run import read_stdin
+from .prompt_input import read_stdin
 
 config_app = typer.Typer(no_args_is_help=True, add_completion=False)
 prefs_app = typer.Typer(no_args_is_help=True, add_completion=False)

@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
-import select
-import stat
 import sys
-import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ..attachments import Attachment, read_attachment, with_attachments
 from ..client import RemoteAnswer, Server, ServerError, WarningLog, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
-from ..errors import ModelError, OutputError, PjlocalError, UsageError, plural
+from ..errors import ModelError, OutputError, PjlocalError, UsageError
 from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner, say
 from ..screen.display import Display, Silent, cut_off, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation
-from ..textfile import decode_utf8, owner_only, user_path
 from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, ViewOption, server_at, takes_settings
+from .prompt_input import read_prompt
+from .trace import Trace
 
 if TYPE_CHECKING:
     from ..answer import Answer
@@ -122,46 +118,88 @@ def run(
     attachments = [*map(read_attachment, file)]
     job = Job(model, request, with_attachments(attachments, read_prompt(prompt)), engine, interrupt, attachments)
     with on_sigint(interrupt):  # its end raises, after a signal that ends the command
-        with Spinner() as spinner, Trace(trace) as tracer:
-            if not attachments:  # attachments print their own lines
-                spinner.say("Reading the prompt")
-            by_server = job.by_server(named, spinner.say, finds=server != OFF)
-            with _written(by_server) if by_server else job.loaded(spinner) as written:
-                answer = written.answer
-                events = when_ready(answer)
-                spinner.stop()
-                for event in answer.drafted:
-                    tracer.write(event, first_answer=True)
-                with Silent() if quiet else make_display(view, sys.stdout, answer, thoughts) as display:
-                    failed = _show(events, display, tracer)  # raised after the tokens before it are printed
-                    result = answer.result
-                    uncorrected = _uncorrected(answer.drafted, result)
-                    for event in uncorrected:
-                        display.show(event)
-        if uncorrected and not quiet:
+        with Trace(trace) as tracer:
+            shown = _answer(
+                job,
+                named,
+                lambda answer: Silent() if quiet else make_display(view, sys.stdout, answer, thoughts),
+                tracer,
+                finds=server != OFF,
+            )
+        result = shown.result
+        if shown.is_uncorrected and not quiet:
             say("stopped before the correction: this is the uncorrected first answer")
         if ending := _ending(result, request.generation):
             say(ending)
         if as_json:
             print(json.dumps(result.as_dict(), ensure_ascii=False))
         if stats:
-            first = result.draft.statistics if result.draft else None
-            n = len(result.candidates)
-            best = f"best of {n} answers with {result.n_written} tokens" if n else ""
-            line = statistics_line(
-                result.statistics, first, written.followed_sampling, written.placed, result.layout, best
-            )
-            print(in_columns("", line, sys.stderr), file=sys.stderr)
+            print(in_columns("", _statistics(shown), sys.stderr), file=sys.stderr)
         if sys.stdout.isatty() and sys.stderr.isatty() and not quiet and not named:
-            from ..screen.first_answer import small_model_notice
-
-            if notice := small_model_notice(result.model):
-                print(in_columns("", f"pjlocal: {notice}", sys.stderr), file=sys.stderr)
+            _print_model_notice(result.model)
         if tracer.error:
             raise OutputError(f"the trace {trace} is incomplete: {tracer.error.strerror or tracer.error}")
-        if failed:
-            raise failed
+        if shown.error:
+            raise shown.error
         return INTERRUPTED if result.finish_reason == "interrupted" else 0
+
+
+@dataclass(frozen=True)
+class ShownAnswer:
+    """An answer that was shown.
+
+    is_uncorrected: Ctrl-C came before the correction in mode rewrite, and the first answer was shown.
+    error: the error that ended the answer early.
+    """
+
+    result: Result
+    written: WrittenAnswer
+    is_uncorrected: bool
+    error: PjlocalError | None
+
+
+def _answer(
+    job: Job,
+    named: Server | None,
+    display_of: Callable[[Answer | RemoteAnswer], Display],
+    tracer: Trace,
+    *,
+    finds: bool,
+) -> ShownAnswer:
+    """Write an answer, and show and trace its tokens.  For the arguments, see `Job.by_server`."""
+    with Spinner() as spinner:
+        if not job.attachments:  # attachments print their own lines
+            spinner.say("Reading the prompt")
+        by_server = job.by_server(named, spinner.say, finds=finds)
+        with _written(by_server) if by_server else job.loaded(spinner) as written:
+            answer = written.answer
+            events = when_ready(answer)
+            spinner.stop()
+            for event in answer.drafted:
+                tracer.write(event, first_answer=True)
+            with display_of(answer) as display:
+                error = _show(events, display, tracer)  # raised after the tokens before it are printed
+                result = answer.result
+                uncorrected = _uncorrected(answer.drafted, result)
+                for event in uncorrected:
+                    display.show(event)
+    return ShownAnswer(result, written, bool(uncorrected), error)
+
+
+def _statistics(shown: ShownAnswer) -> str:
+    """The line that ``--stats`` prints."""
+    result, written = shown.result, shown.written
+    first = result.draft.statistics if result.draft else None
+    n = len(result.candidates)
+    best = f"best of {n} answers with {result.n_written} tokens" if n else ""
+    return statistics_line(result.statistics, first, written.followed_sampling, written.placed, result.layout, best)
+
+
+def _print_model_notice(model: str) -> None:
+    from ..screen.first_answer import small_model_notice
+
+    if notice := small_model_notice(model):
+        print(in_columns("", f"pjlocal: {notice}", sys.stderr), file=sys.stderr)
 
 
 def _show(events: Iterable[TokenEvent], display: Display, tracer: Trace) -> PjlocalError | None:
@@ -321,146 +359,3 @@ def _written(answer: RemoteAnswer) -> Iterator[WrittenAnswer]:
     started = answer.started
     with closing(answer):
         yield WrittenAnswer(answer, started.followed_sampling if started else "", started.placed if started else "")
-
-
-def read_prompt(argument: str | None) -> str:
-    """The prompt: standard input, then the argument.  Prints a notice if there are both.
-
-    Raises:
-        UsageError: the prompt is empty, or the input is not UTF-8.
-    """
-    if argument in (None, "-"):
-        piped = "" if argument is None and sys.stdin.isatty() else read_stdin()
-    else:
-        piped = read_stdin() if _is_for_the_prompt() else ""
-    parts = [part for part in (piped, "" if argument == "-" else argument or "") if part.strip()]
-    if not parts:
-        raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
-    if len(parts) > 1:
-        n = f"{len(piped):,} {plural(len(piped), 'character')}"
-        say(f"{n} of standard input are put before the prompt; </dev/null leaves them out")
-    return "\n\n".join(parts)
-
-
-def _is_for_the_prompt() -> bool:
-    """True if standard input belongs to a prompt given as an argument.
-
-    A terminal does not.  Nor does a file that something else is reading, such as a shell's read loop, which would lose
-    its next lines.  Such a loop over a pipe cannot be distinguished from piped text.
-    """
-    if sys.stdin.isatty():
-        return False
-    try:
-        descriptor = sys.stdin.fileno()
-        if stat.S_ISREG(os.fstat(descriptor).st_mode):
-            return os.lseek(descriptor, 0, os.SEEK_CUR) == 0
-        os.read(descriptor, 0)
-    except OSError as error:
-        return error.errno != errno.EBADF  # EBADF: nohup closes it
-    return True
-
-
-_PATIENCE_S = 1.0  # waiting time for standard input before a notice
-_MOST_BYTES = 1 << 28  # of standard input: more than any context takes
-
-
-def read_stdin() -> str:
-    """Read all of standard input.
-
-    Raises:
-        UsageError: it cannot be read, or is not text.
-    """
-    try:
-        return decode_utf8(b"".join(_parts_of_stdin()), "standard input").strip("\r\n")
-    except OSError as error:
-        raise UsageError(f"cannot read standard input: {error.strerror or error}") from None
-
-
-def _parts_of_stdin() -> Iterator[bytes]:
-    """Read standard input to its end.  Prints a notice if that takes long."""
-    try:
-        descriptor = sys.stdin.fileno()
-    except OSError:  # a replaced stdin, as in tests
-        yield sys.stdin.buffer.read()
-        return
-    has_said, started, n_bytes = os.name != "posix", time.monotonic(), 0
-    while True:
-        if not has_said:
-            left = started + _PATIENCE_S - time.monotonic()
-            has_said = not select.select([descriptor], [], [], max(0.0, left))[0] or left < 0
-            if has_said:
-                ends = "Ctrl-D ends it" if sys.stdin.isatty() else "give </dev/null if there is none"
-                say(f"waiting for standard input to end ({ends})")
-        if os.name == "posix":  # another process may have made it non-blocking
-            select.select([descriptor], [], [])
-        part = os.read(descriptor, 1 << 20)
-        if not part:
-            return
-        yield part
-        n_bytes += len(part)
-        if n_bytes > _MOST_BYTES:
-            raise UsageError(f"standard input is larger than {_MOST_BYTES >> 20} MiB")
-
-
-def _may_be_emptied(target: Path) -> bool:
-    """True if a file is empty, a trace, or not a regular file."""
-    if not stat.S_ISREG(os.stat(target).st_mode):
-        return True
-    with open(target, "rb") as file:
-        head = file.read(len(_TRACE_HEAD))
-    return head in (b"", _TRACE_HEAD)
-
-
-_TRACE_HEAD = b'{"position": '
-
-
-class Trace:
-    """A file with one JSON line per token, flushed at once.  A write error does not stop the answer: see `error`.
-
-    An existing file is emptied only at the first token.
-
-    Raises:
-        UsageError: the file is not a trace, but for example the model.
-        OutputError: the file cannot be opened for writing.
-    """
-
-    def __init__(self, target: str | None) -> None:
-        self.error: OSError | None = None
-        self._fresh = True
-        self._file: TextIO | None = None
-        if target == "-":
-            self._file, self._fresh = sys.stdout, False
-        elif target is not None:
-            try:
-                path = user_path(target)
-                self._file = open(path, "a", encoding="utf-8", opener=owner_only)  # noqa: SIM115
-                if not _may_be_emptied(path):
-                    raise UsageError(f"{target} exists and is not a trace: give --trace another name")
-            except OSError as error:
-                raise OutputError(f"cannot write the trace {target}: {error.strerror or error}") from None
-
-    def __enter__(self) -> Trace:
-        return self
-
-    def __exit__(self, *exc: object) -> None:
-        if self._file is not None and self._file is not sys.stdout:
-            try:
-                self._file.close()
-            except OSError as error:
-                self.error = self.error or error
-
-    def write(self, event: TokenEvent, **more: Any) -> None:
-        """Write a line with a token's event, and more."""
-        if self._file is None or self.error:
-            return
-        try:
-            if self._fresh:
-                if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
-                    self._file.truncate(0)
-                self._fresh = False
-            self._file.write(json.dumps(event.as_dict() | more, ensure_ascii=False) + "\n")
-            self._file.flush()
-        except OSError as error:
-            if self._file is sys.stdout:
-                raise
-            self.error = error

@@ -158,7 +158,7 @@ def import_chat(
 
 def _read_export(file: Path) -> str:
     if str(file) == "-":
-        from .run import read_stdin
+        from .prompt_input import read_stdin
 
         return read_stdin()
     try:
