@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
+from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import UsageError
 from ..request import PREFERENCES, Request, absolute, in_turn, place
 from ..screen.console import make_console, say
@@ -24,10 +24,12 @@ from . import completion
 from .options import MODEL_VARIABLE, server_at, server_option, takes_settings
 
 if TYPE_CHECKING:
+    from ..client import Server
     from ..evaluation.compare import Results
     from ..evaluation.records import Folder
-    from ..evaluation.run import Run
+    from ..evaluation.run import Contestant, Run
     from ..evaluation.score import ScoringModels
+    from ..evaluation.suite import Suite
 
 eval_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
@@ -148,34 +150,21 @@ def run_suite(
     request: Request,
     engine: Engine,
     given: frozenset[str],
-) -> int:
+) -> None:
     """Answer a set of prompts with every system of a suite, score the answers, and report."""
     from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
-    from ..evaluation.records import AnswerRecord, Folder, Score, Verdict, digest_of
-    from ..evaluation.run import AnsweringModel, Run, made_with, make_contestant, make_tasks, server_model, write_run
+    from ..evaluation.records import AnswerRecord, Folder, Score, Verdict
+    from ..evaluation.run import Run, made_with, make_tasks, write_run
     from ..evaluation.score import check_scoring_models
-    from ..evaluation.suite import Objectives, check_systems, suite_engine, suite_prompting, with_models, without_effect
-    from ..evaluation.suitefile import load_suite
+    from ..evaluation.suite import check_systems, suite_engine, suite_prompting, without_effect
     from ..gguf.locate import find_model
 
     interrupt = Interrupt()
     there = server_at(server, interrupt, given)
     models = [] if there else _models(model, given)
-    prefer = _preferences(request, given)
-    seed = request.generation.seed if "seed" in given else None
-    if "seed" in given and seed is None:
-        raise UsageError("--seed must be at least 0 (not -1): an evaluation can be run again with the same seeds")
-    changes: dict[str, Any] = {"prompts": prompts, "field": field, "limit": limit, "sample": sample}
-    changes = {name: value for name, value in changes.items() if value is not None}
-    if prompts is not None:
-        changes["field"] = field  # not that of the suite's file
-    if seed is not None:
-        changes["seeds"] = (seed,)
-    if prefer:
-        changes["objectives"] = (Objectives(" + ".join(prefer), tuple(map(absolute, prefer))),)
-    wanted = replace(load_suite(suite), **changes)
-    wanted = with_models(wanted, models if len(models) > 1 else [])
+    changes = {"prompts": prompts, "field": field, "limit": limit, "sample": sample}
+    wanted = _changed_suite(suite, changes, models, request, given)
     check_systems(wanted, request, given)
     questions = load_prompts(
         wanted.prompts, wanted.field, wanted.limit, wanted.sample, wanted.min_chars, wanted.max_chars
@@ -187,21 +176,14 @@ def run_suite(
             "--reward needs the answering model on this machine: give --scorer MODEL, or leave --server out"
         )
     scoring_models = _scoring_models(paths if reward else [], scoring, judge_pairs)
-    if there:
-        answering = [server_model(there, wanted)] * len(wanted.systems)
-    else:
-        answering = [AnsweringModel(str(path), digest_of(path)) for path in paths]
-    contestants = [
-        make_contestant(wanted, system, request, engine, given, each)
-        for system, each in zip(wanted.systems, answering, strict=True)
-    ]
+    contestants = _contestants(wanted, there or paths, request, engine, given)
     tasks = make_tasks(wanted, contestants, questions)
     keys = tuple(task.key for task in tasks)
     run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine))
     engine, prompting = suite_engine(wanted, engine, given), suite_prompting(wanted, request.prompting, given)
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
-        try:
+        with _resumable():
             check_scoring_models(scoring_models, prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
@@ -212,11 +194,7 @@ def run_suite(
             with progress_bars() as progress:
                 generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
             _score_run(folder, run, scoring_models, prompting, engine, interrupt)
-        except Interrupted:
-            say("stopped; the same command continues")
-            return INTERRUPTED
         _print_report(folder, run, with_page=True)
-    return 0
 
 
 @eval_app.command("score")
@@ -229,7 +207,7 @@ def score(
     prompting: Prompting,
     engine: Engine,
     given: frozenset[str],
-) -> int:
+) -> None:
     """Score existing answers with other models or another judge."""
     from ..evaluation.records import Score, Verdict
     from ..evaluation.suite import suite_engine, suite_prompting
@@ -239,13 +217,9 @@ def score(
     with on_sigint(interrupt), _opened(folder) as (opened, run):
         engine, prompting = suite_engine(run.suite, engine, given), suite_prompting(run.suite, prompting, given)
         opened.hold(Score, Verdict)
-        try:
+        with _resumable():
             _score_run(opened, run, scoring_models, prompting, engine, interrupt)
-        except Interrupted:
-            say("stopped; the same command continues")
-            return INTERRUPTED
         _print_report(opened, run, with_page=True)
-    return 0
 
 
 @eval_app.command("report")
@@ -368,6 +342,49 @@ def _models(model: list[str] | str, given: frozenset[str]) -> list[str]:
     return [model] if isinstance(model, str) else model
 
 
+def _changed_suite(
+    name: str, changes: dict[str, Any], models: list[str], request: Request, given: frozenset[str]
+) -> Suite:
+    """The suite of that name with the values of the command line.
+
+    Args:
+        changes: values of the suite; None for those that are not given.
+
+    Raises:
+        UsageError: the suite or a value cannot be used.
+    """
+    from ..evaluation.suite import Objectives, with_models
+    from ..evaluation.suitefile import load_suite
+
+    values = {key: value for key, value in changes.items() if value is not None}
+    if changes["prompts"] is not None:
+        values["field"] = changes["field"]  # not that of the suite's file
+    if "seed" in given:
+        if request.generation.seed is None:
+            raise UsageError("--seed must be at least 0 (not -1): an evaluation can be run again with the same seeds")
+        values["seeds"] = (request.generation.seed,)
+    if prefer := _preferences(request, given):
+        values["objectives"] = (Objectives(" + ".join(prefer), tuple(map(absolute, prefer))),)
+    return with_models(replace(load_suite(name), **values), models if len(models) > 1 else [])
+
+
+def _contestants(
+    suite: Suite, answering: Server | list[Path], request: Request, engine: Engine, given: frozenset[str]
+) -> list[Contestant]:
+    """The systems of a suite, with the model that answers: a server's, or a file for each system."""
+    from ..evaluation.records import digest_of
+    from ..evaluation.run import AnsweringModel, make_contestant, server_model
+
+    if isinstance(answering, list):
+        models = [AnsweringModel(str(path), digest_of(path)) for path in answering]
+    else:
+        models = [server_model(answering, suite)] * len(suite.systems)
+    return [
+        make_contestant(suite, system, request, engine, given, each)
+        for system, each in zip(suite.systems, models, strict=True)
+    ]
+
+
 def _scoring_models(scorers: list[Path], named: Scoring, judge_pairs: int | None) -> ScoringModels:
     """The models that score.  With ``--judge-url``, ``--judge`` is the model's name on that server.
 
@@ -389,6 +406,16 @@ def _scoring_models(scorers: list[Path], named: Scoring, judge_pairs: int | None
         judge or "",
         judge_pairs,
     )
+
+
+@contextmanager
+def _resumable() -> Iterator[None]:
+    """Tell the user that the same command continues, if Ctrl-C stops the body."""
+    try:
+        yield
+    except Interrupted:
+        say("stopped; the same command continues")
+        raise
 
 
 def _score_run(
