@@ -51,34 +51,10 @@ def takes_settings(
 
 
 def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defaults: dict[str, Any]) -> Any:
-    takes_given = "given" in inspect.signature(command).parameters
-    groups: dict[str, type[Settings]] = {}
-    request: str | None = None  # the name of the parameter
-    parameters: list[inspect.Parameter] = []
-    own = inspect.signature(command, eval_str=True).parameters.values()
-    infos = [info for parameter in own for info in getattr(parameter.annotation, "__metadata__", ())]
-    # Typer keeps the first flag in `default`.
-    reserved = {spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))}
-    for parameter in own:
-        if parameter.name == "given":
-            continue
-        hint = parameter.annotation  # get_type_hints would hide an option's Annotated in an Optional on Python 3.10
-        if hint is Request:
-            request = parameter.name
-            at = 1 + next((i for i, p in enumerate(parameters) if p.name == "model"), -1)
-            parameters[at:at] = [_keyword(name, _PREFERENCE_OPTIONS[name], []) for name in preferences]
-            for settings in GROUPS.values():
-                parameters += _options(settings, defaults, reserved)
-        elif isinstance(hint, type) and issubclass(hint, Settings):
-            groups[parameter.name] = hint
-            parameters += _options(hint, defaults, reserved)
-        else:
-            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
-            if parameter.name == "server":
-                parameters.append(_keyword("no_server", _NoServerOption, False))
-    if request:
-        parameters.append(_keyword("persona", _PersonaOption, None))
-    parameters.append(inspect.Parameter("context", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context))
+    own = inspect.signature(command, eval_str=True).parameters
+    groups = {name: parameter.annotation for name, parameter in own.items() if _is_group(parameter.annotation)}
+    request = next((name for name, parameter in own.items() if parameter.annotation is Request), None)
+    parameters = _parameters(own.values(), preferences, defaults)
 
     @functools.wraps(command)
     def wrapper(*, context: typer.Context, **values: Any) -> Any:
@@ -98,7 +74,7 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
             values[name] = _make(settings, values, config.of(settings))
         if request:
             values[request] = _requested(values, chosen, config, given)
-        if takes_given:
+        if "given" in own:
             values["given"] = frozenset(name for name in given if _source(context, name) != "ENVIRONMENT")
         return command(**values)
 
@@ -106,6 +82,38 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     wrapper.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     wrapper.__annotations__ = {p.name: p.annotation for p in parameters}
     return wrapper
+
+
+def _is_group(hint: Any) -> bool:
+    return isinstance(hint, type) and issubclass(hint, Settings)
+
+
+def _parameters(
+    own: Collection[inspect.Parameter], preferences: Sequence[str], defaults: Mapping[str, Any]
+) -> list[inspect.Parameter]:
+    """A command's own parameters as Typer reads them, with options in the place of settings and a `Request`."""
+    parameters: list[inspect.Parameter] = []
+    infos = [info for parameter in own for info in getattr(parameter.annotation, "__metadata__", ())]
+    # Typer keeps the first flag in `default`.
+    reserved = {spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))}
+    for parameter in own:
+        hint = parameter.annotation  # get_type_hints would hide an option's Annotated in an Optional on Python 3.10
+        if parameter.name == "given":
+            continue
+        if hint is Request:
+            at = 1 + next((i for i, p in enumerate(parameters) if p.name == "model"), -1)
+            parameters[at:at] = [_keyword(name, _PREFERENCE_OPTIONS[name], []) for name in preferences]
+            for settings in GROUPS.values():
+                parameters += _options(settings, defaults, reserved)
+        elif _is_group(hint):
+            parameters += _options(hint, defaults, reserved)
+        else:
+            parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
+            if parameter.name == "server":
+                parameters.append(_keyword("no_server", _NoServerOption, False))
+    if any(parameter.annotation is Request for parameter in own):
+        parameters.append(_keyword("persona", _PersonaOption, None))
+    return [*parameters, _keyword("context", typer.Context, inspect.Parameter.empty)]
 
 
 #: The value of --server for no server.
