@@ -47,7 +47,7 @@ class Chat:
             UsageError: nothing is saved.
         """
         if self.saved is None:
-            raise UsageError("this chat is not saved: start it without --no-save to use sessions")
+            raise UsageError("this chat is not saved: start it without --no-save to use saved chats")
         return self.saved
 
     def answer(self, writing: Writing) -> None:
@@ -84,7 +84,7 @@ class Chat:
         self.conversation.recorder.save_settings()
 
     def open(self, session: Session) -> None:
-        """Continue a saved session."""
+        """Continue a saved chat."""
         self.conversation.open(session)
         self.show_where_we_were()
 

@@ -72,7 +72,7 @@ class Conversation:
             UsageError: there is none.
         """
         if not self.session.turns:
-            raise UsageError("nothing was said yet")
+            raise UsageError("this chat has no questions yet")
         return self.session.turns[-1]
 
     # Questions and answers.
@@ -112,7 +112,7 @@ class Conversation:
         if keep and turn.first > (before.first if before else 0):
             self._say(
                 f"the context of {self.judge.context_limit} tokens is full: the model no longer sees the oldest "
-                f"{'exchange' if turn.first == 1 else f'{turn.first} exchanges'}. The session keeps them"
+                f"{'exchange' if turn.first == 1 else f'{turn.first} exchanges'}. The chat keeps them"
             )
         turn.settings = turn_settings(
             self.settings(), started.request, started.roles, self.judge.model.name, answer.seed or 0

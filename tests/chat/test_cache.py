@@ -125,7 +125,7 @@ def test_undo_leaves_what_came_before(three_turns: Talk) -> None:
 def test_undoing_everything_leaves_the_preferences(three_turns: Talk) -> None:
     for _ in range(3):
         three_turns.say("/undo")
-    assert three_turns.say("/undo") == ["nothing was said yet"]
+    assert three_turns.say("/undo") == ["this chat has no questions yet"]
     cost = three_turns.ask("Something else")
     assert cost.fed == cost.new_to(three_turns.costs[-1].held) < 2 * (len(cost.prompts[0]) - 20 + len(cost.ids))
 

@@ -34,7 +34,7 @@ DRIVEN = (
     ("/edit", r"cut off after 6 tokens"),  # $EDITOR writes a question of its own
     ("/undo 2", r"^/undo takes no words \(not '2'\)$"),
     ("/undo", r"^taken back: What is snow\?$"),
-    ("/undo", r"^nothing was said yet$"),
+    ("/undo", r"^this chat has no questions yet$"),
     ("Hello", r"cut off after 6 tokens"),
     ("/continue 2", r"cut off after 2 tokens: /continue goes on"),
     ("/thoughts", r"^this answer has no thoughts$"),
@@ -80,7 +80,7 @@ DRIVEN = (
     ("/export html", r"^written to of-rain-and-snow.html$"),
     ("/export sub.json", r"^written to sub.json$"),
     ("/export md", r"^written to of-rain-and-snow-2.md$"),
-    ("/new", r"^a new session$"),
+    ("/new", r"^a new chat$"),
     ("/load of RAIN", r"^Of rain and snow: 2 turns\n\n> Hello again\n."),
     ("/etc/hosts is a path", r"cut off after 6 tokens"),
     ("//help", r"cut off after 6 tokens"),
@@ -127,14 +127,14 @@ def test_every_command(start, toy, says, environment, tmp_path, sessions) -> Non
 
 def test_wrong_use_of_commands_is_reported_in_one_line(chat: Talk) -> None:
     for line, expected in (
-        ("/why", "nothing was said yet"),
-        ("/compare", "nothing was said yet"),
-        ("/regen", "nothing was said yet"),
-        ("/drafts", "nothing was said yet"),
-        ("/fork", "nothing was said yet"),
-        ("/edit", "nothing was said yet"),
-        ("/export", "nothing was said yet"),
-        ("/load", "name a session: /sessions lists them"),
+        ("/why", "this chat has no questions yet"),
+        ("/compare", "this chat has no questions yet"),
+        ("/regen", "this chat has no questions yet"),
+        ("/drafts", "this chat has no questions yet"),
+        ("/fork", "this chat has no questions yet"),
+        ("/edit", "this chat has no questions yet"),
+        ("/export", "this chat has no questions yet"),
+        ("/load", "name a chat: /sessions lists them"),
         ("/set grammar nowhere.gbnf", "cannot read grammar file nowhere.gbnf: No such file or directory"),
         ("/view loud", "the view must be one of text, blame, push, markdown (not 'loud')"),
     ):

@@ -85,7 +85,7 @@ def test_a_stopped_answer_continues_and_keeps_its_text_if_stopped_again(tiny) ->
 
 
 def test_there_must_be_an_answer(chat: Talk) -> None:
-    assert chat.say("/continue") == ["nothing was said yet"]
+    assert chat.say("/continue") == ["this chat has no questions yet"]
     chat.say("Why do cats purr?")
     chat.say("/mode rewrite")
     before = list(chat.turns)

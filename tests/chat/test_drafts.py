@@ -352,7 +352,7 @@ def test_what_could_begin_an_answer_stands_in_the_place_of_its_given_beginning(c
 
 
 def test_a_wrong_token_number_is_refused_in_one_line(chat: Talk) -> None:
-    assert chat.say("/why 1") == ["nothing was said yet"]
+    assert chat.say("/why 1") == ["this chat has no questions yet"]
     chat.say("Why do cats purr?")
     assert chat.say("/why 8") == ["there is no token 8: the answer has tokens 0 to 7"]
     assert chat.say("/why eight") == ["/why takes the number of a token (not 'eight')"]

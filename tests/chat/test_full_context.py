@@ -66,7 +66,7 @@ def test_a_message_that_cannot_fit_is_refused_and_says_by_how_much(tmp_path: Pat
         cost = chat.ask("And?")
         assert cost.fed == cost.new_to(before.held)
         assert chat.say("x" * (300 - int(too_long[2]))) == [
-            "the context of 256 tokens is full: the model no longer sees the oldest 2 exchanges. The session keeps them"
+            "the context of 256 tokens is full: the model no longer sees the oldest 2 exchanges. The chat keeps them"
         ]
         assert len(chat.conversation.last.events) == 1, "that many fewer do fit"
         before = list(chat.turns)

@@ -177,7 +177,7 @@ def test_an_unsaved_chat_cannot_list_sessions(tiny, tmp_path: Path) -> None:
         for line in ("Why?", "/title Mine", "/undo", "/lambda 3", "How?", "/new"):
             chat.say(line)
         for line in ("/sessions", "/load 1"):
-            assert chat.say(line) == ["this chat is not saved: start it without --no-save to use sessions"]
+            assert chat.say(line) == ["this chat is not saved: start it without --no-save to use saved chats"]
 
 
 # Sessions, on a terminal.
@@ -207,7 +207,7 @@ def test_a_chat_continues_with_its_turns_preferences_and_settings(start, toy, to
 def test_a_chat_that_is_not_saved_leaves_no_file(start, toy, environment) -> None:
     chat = start(*toy, "-n", "2", "--no-save")
     chat.say("Go")
-    assert chat.say("/sessions") == "this chat is not saved: start it without --no-save to use sessions"
+    assert chat.say("/sessions") == "this chat is not saved: start it without --no-save to use saved chats"
     chat.type("\x1b[A")
     chat.at_prompt("/sessions")
     chat.type("\x03")

@@ -242,7 +242,7 @@ def test_a_mode_that_needs_preferences_says_so(chat: Talk) -> None:
     chat.say("/prefer clear")
     assert chat.say("/mode") == ["mode plain"]
     assert chat.say("/mode base") == ["mode base needs a preference, as in: /prefer vivid creative"]
-    assert chat.say("/compare") == ["nothing was said yet"]
+    assert chat.say("/compare") == ["this chat has no questions yet"]
     chat.say("/prefer vivid")
     assert chat.say("/mode base") == ["mode base"]
 

@@ -41,7 +41,7 @@ def test_the_first_screen_says_how_to_set_preferences_and_nothing_is_shown_as_a_
     chat = start("-m", "toy.gguf", "-n", "3")
     assert "/prefer sets preferences, as in /prefer vivid creative" in chat.text
     assert chat.say("/sessions") == "there are no saved chats yet"
-    assert chat.say("/stats").startswith("nothing was said yet\n")
+    assert chat.say("/stats").startswith("this chat has no questions yet\n")
     assert re.match(r"strength +value +$|setting +value *\nstrength +1 \(automatic\) ", chat.say("/strength"))
     chat.say("/prefer vivid creative")
     chat.say("/mode both")

@@ -232,13 +232,13 @@ def undo(chat: Chat, words: str) -> None:
     chat.screen.say(f"taken back: {' '.join(without_texts(turn.question).split())}")
 
 
-@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this session; where layers and views are.")
+@commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this chat; where layers and views are.")
 def stats(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     living = [f"{n} views {LIVING[layout]}" for n, layout in judge.layouts.items()]
     where = Text(", ".join([judge.placed, *living]))
     if not chat.conversation.session.turns:
-        chat.screen.say("nothing was said yet")
+        chat.screen.say("this chat has no questions yet")
         chat.screen.show(where)
         return
     chat.screen.show(figures.statistics(chat.conversation.session), where)

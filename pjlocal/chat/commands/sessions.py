@@ -1,4 +1,4 @@
-"""Commands about saved sessions."""
+"""Commands about saved chats."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .command import Commands
 commands = Commands()
 
 
-@commands.add("/new", "Begin another session; this one stays saved.")
+@commands.add("/new", "Begin another chat; this one stays saved.")
 def new(chat: Chat, words: str) -> None:
     chat.conversation.open(Session(settings=chat.conversation.settings()))
-    chat.screen.say("a new session")
+    chat.screen.say("a new chat")
 
 
 @commands.add(
-    "/fork [N]", "Begin another session with a copy of this one, or of its first N turns; this one stays unchanged."
+    "/fork [N]", "Begin another chat with a copy of this one, or of its first N turns; this one stays unchanged."
 )
 def fork(chat: Chat, words: str) -> None:
     conversation = chat.conversation
@@ -35,7 +35,7 @@ def fork(chat: Chat, words: str) -> None:
     chat.show_where_we_were()
 
 
-@commands.add("/sessions", "List the saved sessions.")
+@commands.add("/sessions", "List the saved chats.")
 def sessions(chat: Chat, words: str) -> None:
     chat.conversation.recorder.catch_up()
     if summaries := chat.store.summaries():
@@ -44,15 +44,15 @@ def sessions(chat: Chat, words: str) -> None:
         chat.screen.say("there are no saved chats yet")
 
 
-@commands.add("/load ID|TITLE", "Continue a saved session.", lambda chat: [s.title for s in chat.store.summaries()])
+@commands.add("/load ID|TITLE", "Continue a saved chat.", lambda chat: [s.title for s in chat.store.summaries()])
 def load(chat: Chat, words: str) -> None:
     if not words:
-        raise UsageError("name a session: /sessions lists them")
+        raise UsageError("name a chat: /sessions lists them")
     chat.conversation.recorder.catch_up()
     chat.open(chat.store.load(chat.store.find(words)))
 
 
-@commands.add("/title [TEXT]", "Show or change this session's title.")
+@commands.add("/title [TEXT]", "Show or change this chat's title.")
 def title(chat: Chat, words: str) -> None:
     session = chat.conversation.session
     if words:
@@ -63,14 +63,14 @@ def title(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/export [FILE|md|json|html] [drafts]",
-    "Write this session to a file: Markdown, JSON, or a web page that shows each token's numbers. With drafts, the "
+    "Write this chat to a file: Markdown, JSON, or a web page that shows each token's numbers. With drafts, the "
     "other answers of each question too; JSON always has them.",
     lambda chat: [*FORMATS, "drafts"],
 )
 def export(chat: Chat, words: str) -> None:
     session = chat.conversation.session
     if not session.turns:
-        raise UsageError("nothing was said yet")
+        raise UsageError("this chat has no questions yet")
     before, _, last = words.rpartition(" ")
     with_drafts = last in ("drafts", "--drafts")
     if with_drafts:
