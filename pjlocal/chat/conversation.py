@@ -270,7 +270,7 @@ class Conversation:
         judge.check_files(request)
         judge.request = request
 
-    def wear(self, persona: Overrides) -> None:
+    def apply_persona(self, persona: Overrides) -> None:
         """Apply the settings of a persona; others stay.
 
         Raises:

@@ -141,7 +141,7 @@ class Line:
         self._is_stopped, self._n_before = False, 0
 
     def _parsed(self, typed: Iterable[bytes]) -> list[KeyPress]:
-        """The keys for the bytes of the terminal, by the prompt's own parser: it reads on where a paste is not over."""
+        """Parse terminal bytes into keys with the prompt's own parser, which continues an unfinished paste."""
         keys: list[KeyPress] = []
         if text := b"".join(typed).decode("utf-8", "replace"):
             parser = getattr(self._session.input, "vt100_parser", None) or Vt100Parser(keys.append)

@@ -45,7 +45,7 @@ def bench(
     uncommon = {f.name: f for f in fields(Sampling) if f.name not in _COMMON}
     if refused := [flag(f) for name, f in uncommon.items() if name in given]:
         raise UsageError(f"bench supports only temperature, top-k, top-p and min-p: leave out {refused[0]}")
-    # Those of the config file are for answers.
+    # The config file's filters are for answers, not for the benchmark.
     sampling = sampling.replace(**{name: f.default for name, f in uncommon.items()})
     prefer = prefer if "prefer" in given else _PREFER
     if len(prefer) < 2:

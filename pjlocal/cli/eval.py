@@ -313,9 +313,9 @@ def vote(
         rows = side_by_side(_results(opened, run).answers, run.suite)
         pairs = vote.all_pairs(rows, run.suite, systems)
         opened.hold(Verdict)
-        ballot = vote.Voting(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
-        vote.run_vote(ballot)
-        make_console(sys.stdout).print(vote.outcome(ballot, run.suite))
+        voting = vote.Voting(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
+        vote.run_vote(voting)
+        make_console(sys.stdout).print(vote.outcome(voting, run.suite))
 
 
 # Helpers of the commands.

@@ -150,7 +150,7 @@ class Silent(Display):
 
 
 #: Descriptions of the layouts.
-LIVING = {"contexts": "in contexts side by side", "batched": "in one batch"}
+LAYOUT_TEXT = {"contexts": "in contexts side by side", "batched": "in one batch"}
 
 
 def statistics_line(
@@ -182,7 +182,7 @@ def statistics_line(
     if placed:
         more.append(placed)
     if layout:
-        more.append(f"views {LIVING[layout]}")
+        more.append(f"views {LAYOUT_TEXT[layout]}")
     if of_model:
         more.append(f"sampling of the model: {of_model}")
     parts = [

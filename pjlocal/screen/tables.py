@@ -16,7 +16,7 @@ from ..visible import visible
 
 
 class _PlainTable(Table):
-    """A table whose texts give the terminal no orders: those of saved chats and of models' files may contain any."""
+    """A table that replaces control characters in its cells: saved chats and model files may contain any."""
 
     def add_row(self, *cells: RenderableType | None, **options: Any) -> None:
         super().add_row(*(visible(cell) if isinstance(cell, str) else cell for cell in cells), **options)

@@ -88,8 +88,10 @@ def turn_seed(request: Request, replacing: Turn | None, *, keep: bool = True) ->
 
 
 def written_under(request: Request, turn: Turn) -> Request:
-    """The request under which a turn was answered, to see what could stand in the place of its tokens: its answer has
-    no other beginning.  ``request`` has the groups of settings that the turn lacks.
+    """The request under which a turn was answered, without ``begin``, which the turn's tokens already contain.
+
+    Args:
+        request: has the groups of settings that the turn lacks.
 
     Raises:
         UsageError: a setting is outside its limits, or was removed.

@@ -114,7 +114,7 @@ class Recorder:
         self.put_in_force(draft)
 
     def remove(self) -> None:
-        """Remove the session, for whose only turn nothing was written.  A next turn saves it anew."""
+        """Remove the session, whose only turn got no text.  The next turn saves it again."""
         session, saved = self.session, self.session.id
         session.id = None
         self._pending = [(other, write) for other, write in self._pending if other is not session]

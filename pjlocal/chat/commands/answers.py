@@ -9,7 +9,7 @@ from ...attachments import read_attachment, without_texts
 from ...config.editor import edit_text
 from ...errors import UsageError
 from ...screen import suspend
-from ...screen.display import LIVING
+from ...screen.display import LAYOUT_TEXT
 from ...sessions.session import Turn
 from ...settings import Generation, Thoughts
 from ...visible import visible
@@ -235,8 +235,8 @@ def undo(chat: Chat, words: str) -> None:
 @commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this chat; where layers and views are.")
 def stats(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
-    living = [f"{n} views {LIVING[layout]}" for n, layout in judge.layouts.items()]
-    where = Text(", ".join([judge.placed, *living]))
+    layouts = [f"{n} views {LAYOUT_TEXT[layout]}" for n, layout in judge.layouts.items()]
+    where = Text(", ".join([judge.placed, *layouts]))
     if not chat.conversation.session.turns:
         chat.screen.say("this chat has no questions yet")
         chat.screen.show(where)

@@ -177,7 +177,7 @@ def persona(chat: Chat, words: str) -> None:
     if words:
         found = config.persona(words)
         use_own(config.presets)  # it may have been written since the chat began
-        chat.conversation.wear(found)
+        chat.conversation.apply_persona(found)
         chat.changed()
         prefer(chat, "")
     elif config.personas:

@@ -41,8 +41,8 @@ COMMANDS: dict[str, Command] = {
     **general,
 }
 _ALIASES = {"/take": "/drafts", "/exit": "/quit", "/bye": "/quit", "/q": "/quit", "/?": "/help", "/h": "/help"}
-#: The commands that mean what other programs call so.
-_MEANT = {
+#: Names that other programs use, with pjlocal's commands.
+_OTHER_NAMES = {
     "/open": "/load",
     "/resume": "/load",
     "/list": "/sessions",
@@ -83,6 +83,6 @@ def run(chat: Chat, line: str) -> None:
 def _named(name: str) -> Command:
     found = COMMANDS.get(_ALIASES.get(name, name))
     if found is None:
-        hint = f"did you mean {_MEANT[name]}?" if name in _MEANT else did_you_mean(name, COMMANDS, 1)
+        hint = f"did you mean {_OTHER_NAMES[name]}?" if name in _OTHER_NAMES else did_you_mean(name, COMMANDS, 1)
         raise UsageError(f"unknown command {name}: {hint or '/help lists them'}")
     return found
