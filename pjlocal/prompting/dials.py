@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from ..errors import UsageError
 from ..request import Request, deal
 from ..settings import OF_ONE_VIEW, parse_strength
 from .plan import resolve_mode, strength_in_force
@@ -21,7 +22,8 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     same strength, each preference gets a view of its own (``panel``), provided that the mode has several views.
 
     Raises:
-        UsageError: the preference does not exist, or the strength is outside its limits.
+        UsageError: the preference does not exist, the strength is outside its limits, or the end of the text does not
+            allow one.
     """
     name = without_strength(preference)
     resolve(name)
@@ -67,7 +69,19 @@ def _strength(request: Request, given: str) -> float:
 
 
 def _turned(name: str, strength: float, step: float) -> list[str]:
-    """The preference with its strength after a step; empty if it reaches 0.  Raises UsageError outside the limits."""
+    """The preference with its strength after a step; empty if it reaches 0.
+
+    Raises:
+        UsageError: the strength is outside its limits, or the end of the text does not allow one.
+    """
     new = strength + step
     parse_strength(spelled := f"{new:g}")
-    return [f"{name}:{spelled}"] if new * (strength or step) > 0 else []
+    if new * (strength or step) <= 0:
+        return []
+    preference = f"{name}:{spelled}"
+    if split_strength(preference)[1] is None:
+        raise UsageError(
+            f"{name!r} cannot take a strength, because :{spelled} after it would be part of the text: add a word at "
+            "its end"
+        )
+    return [preference]

@@ -62,3 +62,15 @@ def test_a_negative_strength_is_turned_by_half_a_step_too() -> None:
     assert turned(against, ("vivid", STEP))[0] == [["vivid:-0.5"], []]
     assert turned(against, ("vivid", -STEP))[0] == [["vivid:-1.5"], []]
     assert turned(against, ("vivid", STEP), ("vivid", STEP))[0] == [[], []]
+
+
+@pytest.mark.parametrize("text", ["Explain it to a child of 5", "Answer like this:", "Write like https://example.org"])
+def test_a_text_whose_end_would_join_the_strength_is_not_changed(text: str) -> None:
+    assert turned(START, (text, STEP))[0][0] == ["vivid", text]
+    preferred, avoided = START.replace(views=[[text], []]), START.replace(avoid=[text])
+    for request in (preferred, avoided):
+        with pytest.raises(UsageError, match="cannot take a strength"):
+            adjust(request, text, STEP)
+    with pytest.raises(UsageError, match="cannot take a strength"):
+        adjust(START, text, -STEP)
+    assert turned(preferred, (f"{text} only", STEP))[0] == [[text], [f"{text} only"]]
