@@ -33,14 +33,12 @@ FORMAT = 1  # of run.json
 class Contestant:
     """A system with all settings of its answers except prompt, preferences and seed.
 
-    strength: the strength of preferences that have none of their own.
     files: the digests of the aligner and the adapters, by their names in the settings.
     """
 
     system: System
     request: Request
     engine: Engine
-    strength: str
     model: AnsweringModel
     files: Mapping[str, str]
 
@@ -128,15 +126,14 @@ def make_contestant(
         UsageError: settings exclude each other.
         ModelError: the model's recommended settings are needed, and its file cannot be read.
     """
-    from ..prompting.plan import in_mode, strength_in_force  # loads llama.cpp, which reports do not need
+    from ..prompting.plan import in_mode  # loads llama.cpp, which reports do not need
 
     request = system_request(suite, system, request, given)
-    mode = request.generation.mode or DEFAULT_MODE
-    strength = strength_in_force(request.generation, mode)
-    request = request.with_group(in_mode(request.generation, mode)).with_group(_filters(request, model))
+    generation = in_mode(request.generation, request.generation.mode or DEFAULT_MODE)
+    request = request.with_group(generation).with_group(_filters(request, model))
     request = request.without_model_defaults()
     engine = system_engine(suite, system, engine, given)
-    return Contestant(system, request, engine, strength, model, _digests(request.generation))
+    return Contestant(system, request, engine, model, _digests(generation))
 
 
 def _digests(generation: Generation) -> dict[str, str]:
@@ -178,17 +175,20 @@ def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequenc
 
 def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
     """All inputs of a system's answers under these objectives, besides prompt and seed."""
+    from ..prompting.plan import strength_in_force
+
     views = contestant.system.views(objectives)
     request, engine = contestant.request, contestant.engine
-    plain = request.generation.mode == "plain"  # its answer does not depend on preferences
+    mode = request.generation.mode or DEFAULT_MODE
+    plain = mode == "plain"  # its answer does not depend on preferences
     # These settings do not change the text.
     generation = _changed(request.generation.replace(seed=None, lookahead=0, schedule="lockstep"))
     for name in (name for names in ADAPTERS.values() for name in names if name in generation):
         generation[name] = [[contestant.files[spec], split_scale(spec)[1]] for spec in generation[name]]
     if request.generation.aligner is not None:
         generation["aligner"] = contestant.files[request.generation.aligner]
-    if contestant.strength != "1":
-        generation["strength"] = contestant.strength  # the default may change between versions
+    if (strength := strength_in_force(request.generation, mode)) != "1":
+        generation["strength"] = strength  # the default may change between versions
     computed = computed_with(engine) | ({"n_ctx": engine.n_ctx} if engine.n_ctx else {})
     return {
         "model": contestant.model.digest,

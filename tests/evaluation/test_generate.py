@@ -86,6 +86,17 @@ def test_a_system_that_names_no_mode_is_written_in_mode_both_and_not_taken_for_o
     assert of_mode[None] == of_mode["both"] and not {*of_mode["both"]} & {*of_mode["judge"]}
 
 
+def test_a_strength_changes_no_answer_of_a_mode_that_has_none(tmp_path: Path) -> None:
+    model = tiny_models.write_llama(tmp_path / "any.gguf")
+    keys: dict[str, set[str]] = {}
+    for strength in (None, "1.5"):
+        suite = replace(SUITE, systems=tuple(System(mode, {"mode": mode}) for mode in ("plain", "rewrite", "judge")))
+        for task in tasks(model, suite, PROMPTS[:1], Generation(strength=strength)):
+            keys.setdefault(task.contestant.system.name, set()).add(task.key)
+    # Two objectives.  A plain answer is the same for both, but has a key for each.
+    assert {mode: len(of) for mode, of in keys.items()} == {"plain": 2, "rewrite": 2, "judge": 4}
+
+
 def write(path: Path, wanted: Sequence[Task], parallel: int = 4) -> list[AnswerRecord]:
     with Folder(path) as folder:
         generate(folder, wanted, parallel, Interrupt(), lambda done, total: None)
