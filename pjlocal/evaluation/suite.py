@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from ..config.config import TABLES, Config
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..request import Request, deal
 from ..settings import Engine, Generation, Prompting, Settings, flag, setting
 from .extra import extra
@@ -237,11 +237,18 @@ def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -
     """Refuse a suite with a system that cannot answer.  For the arguments, see `system_request`.
 
     Raises:
-        UsageError: settings of a system exclude each other; the message names the system.
+        UsageError: settings of a system exclude each other, or the objectives have no preference of the number
+            ``only``; the message names the system.
     """
     from ..prompting.plan import make_roles  # loads llama.cpp, which reports and comparisons do not need
 
     for system, objectives in product(suite.systems, suite.objectives):
+        n = len(objectives.prefer)
+        if system.only and system.only > n:
+            raise UsageError(
+                f"system {system.name!r}: only = {system.only}, but the objectives {objectives.name!r} have {n} "
+                f"{plural(n, 'preference')}"
+            )
         try:
             make_roles(system_request(suite, system, request, given).replace(views=system.views(objectives)))
         except UsageError as error:

@@ -225,10 +225,6 @@ def _check_together(table: _Table, suite: Suite) -> None:
         _check_system_name(one, system.against or suite.baseline, names, "against")
         if system.against == system.name:
             raise one.wrong("against must be another system", "against")
-        for objectives in suite.objectives:
-            if system.only and system.only > len(objectives.prefer):
-                has = f"objectives {objectives.name!r} have {len(objectives.prefer)}"
-                raise one.wrong(f"only = {system.only}, but the {has} preferences", "only")
     try:
         with by_keywords(Generation):
             check_systems(suite, Request())

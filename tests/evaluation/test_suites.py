@@ -187,6 +187,15 @@ def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
         check_systems(made, Request(generation=Generation(best=2)), {"best"})
 
 
+@pytest.mark.parametrize("mode", ["", 'mode = "prompt"\n'])
+def test_a_system_may_not_ask_for_a_preference_that_the_command_line_does_not_give(suite, mode: str) -> None:
+    made = suite(f'{OBJECTIVES}[[systems]]\nname = "second"\nonly = 2\n{mode}')
+    check_systems(made, Request())
+    given = replace(made, objectives=(Objectives("vivid", ("vivid",)),))
+    with pytest.raises(UsageError, match=r"^system 'second': only = 2, but the objectives 'vivid' have 1 preference$"):
+        check_systems(given, Request())
+
+
 def test_every_model_has_every_system_and_its_own_baseline() -> None:
     suite = with_models(load_suite("table4"), ["models/a.gguf", "b.gguf"])
     names = ["prompt on a", "judge on a", "both on a", "prompt on b", "judge on b", "both on b"]
