@@ -64,7 +64,7 @@
   for (const link of document.querySelectorAll(".leads a")) link.addEventListener("click", all);
   by("order").addEventListener("change", sort);
   for (const box of boxes) box.addEventListener("change", choose);
-  filter();
+  sort(); // a browser may have restored an earlier choice
   choose();
   by("controls").hidden = false;
 })();

@@ -99,6 +99,19 @@ def test_the_largest_wins_and_losses_come_first_and_can_be_gone_to(chromium: Chr
     assert chromium.eval("location.hash") == "#sheet-4"
 
 
+def test_a_form_that_the_browser_has_filled_in_orders_the_answers(chromium: Chromium, tmp_path: Path) -> None:
+    """A browser that goes back to the page restores the choices of the form before the script runs."""
+    records = answers(3, objectives=("bright",))
+    by_key = {record.key: record for record in records}
+    text = page(records, verdicts=[verdict(by_key["bright-both-3-0"], by_key["bright-prompt-3-0"], 0.9)])
+    for restored, order in (
+        (text, (3, 1, 2)),
+        (text.replace('<option value="at">', '<option value="at" selected>'), (1, 2, 3)),
+    ):
+        chromium.open(written(tmp_path, restored))
+        assert prompts(chromium) == [f"What is {n}?" for n in order]
+
+
 def test_the_page_filters_by_objectives_words_and_systems(chromium: Chromium, tmp_path: Path) -> None:
     chromium.open(written(tmp_path, page(answers(12))))
     assert len(prompts(chromium)) == 24
