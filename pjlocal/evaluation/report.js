@@ -1,8 +1,8 @@
 "use strict";
 (() => {
   const by = (id) => document.getElementById(id);
-  const place = by("sheets");
-  const sheets = [...place.children].map((element, first) => ({
+  const place = by("rows");
+  const rows = [...place.children].map((element, first) => ({
     element,
     first,
     at: Number(element.dataset.at),
@@ -10,16 +10,16 @@
     prompt: element.querySelector(".question").textContent.toLowerCase(),
   }));
   const boxes = [...document.querySelectorAll("#controls [name=system]")];
-  let shown = sheets;
+  let shown = rows;
 
   const filter = () => {
     const objectives = by("objectives").value;
     const words = by("words").value.toLowerCase().split(/\s+/).filter(Boolean);
-    const fits = (sheet) =>
-      (!objectives || sheet.objectives === objectives) && words.every((word) => sheet.prompt.includes(word));
-    for (const sheet of sheets) sheet.element.hidden = !fits(sheet);
-    shown = sheets.filter((sheet) => !sheet.element.hidden);
-    by("count").value = `${shown.length} of ${sheets.length} shown`;
+    const fits = (row) =>
+      (!objectives || row.objectives === objectives) && words.every((word) => row.prompt.includes(word));
+    for (const row of rows) row.element.hidden = !fits(row);
+    shown = rows.filter((row) => !row.element.hidden);
+    by("count").value = `${shown.length} of ${rows.length} shown`;
   };
 
   const choose = () => {
@@ -29,8 +29,8 @@
 
   const sort = () => {
     const key = by("order").value;
-    sheets.sort((one, other) => one[key] - other[key]);
-    place.append(...sheets.map((sheet) => sheet.element));
+    rows.sort((one, other) => one[key] - other[key]);
+    place.append(...rows.map((row) => row.element));
     filter();
   };
 
@@ -40,7 +40,7 @@
   };
 
   const go = (step) => {
-    const now = shown.findIndex((sheet) => sheet.element.contains(document.activeElement));
+    const now = shown.findIndex((row) => row.element.contains(document.activeElement));
     const next = shown[Math.max(0, Math.min(shown.length - 1, now + step))];
     if (!next) return;
     next.element.focus({ preventScroll: true });

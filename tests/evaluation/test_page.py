@@ -96,7 +96,7 @@ def test_the_largest_wins_and_losses_come_first_and_can_be_gone_to(chromium: Chr
                   "order.dispatchEvent(new Event('change'))")  # fmt: skip
     assert prompts(chromium) == [f"What is {n}?" for n in (1, 2, 3, 4, 5)]
     chromium.eval("document.querySelector('.leads a').click()")
-    assert chromium.eval("location.hash") == "#sheet-4"
+    assert chromium.eval("location.hash") == "#row-4"
 
 
 def test_a_form_that_the_browser_has_filled_in_orders_the_answers(chromium: Chromium, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_the_page_filters_by_objectives_words_and_systems(chromium: Chromium, tm
 def test_the_keys_go_from_prompt_to_prompt(chromium: Chromium, tmp_path: Path) -> None:
     chromium.size(1000, 700)
     chromium.open(written(tmp_path, page(answers(6))))
-    for keys, expected in (("j", "sheet-0"), ("jj", "sheet-2"), ("k", "sheet-1"), ("kkk", "sheet-0")):
+    for keys, expected in (("j", "row-0"), ("jj", "row-2"), ("k", "row-1"), ("kkk", "row-0")):
         for key in keys:
             press(chromium, key)
         assert chromium.eval("document.activeElement.id") == expected
