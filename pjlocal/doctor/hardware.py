@@ -97,7 +97,7 @@ def cuda_wheels(driver: tuple[int, int] | None) -> str:
 def _amd() -> list[Card]:
     if _KFD.exists() and (_ROCM.exists() or shutil.which("rocminfo") or ctypes.util.find_library("amdhip64")):
         return [Card("an AMD card with ROCm", "ROCm", "rocm72", "-DGGML_HIP=on")]
-    return _vulkan("an AMD card", _AMD_ID, "AMD", "Radeon")
+    return _vulkan("an AMD card", _AMD_ID, "AMD")
 
 
 def _apple() -> list[Card]:
@@ -110,10 +110,10 @@ def _intel() -> list[Card]:
     return _vulkan("an Intel GPU", _INTEL_ID, "Intel")
 
 
-def _vulkan(name: str, vendor: str, *words: str) -> list[Card]:
-    """A vendor's card for llama.cpp's Vulkan back end, which its usual graphics driver serves."""
+def _vulkan(name: str, vendor: str, maker: str) -> list[Card]:
+    """A vendor's card for the Vulkan back end, which works with the ordinary graphics driver."""
     on_linux = any(_text(file) == vendor for file in _DRM.glob("card*/device/vendor"))
-    on_windows = [adapter for adapter in _windows_adapters() if any(word in adapter for word in words)]
+    on_windows = [adapter for adapter in _windows_adapters() if maker in _makers(adapter)]
     return [Card(each, "Vulkan", "vulkan", "-DGGML_VULKAN=on") for each in on_windows or [name] * on_linux]
 
 
