@@ -176,7 +176,7 @@ def _models() -> Iterator[Finding]:
 
     by_owner = dict(Counter(model.owner for model in all_models()))
     there = [str(place.folder) for place in places() if place.folder.is_dir()]
-    counts = ", ".join(f"{n} of {owner}'s" for owner, n in by_owner.items()) or "none"
+    counts = ", ".join(f"{owner}: {n}" for owner, n in by_owner.items()) or "none"
     where = f"; searched in {', '.join(there)}" if there else ""
     yield Finding("models", "ok" if by_owner else "note", f"{counts}{where}", {"folders": there, "models": by_owner})
 

@@ -194,7 +194,8 @@ def _style() -> Iterator[None]:
     from matplotlib import rc_context
 
     with rc_context(_STYLE), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # the reader's fonts show what this one has not
+        # Ignore glyphs that DejaVu Sans lacks: the reader's fonts have them.
+        warnings.filterwarnings("ignore", "Glyph")
         yield
 
 

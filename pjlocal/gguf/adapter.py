@@ -75,7 +75,7 @@ def _check_pairs(header: Header, model: Header) -> None:
         if half not in _HALVES:
             _broken(path, f"its tensor {tensor.name} is not half of a matrix")
         if tensor.type in NO_WEIGHTS or tensor.type.startswith("type "):
-            _broken(path, f"its tensor {tensor.name} has the type {tensor.type}")
+            _broken(path, f"its tensor {tensor.name} has the type {tensor.type.removeprefix('type ')}")
         halves.setdefault(name, {})[half] = tensor
     if not halves:
         _broken(path, "it changes no tensor")
@@ -126,7 +126,7 @@ def read_control_vector(path: Path, model: Header) -> NDArray[np.float32]:
                 path, model, f"it has a direction for layer {layer}, but the model has layers 0 to {n_layer - 1}"
             )
         if tensor.n_elements != width:
-            _of_another(path, model, f"its directions have a width of {tensor.n_elements}, and the model of {width}")
+            _of_another(path, model, f"its directions have width {tensor.n_elements}, and the model has width {width}")
         directions[layer - 1] = _values(path, tensor)
         found += 1
     if not found:

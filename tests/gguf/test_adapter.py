@@ -86,7 +86,7 @@ def test_a_lora_that_does_not_fit_gives_an_error(tmp_path: Path, model: Header, 
         ({"output.weight": np.ones(64, np.float32)}, "is not a control vector"),
         ({"direction.0": np.ones(64, np.float32)}, "direction for layer 0, but the model has layers 0 to 1"),
         ({"direction.2": np.ones(64, np.float32)}, "direction for layer 2, but the model has layers 0 to 1"),
-        ({"direction.1": np.ones(32, np.float32)}, "its directions have a width of 32, and the model of 64"),
+        ({"direction.1": np.ones(32, np.float32)}, "its directions have width 32, and the model has width 64"),
         ({"direction.1": np.full(64, np.inf, np.float32)}, "one of its values is not a finite number"),
     ],
 )
