@@ -6,7 +6,8 @@ import difflib
 import logging
 import re
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 log = logging.getLogger("pjlocal")
@@ -46,6 +47,25 @@ class RefusedError(ModelError):
 
 class OutputError(PjlocalError):
     """An output file cannot be written."""
+
+
+@contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Explain a failed import in the body.
+
+    Args:
+        name: the command that needs the package, which is the name of the package's extra too.
+
+    Raises:
+        UsageError: the package is not installed.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"pjlocal {name} needs the package {error.name}: pip install 'pjlocal[{name}]' (or '.[{name}]' in a "
+            "checkout)"
+        ) from None
 
 
 def explain(error: BaseException, written: str = "the output") -> tuple[str, int]:

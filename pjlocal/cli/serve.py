@@ -15,7 +15,7 @@ import typer
 from ..client import KEY_VARIABLE, check_key, is_loopback
 from ..config.config import load_config
 from ..engine.interrupt import Interrupt, Interrupted, on_sigint
-from ..errors import UsageError
+from ..errors import UsageError, extra
 from ..request import Overrides, Request
 from ..screen.console import Spinner
 from ..settings import Engine
@@ -87,16 +87,12 @@ def serve(
     request: Request,
     engine: Engine,
 ) -> int:
-    try:
+    with extra("serve"):
         from ..server.app import create_app
         from ..server.metrics import Metrics
         from ..server.openai import Names
         from ..server.run import listen, listen_locally
         from ..server.run import serve as answer
-    except ModuleNotFoundError as error:
-        raise UsageError(
-            f"pjlocal serve needs the package {error.name}: pip install 'pjlocal[serve]' (or '.[serve]' in a checkout)"
-        ) from None
     from ..gguf.locate import find_model, lasting_name
     from ..gguf.ollama import shown_name
     from ..jobs import ModelName

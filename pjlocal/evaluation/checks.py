@@ -15,10 +15,9 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
-from ..errors import UsageError
+from ..errors import UsageError, extra
 from ..prompting.preferences import PRESETS, resolve, without_strength
 from ..unspaced import UNSPACED
-from .extra import extra
 from .records import AnswerRecord, Score, key_of
 from .suite import Check, Objectives, compiled
 
@@ -218,7 +217,7 @@ def readability(text: str) -> float | None:
     """
     if sum(map(len, UNSPACED.findall(text))) * 2 > sum(map(str.isalnum, text)) or not words(text):
         return None
-    with extra():
+    with extra("eval"):
         import textstat
     return 100.0 - float(textstat.lix(". ".join(line.strip(" .") for line in text.splitlines() if words(line))))
 

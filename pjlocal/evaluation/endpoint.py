@@ -17,13 +17,12 @@ from urllib.parse import urlsplit
 
 from ..client import check_key, is_loopback
 from ..engine.interrupt import Interrupt, Interrupted
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, UsageError, extra
 from ..visible import one_line
-from .extra import extra
 from .judges import Group, Opinion, opinion
 from .question import REPLIES, SYSTEM, Question
 
-with extra():
+with extra("eval"):
     import httpx2
     import openai
 

@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from ..errors import extra
 from ..visible import shown_line
-from .extra import extra
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -183,7 +183,7 @@ def _figure(width: float, height: float) -> Iterator[Figure]:
     Raises:
         UsageError: the library is not installed.
     """
-    with extra():
+    with extra("eval"):
         from matplotlib.figure import Figure
     with _style():
         yield Figure(figsize=(width, height), layout="constrained")

@@ -17,10 +17,9 @@ from itertools import chain, count, islice
 from pathlib import Path
 from typing import IO, Any
 
-from ..errors import UsageError, did_you_mean
+from ..errors import UsageError, did_you_mean, extra
 from ..textfile import user_path
 from ..visible import one_line
-from .extra import extra
 from .suite import Prompt
 
 #: Names of the prompt's field if the user names none; the first one in the record is used.
@@ -236,7 +235,7 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _unpacked(file: IO[bytes], codec: str) -> IO[bytes]:
-    with extra():
+    with extra("eval"):
         from pyarrow import CompressedInputStream
     return BufferedReader(CompressedInputStream(file, codec))
 
@@ -386,7 +385,7 @@ def _parquet(path: Path, field: str | None) -> Records:
 
     Python cannot represent all values of other columns, such as times in nanoseconds, or the year 10,000.
     """
-    with extra():
+    with extra("eval"):
         import pyarrow
         from pyarrow import parquet
     with _opened(path) as file:

@@ -16,7 +16,7 @@ from itertools import product
 import numpy as np
 from numpy.typing import NDArray
 
-from .extra import extra
+from ..errors import extra
 
 Array = NDArray[np.float64]
 
@@ -114,7 +114,7 @@ def _estimate(rows: tuple[Array, ...], statistic: Callable[..., Array], resample
 def _bootstrap(
     rows: tuple[Array, ...], statistic: Callable[..., Array], resamples: int, method: str
 ) -> tuple[float, float]:
-    with extra():
+    with extra("eval"):
         from scipy import stats
     with warnings.catch_warnings(), np.errstate(all="ignore"):
         warnings.simplefilter("ignore")  # for degenerate data, the caller checks the result
@@ -169,7 +169,7 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
 
 def sign_test(wins: int, losses: int) -> float:
     """The two-sided p-value of the hypothesis that wins and losses are equally probable.  Ties are not counted."""
-    with extra():
+    with extra("eval"):
         from scipy import stats
     return float(stats.binomtest(wins, wins + losses).pvalue) if wins + losses else 1.0
 
@@ -188,7 +188,7 @@ def smallest_detectable(n: int) -> float | None:
     significant = smallest_significant(n)
     if significant is None:
         return None
-    with extra():
+    with extra("eval"):
         from scipy import optimize, stats
     wins = round(significant * n)
 

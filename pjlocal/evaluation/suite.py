@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from ..config.config import TABLES, Config
-from ..errors import UsageError, plural
+from ..errors import UsageError, extra, plural
 from ..request import Request, deal
 from ..settings import Engine, Generation, Prompting, Settings, flag, setting
-from .extra import extra
 
 Shape = Literal["systems", "lambda", "models", "time"]
 
@@ -80,7 +79,7 @@ def compiled(pattern: str) -> Any:
     Raises:
         UsageError: the pattern is invalid, or the package is missing.
     """
-    with extra():
+    with extra("eval"):
         import regex
     try:
         return regex.compile(pattern)
