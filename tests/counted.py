@@ -21,3 +21,21 @@ def n_calls(run: Callable[[], object]) -> int:
     finally:
         sys.setprofile(before)
     return n
+
+
+def n_lines(run: Callable[[], object]) -> int:
+    """Return how many lines of Python are executed while this runs."""
+    n = 0
+
+    def count(frame: object, event: str, arg: object) -> object:
+        nonlocal n
+        n += event == "line"
+        return count
+
+    before = sys.gettrace()
+    sys.settrace(count)  # type: ignore[arg-type]
+    try:
+        run()
+    finally:
+        sys.settrace(before)
+    return n

@@ -122,7 +122,7 @@ def _sample(prompts: Iterable[Prompt], limit: int | None, seed: int) -> list[Pro
 
 def _prompts(path: str, field: str | None) -> Iterator[Prompt]:
     """The prompts of a file, or the built-in ones for an empty path."""
-    name, taken = field, set[str]()
+    name, taken = field, dict[str, int]()
     for number, (place, record) in enumerate(read_records(path, field), 1):
         if isinstance(record, dict):
             name = name or known_field(record)
@@ -187,16 +187,19 @@ def _text(value: Any, depth: int) -> str | bytes | None:
     return None
 
 
-def _id(record: Any, number: int, taken: set[str]) -> str:
-    """A unique id, from the record's own id or its number; it is added to the ``taken`` ids."""
+def _id(record: Any, number: int, taken: dict[str, int]) -> str:
+    """A unique id, from the record's own id or its number.
+
+    Args:
+        taken: the ids so far, each with the last number that was appended to it; the new one is added.
+    """
     own = next((record[key] for key in _IDS if key in record), None) if isinstance(record, dict) else None
     base = one_line(str(own))[:_MOST_ID] if type(own) in (str, int) else ""
     name = base = base or str(number)
-    for again in count(2):
-        if name not in taken:
-            break
-        name = f"{base}-{again}"
-    taken.add(name)
+    while name in taken:
+        taken[base] += 1
+        name = f"{base}-{taken[base]}"
+    taken[name] = 1
     return name
 
 

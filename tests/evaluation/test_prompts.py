@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pyarrow
 import pytest
+from counted import n_lines
 from pyarrow import parquet
 
 from pjlocal.errors import UsageError
@@ -192,6 +193,15 @@ def test_ids_are_the_files_own_or_numbers_and_always_distinct(tmp_path: Path) ->
     )
     ids = [prompt.id for prompt in load_prompts(str(path))]
     assert ids == ["a", "a-2", "3", "4", "a-2-2", "a-3", "7", "3-2"]
+
+
+def test_a_file_whose_rows_have_one_id_is_read_in_time_in_proportion_to_its_length(tmp_path: Path) -> None:
+    def work(n: int) -> int:
+        rows = "\n".join(json.dumps({"id": "a", "prompt": f"text {number}"}) for number in range(n))
+        path = write(tmp_path / "a.jsonl", rows)
+        return n_lines(lambda: load_prompts(str(path)))
+
+    assert work(200) < 3 * work(100)
 
 
 def test_a_prompt_that_comes_again_counts_once(tmp_path: Path) -> None:
