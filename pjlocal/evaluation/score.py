@@ -127,12 +127,13 @@ def _check(
     objectives: Mapping[str, Objectives],
     progress: Callable[[str, int, int], None],
 ) -> None:
-    """Compute the scores that need no model.  Some compare with the plain answer of the same model, prompt and
-    seed."""
-    known = folder.read(Score)
-    unpreferred = {each.name for each in run.suite.systems if run.suite.in_force(each, "mode") == "plain"}
-    models = {each.name: each.model for each in run.suite.systems}
-    plain = {(models[a.system], a.prompt_id, a.seed): a for a in answers if a.system in unpreferred}
+    """Compute the scores that need no model.  Some compare with the plain answer of the same model, prompt and seed; of
+    several plain systems, with that of the baseline."""
+    known, suite = folder.read(Score), run.suite
+    unpreferred = {each.name for each in suite.systems if suite.in_force(each, "mode") == "plain"}
+    models, baselines = {each.name: each.model for each in suite.systems}, {*suite.baselines.values()}
+    baseline_last = sorted(answers, key=lambda a: (a.system in baselines, a.system == suite.baseline))
+    plain = {(models[a.system], a.prompt_id, a.seed): a for a in baseline_last if a.system in unpreferred}
     for number, answer in enumerate(answers, 1):
         of = objectives[answer.objectives]
         for score in checks.scores(answer, of, plain.get((models[answer.system], answer.prompt_id, answer.seed))):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -16,11 +16,11 @@ from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.model import Model
 from pjlocal.evaluation.judges import Group, LocalJudge, Opinion
 from pjlocal.evaluation.question import Question
-from pjlocal.evaluation.records import Folder, Score, Verdict
+from pjlocal.evaluation.records import AnswerRecord, Folder, Score, Verdict
 from pjlocal.evaluation.reward import Scorer
 from pjlocal.evaluation.run import Run, written_answers, written_scores, written_verdicts
 from pjlocal.evaluation.score import Judging, Pair, ScoringModels, pairs_of, score_answers, score_run
-from pjlocal.evaluation.suite import Check, Objectives, Suite, System
+from pjlocal.evaluation.suite import Check, Objectives, Suite, System, with_models
 
 OBJECTIVES = {"o": Objectives("o", ("vivid:1.5", "Talk like a pirate."))}
 SYSTEMS = (System("plain"), System("judge"), System("both"))
@@ -100,14 +100,27 @@ def test_the_score_of_the_last_used_file_counts(tmp_path: Path) -> None:
     assert fluency(1) == first and (tmp_path / "out" / "scores.jsonl").stat().st_size == size
 
 
-def scored(path: Path, scorers: list[Path]) -> list[Score]:
+def scored(
+    path: Path, scorers: Sequence[Path] = (), suite: Suite = SUITE, answers: Sequence[AnswerRecord] = ANSWERS
+) -> list[Score]:
     """The scores in a folder after these models have scored the answers."""
-    run, scoring = Run(SUITE, (), tuple(answer.key for answer in ANSWERS)), ScoringModels(scorers=scorers)
+    run, scoring = Run(suite, (), tuple(answer.key for answer in answers)), ScoringModels(scorers=scorers)
     with Folder(path) as folder:
-        for answer in ANSWERS:
+        for answer in answers:
             folder.append(answer)
         score_run(folder, run, scoring, Prompting(), Engine(n_threads=1), Interrupt(), lambda *_: None, print)
         return [*folder.read(Score).values()]
+
+
+@pytest.mark.parametrize("models", [[], ["a.gguf", "b.gguf"]])
+def test_of_two_plain_systems_the_baselines_answer_is_that_to_be_shortened(tmp_path: Path, models: list[str]) -> None:
+    objectives = Objectives("o", ("vivid",), (Check("shorter", shorter_than=0.9),))
+    systems = (System("first", {"mode": "plain"}), System("long", {"mode": "plain"}), System("judge"))
+    suite = with_models(Suite("s", "S", (objectives,), systems, baseline="first"), models)
+    words = {"first": "It purrs.", "long": "It purrs because it is happy.", "judge": "It purrs happily."}
+    answers = [make_answer(words[each.name.split()[0]], system=each.name) for each in suite.systems]
+    shorter = {score.answer: score.value for score in scored(tmp_path, (), suite, answers) if "shorter" in score.metric}
+    assert [*shorter.values()] == [0] * len(suite.systems)
 
 
 def test_two_scorers_with_the_same_file_name_have_different_names(tmp_path: Path) -> None:
