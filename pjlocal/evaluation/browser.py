@@ -61,7 +61,7 @@ def render_row(row: SideBySide, suite: Suite, width: int, no_color: bool = False
         Panel(
             _colored(answer, no_color),
             title=Text(shown_line(name)),
-            subtitle=Text(" · ".join([*facts(answer), *["cut"] * (answer.finish_reason == "length")])),
+            subtitle=Text(" · ".join(facts(answer))),
         )
         for name, answer in row.answers.items()
     ]

@@ -20,7 +20,6 @@ from ..textfile import output_file, write_bytes, write_text
 from ..visible import markdown_line, one_line
 from .compare import Comparison, Difference, FolderComparison, Results, WinRow
 from .plots import Plot, Point, Rate, inline, lines, plane, shorten, win_rates
-from .records import AnswerRecord
 from .side_by_side import facts as answer_facts
 from .side_by_side import leads, legends, side_by_side, spans
 from .statistics import smallest_detectable, smallest_significant
@@ -88,16 +87,11 @@ def as_page(results: Results, comparison: Comparison, facts: Sequence[str]) -> s
         objectives=[*dict.fromkeys(row.objectives for row in rows)],
         systems=[*dict.fromkeys(system for row in rows for system in row.answers)],
         legends=legends,
-        facts_of=_facts,
+        facts_of=answer_facts,
         spans=spans,
         svg=inline,
         shorten=shorten,
     )
-
-
-def _facts(answer: AnswerRecord) -> list[str]:
-    ending = {"stop": [], "length": ["cut at the length limit"]}.get(answer.finish_reason, [answer.finish_reason])
-    return [*answer_facts(answer), *ending]
 
 
 def as_json(results: Results, comparison: Comparison, facts: Sequence[str]) -> str:

@@ -123,9 +123,10 @@ def legends(row: SideBySide, suite: Suite) -> list[Legend]:
 
 
 def facts(answer: AnswerRecord) -> list[str]:
-    """Short texts with an answer's length and acceptance rate."""
+    """Short texts with an answer's length and acceptance rate, and the reason if it did not end by itself."""
     rate = answer.acceptance_rate
-    return [f"{answer.tokens} tokens", *([] if rate is None else [f"{rate:.0%} accepted"])]
+    ending = {"stop": [], "length": ["cut off"]}.get(answer.finish_reason, [answer.finish_reason])
+    return [f"{answer.tokens} tokens", *([] if rate is None else [f"{rate:.0%} accepted"]), *ending]
 
 
 def matches(row: SideBySide, words: str) -> bool:
