@@ -157,7 +157,7 @@ def run_suite(
     from ..evaluation.records import AnswerRecord, Folder, Score, Verdict
     from ..evaluation.run import Run, made_with, make_tasks, write_run
     from ..evaluation.score import check_scoring_models
-    from ..evaluation.suite import check_systems, suite_engine, suite_prompting, without_effect
+    from ..evaluation.suite import check_systems, suite_settings, without_effect
     from ..gguf.locate import find_model
 
     interrupt = Interrupt()
@@ -180,7 +180,8 @@ def run_suite(
     tasks = make_tasks(wanted, contestants, questions)
     keys = tuple(task.key for task in tasks)
     run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine))
-    engine, prompting = suite_engine(wanted, engine, given), suite_prompting(wanted, request.prompting, given)
+    common = suite_settings(wanted, given)
+    engine, prompting = common.apply_to(engine), common.apply_to(request.prompting)
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         with _resumable():
@@ -210,12 +211,13 @@ def score(
 ) -> None:
     """Score existing answers with other models or another judge."""
     from ..evaluation.records import Score, Verdict
-    from ..evaluation.suite import suite_engine, suite_prompting
+    from ..evaluation.suite import suite_settings
 
     scoring_models = _scoring_models([], scoring, judge_pairs)
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
-        engine, prompting = suite_engine(run.suite, engine, given), suite_prompting(run.suite, prompting, given)
+        common = suite_settings(run.suite, given)
+        engine, prompting = common.apply_to(engine), common.apply_to(prompting)
         opened.hold(Score, Verdict)
         with _resumable():
             _score_run(opened, run, scoring_models, prompting, engine, interrupt)

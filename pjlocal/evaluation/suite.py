@@ -12,7 +12,7 @@ from typing import Any, Literal, get_type_hints
 from ..config.config import TABLES, Config
 from ..errors import UsageError, extra, plural
 from ..request import Request, deal
-from ..settings import Engine, Generation, Prompting, Settings, flag, setting
+from ..settings import Engine, Generation, Settings, flag, setting
 
 Shape = Literal["systems", "lambda", "models", "time"]
 
@@ -195,26 +195,17 @@ def system_request(suite: Suite, system: System, request: Request, given: Collec
     Raises:
         UsageError: settings exclude each other.
     """
-    return request.override(_common(suite, given)).override(_by_table(system.settings))
+    return request.override(suite_settings(suite, given)).override(_by_table(system.settings))
 
 
 def system_engine(suite: Suite, system: System, engine: Engine, given: Collection[str] = ()) -> Engine:
     """The engine settings of a system.  For the arguments, see `system_request`."""
-    return _by_table(system.settings).apply_to(suite_engine(suite, engine, given))
+    return _by_table(system.settings).apply_to(suite_settings(suite, given).apply_to(engine))
 
 
-def suite_engine(suite: Suite, engine: Engine, given: Collection[str] = ()) -> Engine:
-    """The engine settings of the suite; settings that the user gave override them.  For the arguments, see
+def suite_settings(suite: Suite, given: Collection[str] = ()) -> Config:
+    """The settings of all systems of a suite, without those that the user gave.  For ``given``, see
     `system_request`."""
-    return _common(suite, given).apply_to(engine)
-
-
-def suite_prompting(suite: Suite, prompting: Prompting, given: Collection[str] = ()) -> Prompting:
-    """The suite's settings of prompts, in the same order.  For the arguments, see `system_request`."""
-    return _common(suite, given).apply_to(prompting)
-
-
-def _common(suite: Suite, given: Collection[str]) -> Config:
     return _by_table({"max_tokens": suite.max_tokens} | dict(suite.settings)).without(given)
 
 

@@ -22,7 +22,7 @@ from pjlocal.evaluation.suite import (
     System,
     check_systems,
     suite_from_dict,
-    suite_prompting,
+    suite_settings,
     system_engine,
     system_request,
     with_models,
@@ -176,8 +176,8 @@ def test_a_system_goes_before_the_command_line_and_that_before_the_suite(suite) 
 def test_answers_are_scored_with_the_prompt_settings_that_they_were_written_with(suite) -> None:
     made = suite(f"system = 'Be brief.'\nthink = 'on'\nreasoning_effort = 'low'\n{OBJECTIVES}{SYSTEM}")
     expected = Prompting(system="Be brief.", think="on", reasoning_effort="low")
-    assert suite_prompting(made, Prompting()) == expected
-    assert suite_prompting(made, Prompting(system="Hi"), {"system"}) == expected.replace(system="Hi")
+    assert suite_settings(made).apply_to(Prompting()) == expected
+    assert suite_settings(made, {"system"}).apply_to(Prompting(system="Hi")) == expected.replace(system="Hi")
 
 
 def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
