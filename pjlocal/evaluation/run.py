@@ -24,7 +24,7 @@ from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Sampling, Set
 from ..textfile import user_path, write_text
 from .checks import checks_of
 from .records import AnswerRecord, Folder, Score, Verdict, computed_with, digest_of, key_of
-from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request, told_apart
+from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request, unique_labels
 
 FORMAT = 1  # of run.json
 
@@ -288,7 +288,7 @@ def made_with(contestants: Sequence[Contestant], request: Request, engine: Engin
         "numpy": numpy.__version__,
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "models": dict(zip(told_apart(names, [*digests]), digests.values(), strict=True)),
+        "models": dict(zip(unique_labels(names, [*digests]), digests.values(), strict=True)),
         "files": {name: digest for contestant in contestants for name, digest in contestant.files.items()},
         "settings": {
             **{name: getattr(request, name).as_dict() for name in GROUPS},

@@ -22,7 +22,7 @@ from .records import AnswerRecord, Folder, Score, Verdict, key_of
 from .reward import Scorer
 from .reward_model import Ranker
 from .run import Run, written_answers
-from .suite import Objectives, Suite
+from .suite import Objectives, Suite, unique_labels
 
 log = logging.getLogger("pjlocal")
 
@@ -78,12 +78,13 @@ def score_run(
             folder.append(score)
 
     _check(folder, run, answers, objectives, progress)
-    for path in scoring.scorers:
+    names = unique_labels([*map(shown_name, scoring.scorers)], [*map(str, scoring.scorers)])
+    for path, name in zip(scoring.scorers, names, strict=True):
         with (
             closing(Model(path, engine, interrupt)) as model,
             closing(Scorer(model, engine, prompting, interrupt)) as scorer,
         ):
-            scorer.name = _name(path, scoring.scorers)
+            scorer.name = name
             score(scorer)
     if scoring.reward_model:
         with closing(Ranker(scoring.reward_model, engine, prompting, interrupt)) as ranker:
@@ -112,12 +113,6 @@ def check_scoring_models(scoring: ScoringModels, prompting: Prompting, engine: E
         Ranker(scoring.reward_model, engine, prompting, interrupt).close()
     with _judge(scoring, engine, interrupt):
         pass
-
-
-def _name(path: Path, others: Sequence[Path]) -> str:
-    """A scorer's name in the report: the model's name if it is unique, else its path."""
-    name = shown_name(path)
-    return name if sum(shown_name(other) == name for other in others) == 1 else str(path)
 
 
 def _check(

@@ -256,7 +256,7 @@ def with_models(suite: Suite, models: Sequence[str]) -> Suite:
     if len(set(models)) < len(models):
         raise UsageError(f"a model is given twice: {', '.join(models)}")
     names = [Path(model).name.removesuffix(".gguf") for model in models]  # Path.stem would cut qwen2.5-0.5b
-    labels = told_apart(names, models)
+    labels = unique_labels(names, models)
     systems = [
         replace(system, name=_on(system.name, label), model=model, against=_on(system.against or suite.baseline, label))
         for model, label in zip(models, labels, strict=True)
@@ -265,9 +265,9 @@ def with_models(suite: Suite, models: Sequence[str]) -> Suite:
     return replace(suite, systems=tuple(systems), baseline=_on(suite.baseline, labels[0]))
 
 
-def told_apart(names: Sequence[str], paths: Sequence[str]) -> Sequence[str]:
-    """The names of models; their paths if two have the same name."""
-    return paths if len(set(names)) < len(names) else names
+def unique_labels(names: Sequence[str], paths: Sequence[str]) -> list[str]:
+    """The names of models; the path instead of a name that several have."""
+    return [path if names.count(name) > 1 else name for name, path in zip(names, paths, strict=True)]
 
 
 def _on(system: str, model: str) -> str:
