@@ -185,8 +185,8 @@ class ChatTemplate:
         says_something = message.role == "assistant" and (message.content.strip() or message.others)
         if not message.thinking or marks is None or not says_something:
             return message
-        thought = f"{marks.open}{marks.before}{message.thinking}{marks.before}{marks.close}{marks.after}"
-        return replace(message, content=thought + message.content, thinking="")
+        content = f"{marks.opening}{message.thinking}{marks.ending}{message.content}"
+        return replace(message, content=content, thinking="")
 
     @cached_property
     def _thinking_marks(self) -> ThinkingMarks | None:
@@ -277,10 +277,10 @@ class ChatTemplate:
         opened = opened_by(tail)
         marks = opened or self._thinking_marks
         if message.thinking and marks:
-            tokens += self._marked("" if opened else f"{marks.open}{marks.before}")
+            tokens += self._marked("" if opened else marks.opening)
             tokens += tokens_after(model, [*prompt, *tokens], message.thinking)
             if text.strip():
-                tokens += self._marked(f"{marks.before}{marks.close}{marks.after}")
+                tokens += self._marked(marks.ending)
         elif opened and text.lstrip().startswith(opened.open):
             text = text.lstrip().removeprefix(opened.open)
             text = text.lstrip() if tail[-1].isspace() else text
@@ -311,7 +311,7 @@ class ChatTemplate:
     def _opening(self, prompt: str, tools: Tools) -> str:
         """The text that begins a call after a prompt.  It closes the thinking first if the prompt opens it."""
         thought = opened_by(prompt) if tools.opening else None
-        return f"{thought.before}{thought.close}{thought.after}{tools.opening}" if thought else tools.opening
+        return f"{thought.ending}{tools.opening}" if thought else tools.opening
 
     def _render_probes(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
         """Render the messages with probe words instead of their texts, and check that the prompt contains all of them.

@@ -22,6 +22,16 @@ class Marks:
     before: str = "\n"
     after: str = "\n\n"
 
+    @property
+    def opening(self) -> str:
+        """The text before the thinking."""
+        return f"{self.open}{self.before}"
+
+    @property
+    def ending(self) -> str:
+        """The text between the thinking and the answer."""
+        return f"{self.before}{self.close}{self.after}"
+
 
 #: The marks of gpt-oss, which thinks in every channel before the final one.
 HARMONY = Marks("<|channel|>", "<|channel|>final<|message|>", before="<|end|><|start|>assistant", after="")
@@ -105,10 +115,12 @@ class Thinking:
     @property
     def ending(self) -> str:
         """The text that ends open thinking: its closing mark, with the usual text around it."""
-        if self.marks is None:
+        marks = self.marks
+        if marks is None:
             return ""
-        before = "" if self.marks.before.isspace() and self._text.endswith(b"\n") else self.marks.before
-        return f"{before}{self.marks.close}{self.marks.after}"
+        if marks.before.isspace() and self._text.endswith(b"\n"):
+            return marks.ending.removeprefix(marks.before)
+        return marks.ending
 
     @property
     def ends_with_mark(self) -> bool:
