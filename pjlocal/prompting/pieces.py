@@ -13,34 +13,35 @@ _WHITE = " \t\n\v\f\r"  # white space in C
 
 @dataclass(frozen=True)
 class Hidden:
-    """The text that a mark stands for, and its tokens; None for plain text, whose control tokens are not recognized."""
+    """The text that a placeholder stands for, and its tokens; None for plain text, in which no control token is
+    recognized."""
 
     text: str
     tokens: tuple[int, ...] | None = None
 
 
-class Marks:
+class Placeholders:
     """Placeholders for parts of messages that the template and the tokenizer must not change."""
 
     def __init__(self, contents: str) -> None:
-        """Choose marks that do not occur in ``contents``, the texts that they will be put into."""
+        """Choose placeholders that do not occur in ``contents``, the texts that they will be put into."""
         self._hidden: dict[str, Hidden] = {}
         self._open = "\ue000"
         while self._open in contents:
             self._open += "\ue000"
-        self._mark = re.compile(f"({self._open}[0-9]+\ue001)")
+        self._pattern = re.compile(f"({self._open}[0-9]+\ue001)")
 
     def hide(self, text: str, tokens: tuple[int, ...] | None = None) -> str:
-        mark = f"{self._open}{len(self._hidden)}\ue001"
-        self._hidden[mark] = Hidden(text, tokens)
-        return mark
+        placeholder = f"{self._open}{len(self._hidden)}\ue001"
+        self._hidden[placeholder] = Hidden(text, tokens)
+        return placeholder
 
     def reveal(self, text: str) -> str:
-        return self._mark.sub(lambda match: self._hidden[match[0]].text, text)
+        return self._pattern.sub(lambda match: self._hidden[match[0]].text, text)
 
     def split(self, text: str) -> list[str | Hidden]:
-        """Split a text at its marks, and replace the marks by the hidden texts."""
-        return [self._hidden.get(piece, piece) for piece in self._mark.split(text) if piece]
+        """Split a text at its placeholders, and replace them by the hidden texts."""
+        return [self._hidden.get(piece, piece) for piece in self._pattern.split(text) if piece]
 
 
 def tokens_of(model: Model, pieces: Sequence[str | Hidden]) -> list[int]:

@@ -17,10 +17,9 @@ from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
 from .jinja import Refusal, TemplateProcess
-from .pieces import Marks, tokens_after, tokens_of
+from .pieces import Placeholders, tokens_after, tokens_of
 from .rendering import PROBE, Role, TemplateMessage, attempt, dialogue, jinja, reaches
-from .thinking import END_OF_PROMPT, HARMONY, MARKS, Thinking, answer_start, opened_by
-from .thinking import Marks as ThinkingMarks
+from .thinking import END_OF_PROMPT, HARMONY, MARKS, Marks, Thinking, answer_start, opened_by
 from .tools import CallSupport, Control, Spelled, Tools, describe_calls, describe_tools, find_support, map_texts
 
 log = logging.getLogger("pjlocal")
@@ -189,7 +188,7 @@ class ChatTemplate:
         return replace(message, content=content, thinking="")
 
     @cached_property
-    def _thinking_marks(self) -> ThinkingMarks | None:
+    def _thinking_marks(self) -> Marks | None:
         """The marks of thinking in the template; None for gpt-oss, whose template leaves the thinking out."""
         template = self.model.chat_template or ""
         return next((marks for marks in MARKS if marks.open in template and marks is not HARMONY), None)
@@ -237,22 +236,25 @@ class ChatTemplate:
         except RefusedError:
             messages = self.messages(_in_turns(conversation), preference, prompting)
             harmless = self._render_probes(messages, prompting, tools)
-        marks = Marks("".join(f"{message.content}{message.others}" for message in messages) + str(tools.offered))
+        contents = "".join(f"{message.content}{message.others}" for message in messages)
+        placeholders = Placeholders(f"{contents}{tools.offered}")
         try:
             written = self._render_messages(messages, prompting, tools)
         except RefusedError:  # the text of an answer is the cause, because plain words were accepted above
-            messages = [self._hidden(message, marks) for message in messages]
-            written = marks.reveal(self._render_messages(messages, prompting, tools))
+            messages = [self._hidden(message, placeholders) for message in messages]
+            written = placeholders.reveal(self._render_messages(messages, prompting, tools))
         keep, keep_trimmed = partial(self._keep_tokens, trimmed=False), partial(self._keep_tokens, trimmed=True)
-        harmless_tools = replace(tools, offered=map_texts(tools.offered, partial(self._harmless, marks=marks)))
-        for mark in (keep, keep_trimmed, self._protect):
-            text = self._render_messages([mark(message, marks) for message in messages], prompting, harmless_tools)
-            if marks.reveal(text) == written:  # the template treats the marks like the text
+        protect_text = partial(self._harmless, placeholders=placeholders)
+        harmless_tools = replace(tools, offered=map_texts(tools.offered, protect_text))
+        for hide in (keep, keep_trimmed, self._protect):
+            hidden = [hide(message, placeholders) for message in messages]
+            text = self._render_messages(hidden, prompting, harmless_tools)
+            if placeholders.reveal(text) == written:  # the template treats the placeholders like the text
                 break
         else:
             if self._controls(written) == self._controls(harmless):  # the template escapes spelled control tokens
                 text = written
-        return self.model.with_bos(tokens_of(self.model, marks.split(f"{text}{self._opening(text, tools)}")))
+        return self.model.with_bos(tokens_of(self.model, placeholders.split(f"{text}{self._opening(text, tools)}")))
 
     def n_beginning(self, conversation: Sequence[Message], prompting: Prompting) -> int:
         """The number of tokens at the end of each view's prompt that begin the answer."""
@@ -365,26 +367,26 @@ class ChatTemplate:
             self.warned.add(what)
             log.warning("%s%s", before, what)
 
-    def _protect(self, message: Message, marks: Marks) -> Message:
-        """Replace the control tokens that a message spells by marks."""
-        others = map_texts(message.others, partial(self._harmless, marks=marks)) if message.others else message.others
-        return replace(message, content=self._harmless(message.content, marks), others=others)
+    def _protect(self, message: Message, placeholders: Placeholders) -> Message:
+        """Replace the control tokens that a message spells by placeholders."""
+        harmless = partial(self._harmless, placeholders=placeholders)
+        others = map_texts(message.others, harmless) if message.others else message.others
+        return replace(message, content=harmless(message.content), others=others)
 
-    def _harmless(self, text: str, marks: Marks) -> str:
+    def _harmless(self, text: str, placeholders: Placeholders) -> str:
         if self._controls(text):
             for spelling in self._control_spellings:
                 if spelling in text:
-                    text = text.replace(spelling, marks.hide(spelling))
+                    text = text.replace(spelling, placeholders.hide(spelling))
         return text
 
-    def _hidden(self, message: Message, marks: Marks) -> Message:
+    def _hidden(self, message: Message, placeholders: Placeholders) -> Message:
         if message.role != "assistant" or not message.content:
             return message
-        return replace(message, content=marks.hide(message.content), tokens=())
+        return replace(message, content=placeholders.hide(message.content), tokens=())
 
-    def _keep_tokens(self, message: Message, marks: Marks, trimmed: bool) -> Message:
-        """Replace the part of an answer that its tokens spell by a mark.  That is all of it, unless a stop string cut
-        it.
+    def _keep_tokens(self, message: Message, placeholders: Placeholders, trimmed: bool) -> Message:
+        """Replace the part of an answer that its tokens spell by a placeholder: all of it, unless a stop string cut it.
 
         Args:
             trimmed: whether to leave out the thinking, and white space around the answer, which many templates drop.
@@ -399,10 +401,10 @@ class ChatTemplate:
         first = bisect_left(ends, begin)
         last = bisect_left(ends, ends[bisect_right(ends, end) - 1])  # without an incomplete character at the end
         if first >= last:
-            return self._protect(message, marks)
-        mark = marks.hide(content[ends[first] : ends[last]], message.tokens[first:last])
-        rest = self._protect(replace(message, content=content[ends[last] :]), marks).content
-        return replace(message, content=f"{content[: ends[first]]}{mark}{rest}")
+            return self._protect(message, placeholders)
+        hidden = placeholders.hide(content[ends[first] : ends[last]], message.tokens[first:last])
+        rest = self._protect(replace(message, content=content[ends[last] :]), placeholders).content
+        return replace(message, content=f"{content[: ends[first]]}{hidden}{rest}")
 
     def _ends(self, message: Message) -> list[int]:
         """A zero, and the index in the message at which each token's text ends, up to the first token that differs.
