@@ -15,6 +15,7 @@ from typing import IO, Any, TypeVar, get_type_hints
 from ..errors import OutputError, UsageError
 from ..gguf.ollama import model_file
 from ..gguf.split import files_of
+from ..request import changed
 from ..settings import Engine
 from ..textfile import owner_only
 
@@ -32,9 +33,8 @@ def computed_with(engine: Engine) -> dict[str, Any]:
 
     Threads, batch size, layout and devices only change rounding, so they are not in any key.
     """
-    defaults = Engine()
-    names = ("cache_type_k", "cache_type_v", "flash_attn")
-    return {name: getattr(engine, name) for name in names if getattr(engine, name) != getattr(defaults, name)}
+    names = changed(engine) & {"cache_type_k", "cache_type_v", "flash_attn"}
+    return {name: getattr(engine, name) for name in names}
 
 
 def digest_of(path: Path) -> str:

@@ -11,7 +11,7 @@ from ..engine.adapters import Adapters, make_adapters
 from ..engine.interrupt import Interrupt
 from ..engine.policies import Weight
 from ..errors import TooLong, UsageError, plural
-from ..request import PREFERENCES, Request, in_turn
+from ..request import PREFERENCES, Request, changed, in_turn
 from ..settings import (
     ADAPTERS,
     DEFAULT_MODE,
@@ -191,15 +191,10 @@ def _idle(request: Request, mode: Mode) -> list[Field[Any]]:
     preferences.  λ and the floor are often set for all answers, so they are reported only if the request names a mode.
     """
     generation = request.generation
-    usual = () if generation.mode else ("lam", "floor")
-    return [
-        f
-        for f in fields(generation)
-        if mode in _IDLE.get(f.name, ())
-        and getattr(generation, f.name) != f.default
-        and f.name not in usual
-        and (request.has_preferences or f.name in request.explicit)
-    ]
+    names = changed(generation) - (set() if generation.mode else {"lam", "floor"})
+    if not request.has_preferences:
+        names &= request.explicit
+    return [f for f in fields(generation) if f.name in names and mode in _IDLE.get(f.name, ())]
 
 
 def make_roles(request: Request) -> Roles:
