@@ -11,9 +11,8 @@ from stat import S_ISREG
 
 from .ollama import manifests
 from .places import HUGGING_FACE, LM_STUDIO, OLLAMA, PJLOCAL, Place, places
-from .split import files_of
+from .split import PART, files_of
 
-_PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 _QUANTIZATION = re.compile(
     r"[-._](?P<quant>(?:UD-)?(?:I?Q\d\w*|T?Q[12]_0|MXFP4(?:_MOE)?|NVFP4|BF16|F16|F32|FP16|FP32))(?=$|[-.])",
     re.IGNORECASE,
@@ -80,7 +79,7 @@ def quantization_of(file: str) -> str | None:
     ``Q4_K_M`` for ``model-Q4_K_M-00001-of-00002.gguf``, ``BF16`` for ``BF16/model.gguf``.
     """
     *folders, name = file.split("/")
-    stem = re.sub(r"\.gguf$", "", _PART.sub("", name), flags=re.IGNORECASE).replace(":", "-")
+    stem = re.sub(r"\.gguf$", "", PART.sub("", name), flags=re.IGNORECASE).replace(":", "-")
     spelled = [match["quant"].upper() for match in _QUANTIZATION.finditer(stem)]
     if spelled:
         return spelled[-1]
@@ -89,7 +88,7 @@ def quantization_of(file: str) -> str | None:
 
 def without_part(file: str) -> str:
     """The name of a model's file without the number of a split model's part."""
-    return _PART.sub(r"-of-\2", file)
+    return PART.sub(r"-of-\2", file)
 
 
 def find_all() -> list[ModelFile]:
@@ -176,7 +175,7 @@ def _together(files: Iterable[Path]) -> Iterator[list[Path]]:
 
 def _one(place: Place, parts: list[Path]) -> ModelFile:
     first, size, trouble = parts[0], 0, None
-    files, match = parts, _PART.search(first.name)
+    files, match = parts, PART.search(first.name)
     if match and len(parts) < int(match[2]) and first.is_symlink() and first.exists():
         files = files_of(first)  # a link's other parts are beside its target
     for part in files:
@@ -187,7 +186,7 @@ def _one(place: Place, parts: list[Path]) -> ModelFile:
             continue
         size += status.st_size
     if match:
-        whole, there = int(match[2]), {int(m[1]) for part in files if (m := _PART.search(part.name))}
+        whole, there = int(match[2]), {int(m[1]) for part in files if (m := PART.search(part.name))}
         if missing := [i for i in range(1, min(whole, 1000) + 1) if i not in there]:
             trouble = f"{len(missing)} of {whole} parts missing (the first is {missing[0]:05})"
     return ModelFile(first.name, first, place.owner, _repo(place, first), tuple(parts), size, trouble=trouble)

@@ -6,7 +6,8 @@ import os
 import re
 from pathlib import Path
 
-_PART = re.compile(r"-(\d{5})-of-(\d{5})\.gguf$")
+#: The number of a part and that of all parts, before the ending of a file's name.
+PART = re.compile(r"-(\d{5})-of-(\d{5})(?=\.gguf$)", re.IGNORECASE)
 
 MOST_PARTS = 1024  #: the largest models on Hugging Face have some dozens
 
@@ -34,11 +35,12 @@ def files_of(path: Path) -> list[Path]:
 def part_paths(path: Path) -> list[Path]:
     """The paths of all parts of the model that a part belongs to, in order.
 
-    If the path does not have the name of a part: a path that does not exist.
+    If the path does not have the name of a part: a path that does not exist.  To llama.cpp, a name with the ending
+    ``.GGUF`` is none.
     """
-    part = _PART.search(path.name)
+    part = PART.search(path.name)
     n_parts = int(part[2]) if part else 0
-    if part is None or not 0 < n_parts <= MOST_PARTS:
+    if part is None or path.suffix != ".gguf" or not 0 < n_parts <= MOST_PARTS:
         return [path / "no part"]
     stem = path.name[: part.start()]
     return [path.with_name(f"{stem}-{i:05}-of-{part[2]}.gguf") for i in range(1, n_parts + 1)]
