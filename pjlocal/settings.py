@@ -56,7 +56,7 @@ VIEW_HELP = "blame colours each token by the view that wrote it, push by the pre
 Thoughts = Literal["show", "hide", "stderr"]
 
 
-def setting(default: Any, *flags: str, help: str, **limits: Any) -> Any:
+def setting(default: Any, *flags: str, help: str = "", **limits: Any) -> Any:
     """A dataclass field with its command-line flags, help text and limits (least, most, above, below)."""
     return field(default=default, metadata={"flags": flags, "help": help, **limits})
 

@@ -39,9 +39,7 @@ def _check_name(path: Any) -> None:
         ) from None
 
 
-def measure(
-    path: Any, work: Workload, interrupt: Interrupt, progress: Callable[[str, float], None] = lambda what, done: None
-) -> Report:
+def measure(path: Any, work: Workload, interrupt: Interrupt, progress: Callable[[str, float], None]) -> Report:
     """Measure all contenders.
 
     Args:

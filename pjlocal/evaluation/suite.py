@@ -31,6 +31,11 @@ class Check(Settings):
 
     name: the check's name in the report.
     of: the preference that it checks, in the spelling of the objectives.
+    regex, not_regex: must be found somewhere in the text, or nowhere.  ``(?i)`` ignores case.
+    finished: the answer must have come to its end by itself.
+    lowercase: no letter may be a capital.
+    shorter_than: the largest share of the plain answer's words (same prompt and seed).
+    simpler_than_plain: the text must be easier to read than the plain answer.
 
     Raises:
         UsageError: a regular expression is not valid, or the requirements exclude each other.
@@ -38,17 +43,15 @@ class Check(Settings):
 
     name: str
     of: str | None = None
-    regex: str | None = setting(None, help="found somewhere in the text, ignoring case where it says (?i)")
-    not_regex: str | None = setting(None, help="found nowhere in it")
-    max_words: int | None = setting(None, help="words at most", least=1)
-    min_words: int | None = setting(None, help="words at least", least=1)
-    max_sentences: int | None = setting(None, help="sentences at most", least=1)
-    finished: bool = setting(False, help="the answer must have come to its end by itself")
-    lowercase: bool = setting(False, help="no letter may be a capital")
-    shorter_than: float | None = setting(
-        None, help="the share of the plain answer's words (same prompt and seed) at most", above=0
-    )
-    simpler_than_plain: bool = setting(False, help="it must be easier to read than the plain answer")
+    regex: str | None = None
+    not_regex: str | None = None
+    max_words: int | None = setting(None, least=1)
+    min_words: int | None = setting(None, least=1)
+    max_sentences: int | None = setting(None, least=1)
+    finished: bool = False
+    lowercase: bool = False
+    shorter_than: float | None = setting(None, above=0)
+    simpler_than_plain: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -109,7 +112,7 @@ class System(Settings):
 
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
-    only: int | None = setting(None, help="the number of the only preference that it gets", least=1)
+    only: int | None = setting(None, least=1)
     model: str | None = None
     against: str | None = None
 
@@ -130,7 +133,10 @@ class Suite(Settings):
     settings: settings of all systems by name, which systems and the command line override.
     prompts: a file, a data set and its file, or ``default``.
     field: the field of the file that contains the prompt.
+    limit: the most prompts.
     sample: the seed of a random sample of ``limit`` prompts; None for the first ones.
+    min_chars, max_chars: limits of a prompt's length in characters.
+    seeds: every prompt is answered once with each.
     shape: the layout of the report.
     """
 
@@ -142,11 +148,11 @@ class Suite(Settings):
     settings: Mapping[str, Any] = field(default_factory=dict)
     prompts: str = "default"
     field: str | None = None
-    limit: int | None = setting(None, help="prompts at most", least=1)
-    sample: int | None = setting(None, help="the seed of a random sample", least=0)
-    min_chars: int | None = setting(None, help="characters of a prompt, at least", least=1)
-    max_chars: int | None = setting(None, help="characters of a prompt, at most", least=1)
-    seeds: tuple[int, ...] = setting((0,), help="every prompt is answered once with each")
+    limit: int | None = setting(None, least=1)
+    sample: int | None = setting(None, least=0)
+    min_chars: int | None = setting(None, least=1)
+    max_chars: int | None = setting(None, least=1)
+    seeds: tuple[int, ...] = setting((0,))
     max_tokens: int = 128
     shape: Shape = "systems"
 

@@ -266,9 +266,9 @@ def all_models() -> list[ModelFile]:
     return [ModelFile(EMBEDDED, embedded, PJLOCAL, None, (embedded,), size), *found]
 
 
-def available_models() -> Iterator[str]:
+def available_models() -> list[str]:
     """The names of all models on this machine."""
-    yield from (model.name for model in all_models())
+    return [model.name for model in all_models()]
 
 
 def embedded_model() -> Path | None:

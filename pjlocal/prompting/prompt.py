@@ -337,7 +337,7 @@ class ChatTemplate:
             self.warn_once("the model's chat template leaves out earlier answers: the model does not see them")
         return text
 
-    def _render_messages(self, messages: Sequence[Message], prompting: Prompting, tools: Tools = Tools()) -> str:
+    def _render_messages(self, messages: Sequence[Message], prompting: Prompting, tools: Tools) -> str:
         variables: dict[str, Any] = {} if prompting.think == "auto" else _think(prompting.think == "on")
         if prompting.reasoning_effort:
             variables["reasoning_effort"] = prompting.reasoning_effort

@@ -68,7 +68,7 @@ def test_bench_reports_that_llama_cpp_python_cannot_load_the_model(tiny, monkeyp
     with pytest.raises(
         ModelError, match=r"cannot load the model a second time: Failed to load .* Is there enough memory\?"
     ):
-        measure(tiny("llama"), WORK, Interrupt())
+        measure(tiny("llama"), WORK, Interrupt(), lambda *_: None)
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import tiny_models
 from pjlocal import Message, PersonaJudge, Prompting
 from pjlocal.engine.model import Model
 from pjlocal.prompting.pieces import Hidden, tokens_of
+from pjlocal.prompting.tools import Tools
 
 #: SentencePiece builds a token from two others, so beginnings are there too.
 WORDS = [
@@ -140,7 +141,7 @@ def test_a_history_of_answers_has_the_tokens_of_the_whole_prompt(tmp_path: Path,
                 conversation += [Message("assistant", answer, tuple(tokens)), Message("user", some(random, TEXTS[:4]))]
             with_tokens = tokens_like(conversation, "", Prompting())
             texts_alone = [Message(m.role, m.content) for m in conversation]
-            whole = judge.template._render_messages(texts_alone, Prompting())
+            whole = judge.template._render_messages(texts_alone, Prompting(), Tools())
             assert tokens_like(texts_alone, "", Prompting()) == model.tokenize(whole, special=True)
             if template in ("chatml", "zephyr"):  # others put a space there, and " yes" would be one token
                 assert with_tokens == model.tokenize(whole, special=True)

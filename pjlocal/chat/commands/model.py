@@ -13,7 +13,7 @@ from .command import Commands, one_of
 commands = Commands()
 
 
-@commands.add("/model [NAME]", "Show the model, or change to another.", lambda chat: list(available_models()))
+@commands.add("/model [NAME]", "Show the model, or change to another.", lambda chat: available_models())
 def model(chat: Chat, words: str) -> None:
     conversation = chat.conversation
     server = conversation.judge.server
@@ -26,7 +26,7 @@ def model(chat: Chat, words: str) -> None:
         chat.changed()
     loaded = conversation.judge.model
     chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens per view")
-    if not words and not named and (others := list(available_models())):
+    if not words and not named and (others := available_models()):
         chat.screen.say(f"available: {', '.join(others)}")
 
 
