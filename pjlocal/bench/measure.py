@@ -24,7 +24,7 @@ from ..engine.model import Model
 from ..errors import UsageError
 from ..events import TokenEvent
 from ..persona import PersonaJudge
-from ..settings import LAYOUTS, Generation
+from ..settings import LAYOUTS, FixedLayout, Generation
 from ..stream import TextStream
 from .contenders import library_threads, make_contenders, make_prompts, read_prompts, threads
 from .report import Report, Workload
@@ -61,20 +61,7 @@ def measure(path: Any, work: Workload, interrupt: Interrupt, progress: Callable[
         model = Model(path, work.engine, interrupt)
         stack.callback(model.close)
         report = Report(_measured_on(model, work))
-        generation = Generation(mode="judge", max_tokens=work.n_tokens, ignore_end=True)
-        judges = {
-            layout: stack.enter_context(
-                PersonaJudge(
-                    model,
-                    work.prefer,
-                    sampling=work.sampling,
-                    generation=generation,
-                    engine=work.engine.replace(layout=layout),
-                    interrupt=interrupt,
-                )
-            )
-            for layout in LAYOUTS
-        }
+        judges = _make_judges(model, work, stack, interrupt)
         prompts = make_prompts(judges["contexts"], work)
         first = judges["contexts"].stream(work.prompt, seed=0)
         for _ in first:
@@ -99,6 +86,26 @@ def measure(path: Any, work: Workload, interrupt: Interrupt, progress: Callable[
         report.per_call_us = per_call_us(judges["contexts"], work.prompt)
         step("done", 1.0)
         return report
+
+
+def _make_judges(
+    model: Model, work: Workload, stack: ExitStack, interrupt: Interrupt
+) -> dict[FixedLayout, PersonaJudge]:
+    """A judge of each layout, which the stack closes."""
+    generation = Generation(mode="judge", max_tokens=work.n_tokens, ignore_end=True)
+    return {
+        layout: stack.enter_context(
+            PersonaJudge(
+                model,
+                work.prefer,
+                sampling=work.sampling,
+                generation=generation,
+                engine=work.engine.replace(layout=layout),
+                interrupt=interrupt,
+            )
+        )
+        for layout in LAYOUTS
+    }
 
 
 def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
