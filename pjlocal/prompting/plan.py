@@ -203,54 +203,54 @@ def make_roles(request: Request) -> Roles:
     Raises:
         UsageError: preferences or settings that exclude each other.
     """
-    generation, preferences = request.generation, request.views
-    mode = resolve_mode(request)
-    named = dict(zip(VIEW_NAMES, map(list, preferences), strict=False))
+    generation, mode = request.generation, resolve_mode(request)
+    named, shared = _by_view(request, mode), _adapters(generation)
     if mode in ("plain", "rewrite"):
         _check_best(request, mode, None)
-        prefix([*chain.from_iterable(preferences), *generation.avoid])  # raises an error for unknown ones
-        if mode == "rewrite" and not any(preferences):
+        prefix([*chain.from_iterable(request.views), *generation.avoid])  # raises an error for unknown ones
+        if mode == "rewrite" and not any(request.views):
             raise UsageError("mode rewrite needs a preference in words, as in: -p vivid")
-        return Roles(mode, named, 1, [""], {}, None, [_adapters(generation)])
-    if generation.panel and mode not in OF_ONE_VIEW:
-        named = _panel(preferences)
-        if mode == "base" and len(named) > len(VIEW_NAMES):
-            raise UsageError(
-                f"mode base has a view that drafts and one that judges: --panel takes 2 preferences there, not "
-                f"{len(named)}. Leave --panel out, or use --mode both"
-            )
-    speakers, names = list(named.values()), list(named)
-    if mode == "prompt":
-        speakers, names = [list(chain.from_iterable(speakers))], ["prompt"]
-    prefixes = [prefix(wishes) for wishes in speakers]
-    adapters = [_adapters(generation, *(VIEW_NAMES if name == "prompt" else name)) for name in names]
-    shared = _adapters(generation)
-    strengths = [_strength(wishes, generation, mode) for wishes in speakers]
+        return Roles(mode, named, 1, [""], {}, None, [shared])
+    views: list[tuple[str, Adapters]] = []
+
+    def add(text: str, adapters: Adapters) -> int:
+        views.append((text, adapters))
+        return len(views) - 1
+
+    speakers = {"prompt": [*chain.from_iterable(named.values())]} if mode == "prompt" else named
+    for name, wishes in speakers.items():
+        add(prefix(wishes), _adapters(generation, *(VIEW_NAMES if name == "prompt" else [name])))
     weights = {
-        name: _weight(view, s)
-        for view, (name, s, wishes) in enumerate(zip(names, strengths, speakers, strict=True))
-        if wishes or adapters[view] != shared
+        name: _weight(view, _strength(wishes, generation, mode))
+        for view, (name, wishes) in enumerate(speakers.items())
+        if wishes or views[view][1] != shared
     }
     for number, text in enumerate(generation.avoid, 1):
-        weights[f"avoid {number}"] = Weight(len(prefixes), -_avoided(text))
-        prefixes.append(prefix([text]))
-        adapters.append(shared)
-    joint = None
-    preferring = [name for name in names if name in weights and weights[name].prefers]
+        weights[f"avoid {number}"] = Weight(add(prefix([text]), shared), -_avoided(text))
+    joint = neutral = None
+    preferring = [name for name in speakers if name in weights and weights[name].prefers]
     if mode == "both" and len(preferring) > 1:
-        joint = len(prefixes)
-        prefixes.append(prefix([*chain.from_iterable(named[name] for name in preferring)]))
-        adapters.append(_adapters(generation, *preferring))
-    neutral = None
+        wishes = [*chain.from_iterable(named[name] for name in preferring)]
+        joint = add(prefix(wishes), _adapters(generation, *preferring))
     if not all(weight.is_identity for weight in weights.values()):
-        views = list(zip(prefixes, adapters, strict=True))
-        if ("", shared) not in views:
-            prefixes.append("")
-            adapters.append(shared)
-            views.append(("", shared))
-        neutral = views.index(("", shared))
+        plain = ("", shared)
+        neutral = views.index(plain) if plain in views else add(*plain)
     _check_best(request, mode, neutral)
+    prefixes, adapters = map(list, zip(*views, strict=True))
     return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters, joint)
+
+
+def _by_view(request: Request, mode: Mode) -> dict[str, list[str]]:
+    """The preferences by view name, in a panel if the request has one."""
+    if not request.generation.panel or mode in OF_ONE_VIEW:
+        return dict(zip(VIEW_NAMES, map(list, request.views), strict=False))
+    named = _panel(request.views)
+    if mode == "base" and len(named) > len(VIEW_NAMES):
+        raise UsageError(
+            f"mode base has a view that drafts and one that judges: --panel takes 2 preferences there, not "
+            f"{len(named)}. Leave --panel out, or use --mode both"
+        )
+    return named
 
 
 def _adapters(generation: Generation, *views: str) -> Adapters:
