@@ -141,6 +141,11 @@ def plural(n: int, noun: str) -> str:
     return noun if n == 1 else f"{noun}s"
 
 
+def byte_size(n: int) -> str:
+    """A number of bytes for people, as in ``98 MB`` and ``4.7 GB``."""
+    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"
+
+
 def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:
     """A suggestion with the known names most similar to a word, as in ``did you mean this or that?``; empty if there
     are none.  Capitals do not matter."""

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from ..engine.interrupt import Interrupt, on_sigint
-from ..errors import UsageError
+from ..errors import UsageError, byte_size
 from ..prompting.preferences import split_strength
 from ..screen.console import make_console
 from ..settings import Engine, Generation, Sampling, flag
@@ -109,7 +109,7 @@ def _print(report: Any) -> None:
         f"{d['share_outside_llama_decode_both']:.1%} of it outside llama_decode",
         f"time to first token: {report.time_to_first_token_s:.2f} s; both prompts together / one after the other: "
         f"{report.prefill_ratio:.2f}",
-        f"peak memory: {peak / 2**20:.0f} MiB, of which weights {on['model_bytes'] / 2**20:.0f} MiB" if peak else "",
+        f"peak memory: {byte_size(peak)}, of which weights {byte_size(on['model_bytes'])}" if peak else "",
         f"threads {on['threads']} (llama-cpp-python's default: {on['llama_cpp_python_threads']}), layers offloaded "
         f"{on['layers_offloaded']} of {on['layers']}, llama-cpp-python {on['llama_cpp_python']}, {on['build']}",
     ):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.interrupt import Interrupt, Interrupted, on_sigint
-from ..errors import ModelError, UsageError
+from ..errors import ModelError, UsageError, byte_size
 from ..request import Request
 from ..settings import RECOMMENDABLE, Engine, Generation, split_scale
 from . import completion
@@ -153,7 +153,7 @@ def _converse(chat_state: Chat, save: bool, save_cache: bool) -> int:
     status = loop.talk(chat_state, _history(save))
     judge = conversation.judge
     if save_cache and isinstance(judge, LocalJudge) and (size := cache.save_cache(judge.decoder, conversation.session)):
-        chat_state.screen.greet(f"cache saved: {size / 2**20:.0f} MiB")
+        chat_state.screen.greet(f"cache saved: {byte_size(size)}")
     return status
 
 

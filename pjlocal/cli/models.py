@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import ModelError, UsageError, did_you_mean
+from ..errors import ModelError, UsageError, byte_size, did_you_mean
 from ..screen.console import say
 from ..screen.display import in_columns
 from ..settings import Engine
@@ -61,7 +61,7 @@ _PLAIN = ("from", "size", "architecture", "quantization")  # columns that need n
 def _row(model: Summary) -> tuple[str, ...]:
     from ..gguf.header import in_words
 
-    head = (one_line(model.found.name), model.found.owner, _bytes(model.found.size))
+    head = (one_line(model.found.name), model.found.owner, byte_size(model.found.size))
     header = model.header
     if model.trouble or not header:
         return (*head, f"cannot be used: {one_line(model.trouble or '')}")
@@ -132,7 +132,7 @@ def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
         return
     lines = _facts(found, header) | ({"note": f"this is {what}"} if what else _needs(memory))
     if on_devices:
-        there = " + ".join(map(_bytes, on_devices))
+        there = " + ".join(map(byte_size, on_devices))
         lines["device"] = f"{placement(offload)}: about {there} there for {memory.n_views} views"
     width = max(map(len, lines))
     for what, value in lines.items():
@@ -148,7 +148,7 @@ def _facts(found: ModelFile, header: Header) -> dict[str, str]:
         "name": found.name + (f" ({header.name})" if header.name else ""),
         "file": f"{found.path.absolute()}{more}",
         "from": found.owner + (f" ({found.repo})" if found.repo else ""),
-        "size": _bytes(header.n_file_bytes),
+        "size": byte_size(header.n_file_bytes),
         "architecture": header.architecture,
         "parameters": in_words(header.n_parameters),
         "quantization": header.file_type,
@@ -162,8 +162,8 @@ def _facts(found: ModelFile, header: Header) -> dict[str, str]:
 
 def _needs(memory: Memory) -> dict[str, str]:
     parts = {"weights": memory.weights, "caches": memory.caches, "compute": memory.compute, "program": memory.program}
-    each = ", ".join(f"{what} {_bytes(n)}" for what, n in parts.items())
-    return {"memory": f"about {_bytes(memory.total)} for {memory.n_views} views of {memory.n_ctx} tokens ({each})"}
+    each = ", ".join(f"{what} {byte_size(n)}" for what, n in parts.items())
+    return {"memory": f"about {byte_size(memory.total)} for {memory.n_views} views of {memory.n_ctx} tokens ({each})"}
 
 
 @models_app.command()
@@ -190,7 +190,7 @@ def pull(
     with _ctrl_c_wins():
         choice = choose(_repository_of(name))
     others = f" (also available: {', '.join(choice.others)})" if choice.others else ""
-    say(f"{choice.repo}: {choice.quantization}, {_bytes(choice.size)}{others}")
+    say(f"{choice.repo}: {choice.quantization}, {byte_size(choice.size)}{others}")
     check_room(choice)
     if warning := memory_warning(choice):
         say(warning)
@@ -248,7 +248,7 @@ def _recommended() -> str | None:
 
     _print_catalogue()
     free = memory()
-    room = f"{_bytes(free.amount)} of memory are free{free.where}"
+    room = f"{byte_size(free.amount)} of memory are free{free.where}"
     entry = recommend(free.amount)
     if entry is None:
         raise ModelError(f"{room}, too little for these models: close other programs, or name a model anyway")
@@ -286,10 +286,5 @@ def rm(name: _Name, yes: YesOption = False) -> None:
     check_removable(found)
     if links := ", ".join(map(str, links_to(found))):
         say(f"these links would point to nothing without {found.path}: {links}")
-    if yes or confirm_removal(str(found.path), _bytes(found.size)):
+    if yes or confirm_removal(str(found.path), byte_size(found.size)):
         remove(found)
-
-
-def _bytes(n: int) -> str:
-    """A size in words: 98 MB, 4.7 GB."""
-    return f"{n / 1e9:.1f} GB" if n >= 1e9 else f"{n / 1e6:.0f} MB" if n >= 1e6 else f"{n / 1e3:.0f} kB"

@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..config.config import Config, config_path, load_config
-from ..errors import PjlocalError, explain
+from ..errors import PjlocalError, byte_size, explain
 from ..folders import cache_folder, config_folder, data_folder
 from ..settings import Engine, Generation
 from .hardware import Card, cards
@@ -82,9 +82,9 @@ def _machine() -> Iterator[Finding]:
 
     for what, limit, text in (
         ("cores", cores(), "{} are used (--threads gives another number)"),
-        ("memory", memory(), "{:.1f} GiB are free"),
+        ("memory", memory(), "{} are free"),
     ):
-        amount = limit.amount / 2**30 if what == "memory" else limit.amount
+        amount = byte_size(limit.amount) if what == "memory" else limit.amount
         source = ": the limit of this container (cgroup)" if limit.in_container else ""
         yield Finding(what, "ok", text.format(amount) + source, asdict(limit))
 
@@ -99,7 +99,7 @@ def _devices() -> Iterator[Finding]:
 
     found = devices.devices()
     for device in found:
-        memory = f"{device.free / 2**30:.1f} of {device.total / 2**30:.1f} GiB free"
+        memory = f"{byte_size(device.free)} of {byte_size(device.total)} free"
         text = f"{device.description.strip() or device.kind}: {device.kind}, {memory}"
         yield Finding(device.name, "ok", text, asdict(device))
     yield gpu_finding(cards(), [device for device in found if device.is_gpu], devices.backends())
@@ -197,7 +197,7 @@ def _database() -> Iterator[Finding]:
         if store.unread:
             yield Finding("chats", "note", store.unread)
         else:
-            yield Finding("chats", "ok", f"{n} in {path} ({path.stat().st_size / 1e6:.1f} MB)", {"chats": n})
+            yield Finding("chats", "ok", f"{n} in {path} ({byte_size(path.stat().st_size)})", {"chats": n})
 
 
 def _self_test(model: str | None, engine: Engine) -> Iterator[Finding]:

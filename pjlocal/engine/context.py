@@ -14,7 +14,7 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
-from ..errors import DeviceMemoryError, ModelError
+from ..errors import DeviceMemoryError, ModelError, byte_size
 from ..gguf.offload import needed_by_place
 from ..settings import DEFAULT_N_CTX, Engine
 from .adapters import Adapters, apply_adapters
@@ -23,7 +23,7 @@ from .checkpoints import Checkpoint, Checkpoints
 from .devices import for_layers
 from .interrupt import Interrupt, Interrupted
 from .lifetime import Lifetime
-from .machine import in_bytes, memory
+from .machine import memory
 from .model import Model
 from .threads import ThreadCount
 
@@ -392,7 +392,7 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
                 where, less = host.where, ""
             error = DeviceMemoryError if devices else ModelError
             raise error(
-                f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {in_bytes(needed)} "
-                f"and {in_bytes(available)} is free. Give a smaller --ctx, --cache-type-k and --cache-type-v "
+                f"not enough memory{where}: the KV cache of {n_views} x {n_ctx} tokens takes {byte_size(needed)} "
+                f"and {byte_size(available)} is free. Give a smaller --ctx, --cache-type-k and --cache-type-v "
                 f"q8_0{less}"
             )

@@ -14,7 +14,7 @@ from llama_cpp import __version__ as binding_version
 from llama_cpp import _ggml
 from llama_cpp import llama_cpp as lib
 
-from ..errors import ModelError
+from ..errors import ModelError, byte_size
 from ..settings import parse_address
 from .backend import init_backend
 
@@ -46,7 +46,7 @@ class Device:
     @property
     def in_words(self) -> str:
         """Its name for people, llama.cpp's name, and the free memory, if the device reports it."""
-        free = f", {self.free / 2**30:.1f} GiB free" if self.total else ""
+        free = f", {byte_size(self.free)} free" if self.total else ""
         return f"{self.description.strip() or self.kind} ({self.name}{free})"
 
 

@@ -64,11 +64,6 @@ def memory() -> Limit:
     return Limit(available)
 
 
-def in_bytes(n: int) -> str:
-    """A number of bytes in MiB or GiB."""
-    return f"{n / 2**30:.1f} GiB" if n >= 2**30 else f"{n / 2**20:.1f} MiB"
-
-
 def resident_bytes(peak: bool = False) -> int | None:
     """The memory of this process in bytes, or its peak, which only Linux reports; None if unknown."""
     if not peak:

@@ -15,7 +15,7 @@ from typing import Any
 
 from llama_cpp import llama_cpp as lib
 
-from ..errors import ModelError
+from ..errors import ModelError, byte_size
 from ..gguf.header import Header, in_words, read_header
 from ..gguf.kind import no_model, writes_no_text
 from ..gguf.offload import Offload, weights_on_host, with_fewer_layers
@@ -25,7 +25,7 @@ from ..settings import DEFAULT_VIEWS, Engine
 from .backend import device_ran_out_of_memory, forget_errors, init_backend, last_error, ran_out_of_memory
 from .interrupt import Interrupt, Interrupted
 from .lifetime import Lifetime
-from .machine import in_bytes, memory
+from .machine import memory
 from .offload import choose_offload, load_mode, warn_of_lock, with_devices
 from .probe import check_model
 from .tokenizer import CUT_OUT, Tokenizer
@@ -146,8 +146,8 @@ class Model:
         needed, free = weights_on_host(self.header, self.offload), memory()
         if needed > free.amount:
             raise ModelError(
-                f"not enough memory{free.where}: the weights of {self.path} take {in_bytes(needed)} and "
-                f"{in_bytes(free.amount)} is free. Leave --no-mmap out, or use a smaller model"
+                f"not enough memory{free.where}: the weights of {self.path} take {byte_size(needed)} and "
+                f"{byte_size(free.amount)} is free. Leave --no-mmap out, or use a smaller model"
             )
 
     def close(self) -> None:

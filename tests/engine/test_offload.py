@@ -153,7 +153,7 @@ def test_the_device_is_described_with_its_name_and_the_memory_that_is_free_now(t
     card = replace(CARD, description="NVIDIA GeForce RTX 3090", free=5 * GIB)
     there(CPU, card, replace(OTHER, total=0))
     assert placement(Offload(31, 18, devices=("CUDA0",))) == (
-        "18 of 31 layers and their KV caches on NVIDIA GeForce RTX 3090 (CUDA0, 5.0 GiB free)"
+        "18 of 31 layers and their KV caches on NVIDIA GeForce RTX 3090 (CUDA0, 5.4 GB free)"
     )
     assert placement(Offload(31, 31, devices=("CUDA0", "CUDA1"))).endswith(" and a card (CUDA1)")
     assert placement(Offload(31)) == "all layers on the CPU"
@@ -170,7 +170,7 @@ def test_models_info_names_the_device_and_the_memory_that_the_layers_take_there(
     shown = capsys.readouterr().out
     assert not ended.value.code
     line = next(line for line in shown.splitlines() if line.startswith("device"))
-    assert "3 of 3 layers and their KV caches on a card (CUDA0, 8.0 GiB free): about " in line
+    assert "3 of 3 layers and their KV caches on a card (CUDA0, 8.6 GB free): about " in line
     assert line.endswith("MB there for 4 views")
 
 
@@ -308,7 +308,7 @@ def test_llama_cpps_log_is_shown_on_request(tiny, caplog: pytest.LogCaptureFixtu
         ("0", GIB, r"not enough memory: the KV cache of 4 x \d+ tokens"),
         ("1", GIB, r"not enough memory: the KV cache of 4 x \d+ tokens"),  # the output alone, which has no cache
         ("2", GIB, r"not enough memory: the KV cache of 4 x \d+ tokens"),  # the last layer, and the output
-        ("all", 0, r"not enough memory of CUDA0: .* 0.0 MiB is free. .*or fewer n_gpu_layers"),
+        ("all", 0, r"not enough memory of CUDA0: .* 0 kB is free. .*or fewer n_gpu_layers"),
         ("all", 1 << 60, None),
     ],
 )
@@ -349,7 +349,7 @@ def test_caches_that_a_device_has_no_memory_for_are_kept_on_the_cpu(there, tiny,
         with caplog.at_level(logging.WARNING):
             longer = judge("the cat sees the dog " * 16)
             judge("the cat sees the dog " * 17)
-        assert judge.placed == "3 of 3 layers on a card (CUDA0, 0.0 GiB free), all KV caches on the CPU"
+        assert judge.placed == "3 of 3 layers on a card (CUDA0, 2 MB free), all KV caches on the CPU"
         assert longer.as_dict()["offload"]["caches_on_cpu"]
     assert caplog.text.count("The KV caches are kept on the CPU instead") == 1
     there(CPU)
