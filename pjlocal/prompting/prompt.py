@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import logging
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from typing import Any
 
 from ..engine.lifetime import Lifetime
 from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
+from .answer_tokens import AnswerTokens
 from .jinja import Refusal, TemplateProcess
 from .pieces import Placeholders, tokens_after, tokens_of
 from .rendering import PROBE, Role, TemplateMessage, attempt, dialogue, jinja, reaches
@@ -72,7 +72,7 @@ class ChatTemplate:
 
     def __init__(self, model: Model, process: TemplateProcess | None = None) -> None:
         self.model = model
-        self._piece = cache(model.piece)
+        self._answers = AnswerTokens(model)
         self._process = process or TemplateProcess()
         #: The lifetime of the process, which ends with its last user.
         self.lifetime = Lifetime("this chat template", self._process.end)
@@ -198,7 +198,7 @@ class ChatTemplate:
         start = answer_start(message.content) if message.role == "assistant" else 0
         if not start or self._takes_answer(message.content):
             return message
-        ends = self._ends(message)
+        ends = self._answers.ends(message.content, message.tokens)
         n_left_out = bisect_left(ends, start)
         tokens = message.tokens[n_left_out:] if ends[n_left_out : n_left_out + 1] == [start] else ()
         return replace(message, content=message.content[start:], tokens=tokens)
@@ -272,7 +272,7 @@ class ChatTemplate:
         """
         model, text, tokens = self.model, message.content, list[int]()
         if message.tokens:
-            ends = self._ends(message)
+            ends = self._answers.ends(message.content, message.tokens)
             tokens += message.tokens[: bisect_left(ends, ends[-1])]  # without an incomplete character at the end
             return tokens + tokens_after(model, [*prompt, *tokens], text[ends[-1] :])
         tail = model.text(prompt[-END_OF_PROMPT:])
@@ -386,47 +386,16 @@ class ChatTemplate:
         return replace(message, content=placeholders.hide(message.content), tokens=())
 
     def _keep_tokens(self, message: Message, placeholders: Placeholders, trimmed: bool) -> Message:
-        """Replace the part of an answer that its tokens spell by a placeholder: all of it, unless a stop string cut it.
-
-        Args:
-            trimmed: whether to leave out the thinking, and white space around the answer, which many templates drop.
-        """
-        content, ends = message.content, self._ends(message)
-        begin, end = 0, len(content)
-        if trimmed:
-            closes = [marks.close for marks in MARKS]
-            begin = max((content.rfind(close) + len(close) for close in closes if close in content), default=0)
-            begin = len(content) - len(content[begin:].lstrip())
-            end = len(content.rstrip())
-        first = bisect_left(ends, begin)
-        last = bisect_left(ends, ends[bisect_right(ends, end) - 1])  # without an incomplete character at the end
-        if first >= last:
+        """Replace the part of an answer that its tokens spell by a placeholder.  For the arguments, see
+        `AnswerTokens.spelled`."""
+        content = message.content
+        spelled = self._answers.spelled(content, message.tokens, trimmed)
+        if spelled is None:
             return self._protect(message, placeholders)
-        hidden = placeholders.hide(content[ends[first] : ends[last]], message.tokens[first:last])
-        rest = self._protect(replace(message, content=content[ends[last] :]), placeholders).content
-        return replace(message, content=f"{content[: ends[first]]}{hidden}{rest}")
-
-    def _ends(self, message: Message) -> list[int]:
-        """A zero, and the index in the message at which each token's text ends, up to the first token that differs.
-
-        A control token differs unless it is a mark of thinking, so that no other reaches the prompt.  The tokens may be
-        those of another model, with which the conversation began.
-        """
-        decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        ends = [0]
-        for token in message.tokens:
-            if not 0 <= token < self.model.n_vocab:
-                break
-            piece = self._piece(token) or self._mark(token)
-            text = decoder.decode(piece)
-            if not piece or not message.content.startswith(text, ends[-1]):
-                break
-            ends.append(ends[-1] + len(text))
-        return ends
-
-    def _mark(self, token: int) -> bytes:
-        """The spelling of a control token in the text of thinking; empty for tokens that end an answer."""
-        return b"" if self.model.is_end(token) else self.model.piece(token, special=True)
+        tokens, part = spelled
+        hidden = placeholders.hide(content[part], message.tokens[tokens])
+        rest = self._protect(replace(message, content=content[part.stop :]), placeholders).content
+        return replace(message, content=f"{content[: part.start]}{hidden}{rest}")
 
     @cached_property
     def _control_spellings(self) -> list[str]:
