@@ -11,8 +11,7 @@ from pathlib import Path
 import pytest
 
 from pjlocal import Engine, Sampling
-from pjlocal.engine import filters
-from pjlocal.engine.backend import captured_stderr
+from pjlocal.engine.backend import captured_stderr, forget_errors, last_error
 from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.model import Model
@@ -66,8 +65,8 @@ def test_lines_that_other_threads_print_meanwhile_are_written_afterwards(capfd) 
 
 
 def test_an_error_of_llama_cpp_in_another_thread_is_not_reported_here(model: Model, tmp_path: Path) -> None:
-    filters.forget_errors()
+    forget_errors()
     thread = threading.Thread(target=complaint, args=(model, RECURSIVE))
     thread.start()
     thread.join()
-    assert filters.last_error() == ""
+    assert last_error() == ""
