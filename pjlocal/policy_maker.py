@@ -22,7 +22,8 @@ class PolicyMaker:
     policy, pushed away from neutral if its strength is not 1.
 
     Args:
-        plan: the plan of the current pass of mode rewrite; ``roles`` are those of the last pass.
+        plan: the plan of this pass; mode rewrite has two.
+        roles: the roles of the whole answer.
         seed: the answer's seed.
         beginning: the tokens of the answer, without its thinking, that precede the first written one.
         spelled: the tokens that spell this beginning for a constraint or grammar.
