@@ -444,7 +444,16 @@ class SingleAnswer(Answer):
         plan, roles, model = self._current, self.plan.roles, self.engine.model
         beginning = [token for token, thought in self._beginning if not thought]
         spelled = self._spelled(beginning)
-        maker = PolicyMaker(model, plan, roles, self.seed, self._phase, beginning, spelled, self._stop_tokens)
+        maker = PolicyMaker(
+            model=model,
+            plan=plan,
+            roles=roles,
+            seed=self.seed,
+            phase=self._phase,
+            beginning=beginning,
+            spelled=spelled,
+            stop_tokens=self._stop_tokens,
+        )
         return maker.make(self.observer)
 
     def _spelled(self, beginning: list[int]) -> list[int]:

@@ -27,7 +27,7 @@ _KINDS = {
     rb"GGUF[\0-\x08]": "a model",
 }
 _BLOCK = re.compile(r'<file name="([^"\n]*)">\n(.*?)\n</file>\s*', re.DOTALL)
-#: Lines of a file that look like the end of the block get a backslash more.
+#: Lines of a file that look like the end of the block get one more backslash.
 _BEFORE_END = re.compile(r"^(?=\\*</file>)", re.MULTILINE)
 _ADDED = re.compile(r"^\\(?=\\*</file>)", re.MULTILINE)
 

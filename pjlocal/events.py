@@ -293,6 +293,7 @@ class Started:
     first: the index of the first turn in the prompt; older ones did not fit.
     request: the resolved settings, including those from the model's file, as the result of `Request.as_dict`.
     chat, turn: the database ids of a turn that the server saves.
+    title: the title of its chat.
     drafted: the events of the first answer in mode rewrite.
     model: the name of the model's file.
     """
@@ -310,5 +311,6 @@ class Started:
     request: Mapping[str, Any] = field(default_factory=dict)
     chat: int | None = None
     turn: int | None = None
+    title: str | None = None
     drafted: Sequence[TokenEvent] = ()
     model: str = ""

@@ -1,4 +1,4 @@
-"""A model that is loaded for the answers of a `service.Service`, and plans them."""
+"""Load a model for a `service.Service`, and plan its answers."""
 
 from __future__ import annotations
 

@@ -101,7 +101,7 @@ class PolicyMaker:
         return Steered(weights, neutral, joint, floor, chain, echo, self._strengths)
 
     def _chain(self, view: int, number: int, sampling: Sampling) -> FilterChain:
-        """The filters of a view; ``number`` tells the random numbers of several chains apart."""
+        """The filters of a view; ``number`` gives each chain random numbers of its own."""
         counted = None if sampling is self._sampling else self._phase.answer
         prompt, randomness = self._prompts[view], (self._seed, 1 + number)
         filters = FilterChain(self._model, sampling, prompt, randomness, self._constraint, self._phase.answer, counted)

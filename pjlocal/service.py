@@ -387,6 +387,7 @@ class Service:
                 request=prepared.request.as_dict(),
                 chat=saved.session.id if saved else None,
                 turn=saved.turn.id if saved else None,
+                title=saved.session.title if saved else None,
                 drafted=tuple(answer.drafted),
                 model=self._model.model.name,
             )

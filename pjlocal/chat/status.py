@@ -32,7 +32,8 @@ def status_line(conversation: Conversation, width: int) -> Text:
         request = conversation.judge.request
         generation = request.generation
         views = {view: [*wishes, *_own_adapters(generation, view)] for view, wishes in conversation.views.items()}
-        return Text(status(resolve_mode(request), generation, views, conversation.progress(), width), "dim")
+        mode = resolve_mode(request if request.has_preferences else request.as_defaults())
+        return Text(status(mode, generation, views, conversation.progress(), width), "dim")
     except Exception as error:
         log.debug("no status line:", exc_info=error)
         return Text()

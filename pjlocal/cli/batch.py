@@ -364,7 +364,7 @@ def answer_on_server(server: Server, rows: Sequence[Row], parallel: int, write: 
             written.on_started = log_warnings
             for _ in written:
                 pass
-        except (KeyRefused, ServerError):  # not the row's fault: the same command answers it later
+        except (KeyRefused, ServerError):  # the server does not answer: the same command answers the row later
             raise
         except PjlocalError as error:
             return row, row.as_json(None, str(error))

@@ -12,8 +12,7 @@ from typing import Any, get_type_hints
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import resolve
-from ..settings import Settings, with_whole_path
-from ..settings import typed as typed
+from ..settings import Settings, typed, with_whole_path
 from ..textfile import read_text, user_path
 
 

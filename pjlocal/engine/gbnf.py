@@ -1,4 +1,4 @@
-"""Grammars in GBNF: llama.cpp parses them, but crashes or hangs on some, which are refused before."""
+"""Grammars in GBNF.  llama.cpp parses them, except those that it would crash or hang on: they are refused here."""
 
 from __future__ import annotations
 

@@ -125,7 +125,7 @@ def legends(row: SideBySide, suite: Suite) -> list[Legend]:
 def facts(answer: AnswerRecord) -> list[str]:
     """Short texts with an answer's length and acceptance rate, and the reason if it did not end by itself."""
     rate = answer.acceptance_rate
-    ending = {"stop": [], "length": ["cut off"]}.get(answer.finish_reason, [answer.finish_reason])
+    ending = {"stop": [], "length": ["cut at the length limit"]}.get(answer.finish_reason, [answer.finish_reason])
     return [f"{answer.tokens} tokens", *([] if rate is None else [f"{rate:.0%} accepted"]), *ending]
 
 

@@ -152,7 +152,7 @@ class Suite(Settings):
     sample: int | None = setting(None, least=0)
     min_chars: int | None = setting(None, least=1)
     max_chars: int | None = setting(None, least=1)
-    seeds: tuple[int, ...] = setting((0,))
+    seeds: tuple[int, ...] = (0,)
     max_tokens: int = 128
     shape: Shape = "systems"
 

@@ -176,7 +176,7 @@ def _of_tensors(header: Header) -> Iterator[str]:
     for tensor in header.tensors:
         if tensor.type in NO_WEIGHTS or tensor.type.startswith("type "):
             yield f"the tensor {tensor.name} has the type {tensor.type.removeprefix('type ')}"
-        if "conv1d" in tensor.name and tensor.type != "F32":
+        elif "conv1d" in tensor.name and tensor.type != "F32":
             yield f"the tensor {tensor.name} has the type {tensor.type}"
         if len([size for size in tensor.shape if size > 1]) < 2 and tensor.type != "F32":
             yield f"the tensor {tensor.name} is a vector of {tensor.type}"

@@ -35,8 +35,8 @@ def files_of(path: Path) -> list[Path]:
 def part_paths(path: Path) -> list[Path]:
     """The paths of all parts of the model that a part belongs to, in order.
 
-    If the path does not have the name of a part: a path that does not exist.  To llama.cpp, a name with the ending
-    ``.GGUF`` is none.
+    If the path does not have the name of a part: a path that does not exist.  llama.cpp does not recognize a
+    name that ends in ``.GGUF``.
     """
     part = PART.search(path.name)
     n_parts = int(part[2]) if part else 0

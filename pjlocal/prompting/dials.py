@@ -22,8 +22,8 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     same strength, each preference gets a view of its own (``panel``), provided that the mode has several views.
 
     Raises:
-        UsageError: the preference does not exist, the strength is outside its limits, or the end of the text does not
-            allow one.
+        UsageError: the preference does not exist, the strength is outside its limits, or it would be
+            read as part of the text.
     """
     name = without_strength(preference)
     resolve(name)
@@ -72,7 +72,7 @@ def _turned(name: str, strength: float, step: float) -> list[str]:
     """The preference with its strength after a step; empty if it reaches 0.
 
     Raises:
-        UsageError: the strength is outside its limits, or the end of the text does not allow one.
+        UsageError: the strength is outside its limits, or would be read as part of the text.
     """
     new = strength + step
     parse_strength(spelled := f"{new:g}")

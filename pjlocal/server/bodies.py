@@ -18,12 +18,22 @@ from pydantic import BaseModel, BeforeValidator, ValidationError, model_validato
 from pydantic_core import ErrorDetails, from_json
 
 from ..config import tomlfile
-from ..config.values import typed
 from ..errors import PjlocalError, UsageError
 from ..loaded import check_servable
 from ..prompting.preferences import without_strength
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, absolute
-from ..settings import EXAMPLE, Engine, Generation, Settings, advise, flag, flag_names, rename_flags, without_none
+from ..settings import (
+    EXAMPLE,
+    Engine,
+    Generation,
+    Settings,
+    advise,
+    flag,
+    flag_names,
+    rename_flags,
+    typed,
+    without_none,
+)
 
 MOST_STOPS = 16
 _MOST_ITEMS = 1000  # of other lists, for example of logit biases, which are looked up for every view

@@ -414,6 +414,7 @@ class Reply:
         self._is_chat = isinstance(body, Chat)
         self._with_logprobs = body.top is not None
         self._with_thinking = body.with_thinking
+        self._with_events = body.with_events
         self._echoes = body.echoes
         self._n = body.n or 1
         self._readers: defaultdict[int, Reader] = defaultdict(lambda: Reader(calling))  # by the number of the answer
@@ -457,14 +458,14 @@ class Reply:
         reader = self._readers[index]
         if isinstance(news, Result):
             fields = self._part(reader, reader.finish())
-            if self._body.with_events:
+            if self._with_events:
                 fields["pjlocal"] = _summary(news)
             return self._chunk(index, fields, reader.finish_reason(news.finish_reason))
         events = [token.event for token in news]
         fields = self._part(reader, reader.push(events))
         if self._with_logprobs:
             fields["logprobs"] = self._logprobs(news)
-        if self._body.with_events:
+        if self._with_events:
             fields["pjlocal"] = {"events": as_events(events)}
         return self._chunk(index, fields)
 
@@ -508,7 +509,7 @@ class Reply:
         events = [token.event for token in choice.tokens]
         fields = self._whole(reader, reader.read(events), self._echo(index))
         fields["logprobs"] = self._logprobs(choice.tokens) if self._with_logprobs else None
-        if self._body.with_events:
+        if self._with_events:
             fields["pjlocal"] = {"events": as_events(events)} | _summary(result)
         return {"index": index, **fields, "finish_reason": reader.finish_reason(result.finish_reason)}
 

@@ -349,6 +349,12 @@ def test_the_status_line_names_the_mode_in_which_the_next_answer_is_written(chat
     assert status_line(chat.conversation, 80).plain.startswith("plain · "), "at scale 0 it is no preference"
 
 
+def test_the_status_line_is_shown_although_a_setting_lacks_a_preference(chat: Talk) -> None:
+    chat.say("/prefer clear")
+    chat.judge.request = chat.judge.request.replace(strength="2", avoid=("formal",), mode=None)
+    assert status_line(chat.conversation, 80).plain.startswith("plain · ")
+
+
 def test_compare_leaves_out_the_mode_that_the_strengths_cannot_have(chat: Talk) -> None:
     chat.say("/set max-tokens 2")
     chat.say("/prefer a vivid:2")

@@ -113,7 +113,7 @@ def scored(
 
 
 @pytest.mark.parametrize("models", [[], ["a.gguf", "b.gguf"]])
-def test_of_two_plain_systems_the_baselines_answer_is_that_to_be_shortened(tmp_path: Path, models: list[str]) -> None:
+def test_answers_are_compared_with_the_plain_system_that_is_the_baseline(tmp_path: Path, models: list[str]) -> None:
     objectives = Objectives("o", ("vivid",), (Check("shorter", shorter_than=0.9),))
     systems = (System("first", {"mode": "plain"}), System("long", {"mode": "plain"}), System("judge"))
     suite = with_models(Suite("s", "S", (objectives,), systems, baseline="first"), models)

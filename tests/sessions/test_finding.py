@@ -126,6 +126,6 @@ class _Server:
 @pytest.mark.parametrize(
     ("query", "paths"), [(" ", []), ("a b", ["/api/chats?q=a%20b"]), ("\udcff", ["/api/chats?q=%3F"])]
 )
-def test_a_server_is_searched_as_the_chats_of_this_machine_are(query: str, paths: list[str]) -> None:
+def test_searching_a_servers_chats_finds_what_a_local_search_finds(query: str, paths: list[str]) -> None:
     server = _Server()
     assert RemoteStore(server).search(query) == [] and server.paths == paths  # type: ignore[arg-type]

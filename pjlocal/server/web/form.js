@@ -16,7 +16,7 @@ function fill({ words, files: all }) {
   files.put(all);
 }
 
-/** Note the turn whose question is being edited, or that none is. */
+/** Note the turn whose question is being edited; null if there is none. */
 function mark(turn) {
   editing = turn;
   by("editing").hidden = !turn;

@@ -141,13 +141,10 @@ function named(one, head) {
   if (chat === null) {
     chat = head.chat;
     history.replaceState(null, "", `#${chat}`);
-    readTitle(chat);
+    entitle(head.title);
   }
   if (isOwn) changed();
 }
-
-/** Show the title that the server gave a new chat.  A lost server is reported by the answer. */
-const readTitle = (which) => json(`api/chats/${which}`).then((saved) => chat === which && entitle(saved.title), () => {});
 
 /** Stop an answer.  Its stream is not closed, because its end tells whether the turn was saved. */
 function stop(one) {
@@ -453,7 +450,7 @@ async function refused(error) {
   if (!isChanged) trouble(error.message);
   if (isChanged || stale) await refresh();
   if (!isChanged || chat === null || writing?.isOwn) return;
-  trouble("This chat has a new turn from elsewhere (it appears with its first word). Read it, then ask again.");
+  trouble("This chat has a new turn from elsewhere, which is above or appears with its first word. Read it, then ask again.");
   toEnd();
 }
 
