@@ -26,6 +26,7 @@ from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .policy_maker import PolicyMaker
 from .prompting.plan import Plan
+from .prompting.rendering import DIALOGUE_SPACE, DIALOGUE_STOPS
 from .prompting.thinking import END_OF_PROMPT, MARKS, Marks, Thinking, ThinkingPhase, opened_by, split
 from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, random_seed
 from .stream import TextStream
@@ -266,7 +267,8 @@ class SingleAnswer(Answer):
         self.begins_again = False
         self._started = running_s()
         generation, prompts = self._current.request.generation, self._current.prompts
-        self._stream = TextStream([*generation.stop, *self._current.stops])
+        stops, head = (DIALOGUE_STOPS, DIALOGUE_SPACE) if self._current.is_dialogue else ((), "")
+        self._stream = TextStream([*generation.stop, *stops], "" if self._current.beginning else head)
         model = self.engine.model
         self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
@@ -314,7 +316,7 @@ class SingleAnswer(Answer):
 
     def _given_events(self) -> list[TokenEvent]:
         """The events of the tokens from the request's ``begin``."""
-        stream: TextStream[tuple[int, bool]] = TextStream()
+        stream: TextStream[tuple[int, bool]] = TextStream(head=DIALOGUE_SPACE if self._current.is_dialogue else "")
         piece = self.engine.model.piece
         given = self._beginning[: self.n_given]
         settled = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]

@@ -207,7 +207,7 @@ class LoadedModel:
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
         prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
         plan = self.judge.plan_prompts([Message("user", raw.text)], prompts, request, roles)
-        return replace(plan, stops=(), shares_prefix=False, may_think=False)
+        return replace(plan, is_dialogue=False, shares_prefix=False, may_think=False)
 
     def _tokens(self, text: str) -> list[int]:
         """The tokens of a whole prompt.  It may contain control tokens, such as those for filling in the middle."""

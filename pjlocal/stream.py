@@ -16,17 +16,24 @@ class TextStream(Generic[T]):
     A token is held back while its last character is incomplete, or while its text may begin a stop string.  A character
     that spans tokens belongs to the token that completes it; an incomplete one at the end of the text is dropped.
     Bytes that are not UTF-8 are shown as U+FFFD.
+
+    Args:
+        head: a text that is left out if the stream begins with it, of one character.
     """
 
-    def __init__(self, stops: Sequence[str] = ()) -> None:
+    def __init__(self, stops: Sequence[str] = (), head: str = "") -> None:
         self._stops = [stop for stop in stops if stop]
+        self._head = head
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held: deque[tuple[T, str]] = deque()
         self.stopped = False  # a stop string was found
 
     def push(self, item: T, piece: bytes) -> Iterator[tuple[T, str]]:
         """Add a token, and yield the tokens whose text is final now."""
-        self._held.append((item, self._decoder.decode(piece)))
+        decoded = self._decoder.decode(piece)
+        if decoded:
+            decoded, self._head = decoded.removeprefix(self._head), ""
+        self._held.append((item, decoded))
         text = "".join(held for _, held in self._held)
         ends = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if ends:

@@ -41,6 +41,13 @@ def test_every_token_appears_once_and_the_texts_joined_are_the_text() -> None:
         assert stopped == (end < len(text))
 
 
+def test_a_space_at_the_beginning_can_be_left_out() -> None:
+    for pieces in ([b" ", b"the cat"], [b"", b" the", b" cat"], [b"the", b" cat"]):
+        s: TextStream[int] = TextStream(head=" ")
+        texts = [text for item, piece in enumerate(pieces) for _, text in s.push(item, piece)]
+        assert "".join(texts) == "the cat" and len(texts) == len(pieces)
+
+
 def test_text_that_may_become_a_stop_string_is_held_back() -> None:
     s: TextStream[int] = TextStream(["STOP"])
     assert list(s.push(0, b"go S")) == []

@@ -100,7 +100,7 @@ class Scorer:
     def _item(self, answer: AnswerRecord, preference: str) -> tuple[list[int], list[int]]:
         prompt = self._template.tokens([Message("user", answer.prompt)], preference, self._prompting)
         tokens = tokens_after(self._model, prompt, answer.text)
-        end = None if self._template.stops else self._model.end  # a plain dialogue has no token that ends a turn
+        end = None if self._template.is_dialogue else self._model.end  # a plain dialogue has no token that ends a turn
         if answer.finish_reason == "stop" and end is not None:
             tokens.append(end)
         return prompt, tokens

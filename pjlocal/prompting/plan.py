@@ -76,7 +76,7 @@ class Plan:
     """A request with everything needed to write its answer.
 
     prompts: the prompt tokens of each view.
-    stops: the stop strings of the chat template.
+    is_dialogue: whether the prompts are plain dialogues (`rendering.dialogue`).
     shares_prefix: whether the common prefix of all prompts, up to the end of the question, is read once for all.
     may_think: whether an opening mark at the beginning of the answer opens the thinking.  Not in a continued text.
     n_beginning: the number of tokens at the end of each prompt that begin the answer.
@@ -86,7 +86,7 @@ class Plan:
     roles: Roles
     conversation: Sequence[Message]
     prompts: list[list[int]]
-    stops: tuple[str, ...]
+    is_dialogue: bool
     shares_prefix: bool
     may_think: bool = True
     n_beginning: int = 0
@@ -376,4 +376,4 @@ def make_plan(
         template.warn_once(warning)
     shares_prefix = request.prompting.placement == "question"
     n_beginning = template.n_beginning(with_beginning(conversation, request.prompting), request.prompting)
-    return Plan(request, roles, conversation, prompts, template.stops, shares_prefix, n_beginning=n_beginning)
+    return Plan(request, roles, conversation, prompts, template.is_dialogue, shares_prefix, n_beginning=n_beginning)

@@ -18,7 +18,7 @@ from ..settings import Prompting
 from .answer_tokens import AnswerTokens
 from .jinja import Refusal, TemplateProcess
 from .pieces import Placeholders, tokens_after, tokens_of
-from .rendering import PROBE, Role, TemplateMessage, attempt, dialogue, jinja, reaches
+from .rendering import DIALOGUE_SPACE, PROBE, Role, TemplateMessage, attempt, dialogue, jinja, reaches
 from .thinking import END_OF_PROMPT, HARMONY, MARKS, Marks, Thinking, answer_start, opened_by
 from .tools import CallSupport, Control, Spelled, Tools, describe_calls, describe_tools, find_support, map_texts
 
@@ -48,9 +48,6 @@ def last_question(conversation: Sequence[Message]) -> str:
     return next((message.content for message in reversed(conversation) if message.role == "user"), "")
 
 
-#: Stops a model without a chat template, which would write the user's next turn too.
-DIALOGUE_STOPS = ("\nUser:",)
-
 #: The names of the switch for thinking in templates: the first in Qwen3, SmolLM3 and others, the second in Granite and
 #: DeepSeek V3.1.
 _THINK_NAMES = ("enable_thinking", "thinking")
@@ -78,8 +75,8 @@ class ChatTemplate:
         self.lifetime = Lifetime("this chat template", self._process.end)
         self._let_go = self.lifetime.hold(self)
         self._render = jinja(model, self._process) or dialogue
-        #: Stop strings that the format needs.
-        self.stops: tuple[str, ...] = DIALOGUE_STOPS if self._render is dialogue else ()
+        #: Whether the prompts are plain dialogues, because there is no usable template.
+        self.is_dialogue = self._render is dialogue
         #: The warnings shown so far; each is shown once.
         self.warned: set[str] = set()
         #: Receives every warning, instead of the log; a server sends them to the client.
@@ -112,7 +109,7 @@ class ChatTemplate:
     @cached_property
     def call_support(self) -> CallSupport:
         """The template's support for functions and calls."""
-        return CallSupport() if self._render is dialogue else find_support(self._render, self._spelled)
+        return CallSupport() if self.is_dialogue else find_support(self._render, self._spelled)
 
     def _spelled(self, text: str) -> Spelled:
         controls = {
@@ -165,6 +162,7 @@ class ChatTemplate:
         turns: list[Message] = []
         unanswered = False
         for message in map(self._without_refused_thoughts, map(self._with_thinking, conversation)):
+            message = self._with_space(message)
             if self._says_nothing(message):
                 unanswered = bool(turns) and turns[-1].role == "user"
             elif unanswered and message.role == "user":
@@ -192,6 +190,13 @@ class ChatTemplate:
         """The marks of thinking in the template; None for gpt-oss, whose template leaves the thinking out."""
         template = self.model.chat_template or ""
         return next((marks for marks in MARKS if marks.open in template and marks is not HARMONY), None)
+
+    def _with_space(self, message: Message) -> Message:
+        """Put back the space at the beginning of an answer in a plain dialogue, if its first token has it."""
+        if not self.is_dialogue:
+            return message
+        texts = message.content, f"{DIALOGUE_SPACE}{message.content}"
+        return replace(message, content=max(texts, key=lambda text: len(self._answers.ends(text, message.tokens))))
 
     def _without_refused_thoughts(self, message: Message) -> Message:
         """Remove an answer's thinking if the template refuses it, as that of gpt-oss does."""
@@ -270,6 +275,7 @@ class ChatTemplate:
         own.  If the prompt opens the thinking, it is closed first.  The template's text between prompt and answer, such
         as the final channel of gpt-oss, is added.
         """
+        message = self._with_space(message)
         model, text, tokens = self.model, message.content, list[int]()
         if message.tokens:
             ends = self._answers.ends(message.content, message.tokens)

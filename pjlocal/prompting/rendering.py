@@ -86,6 +86,13 @@ def _others(message: TemplateMessage) -> Mapping[str, Any]:
 
 _DIALOGUE_NAMES = {"user": "User", "assistant": "Assistant"}
 
+#: End an answer in a plain dialogue, whose next turn the model would write too.  The first also leave out the
+#: empty line before it.
+DIALOGUE_STOPS = tuple(f"{lines}{name}:" for lines in ("\n\n", "\n") for name in _DIALOGUE_NAMES.values())
+
+#: Stands between a name and its text in a plain dialogue.  The model writes it, and it is no part of the answer.
+DIALOGUE_SPACE = " "
+
 
 def dialogue(messages: Sequence[TemplateMessage], variables: Mapping[str, Any]) -> str:
     """Render a plain dialogue, for models without a chat template."""
@@ -97,5 +104,5 @@ def dialogue(messages: Sequence[TemplateMessage], variables: Mapping[str, Any]) 
 def _speech(role: Role, text: str) -> str:
     if role == "system":
         return text
-    space = "" if text[:1].isspace() else " "  # the model writes its own space after the colon
+    space = "" if text[:1].isspace() else DIALOGUE_SPACE
     return f"{_DIALOGUE_NAMES[role]}:{space}{text}".rstrip()

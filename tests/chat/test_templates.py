@@ -243,12 +243,13 @@ def test_a_control_token_that_a_model_writes_does_not_come_into_later_prompts(tm
         assert cost.fed == cost.new_to(before.held)
 
 
-def test_a_model_without_a_template_writes_a_dialogue(tmp_path: Path) -> None:
-    """It would write the user's part too, and is stopped there; what it had said is not read again."""
-    sampling = Sampling(grammar='root ::= " It rains" "\\n\\nUser:" [a-z]{9}')
+@pytest.mark.parametrize("name", ["User", "Assistant"])
+def test_a_model_without_a_template_writes_a_dialogue(tmp_path: Path, name: str) -> None:
+    """It would write the next part too, and is stopped there; its answer is not read again."""
+    sampling = Sampling(grammar=f'root ::= " It rains" "\\n\\n{name}:" [a-z]{{9}}')
     with talk(model_with(tmp_path, None), sampling=sampling, max_tokens=60) as chat:
         before, cost = chat.ask("Why?"), chat.ask("And now?")
-        assert [turn.answer for turn in chat.turns] == [" It rains\n"] * 2
+        assert [turn.answer for turn in chat.turns] == ["It rains"] * 2
         text = prompt_text(chat, cost)
         assert text == "Be brief\n\nUser: Why?\n\nAssistant: It rains\n\nUser: And now?\n\nAssistant:"
         kept = [common(h, p) for h, p in zip(before.held, cost.prompts, strict=True)]

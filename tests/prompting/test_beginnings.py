@@ -150,3 +150,17 @@ def test_only_the_given_tokens_begin_an_answer_whatever_the_template_writes_befo
         said = [Message("user", "Hello"), Message("tool", "5 degrees"), Message("assistant", "It is cold")]
         plan = judge.plan(said, judge.request)
         assert judge.model.text(plan.beginning) == "It is cold"
+
+
+def test_an_answer_in_a_plain_dialogue_begins_without_a_space_and_is_continued_by_its_tokens(tmp_path: Path) -> None:
+    settings = {"grammar": 'root ::= " "? "Ahoy" " the cat"*', "max_tokens": 12, "seed": 1}
+    with PersonaJudge(model(tmp_path, None), **settings) as judge:
+        for begin in ("", "Ahoy", " Ahoy"):
+            answer = judge.stream("Hello", begin=begin)
+            tokens = tuple(event.id for event in answer if not judge.model.is_end(event.id))
+            assert answer.result.text.startswith("Ahoy")
+            said = [Message("user", "Hello"), Message("assistant", answer.result.text, tokens)]
+            assert judge.template.tokens(said, "", Prompting())[-len(tokens) :] == list(tokens)
+            again = judge.template.tokens([*said, said[0]], "", Prompting())
+            assert f"Assistant: {answer.result.text}\n\nUser: Hello" in judge.model.text(again)
+            assert list(tokens) in [again[n : n + len(tokens)] for n in range(len(again))]
