@@ -235,6 +235,8 @@ class ChatTemplate:
             prompting, tools = prompting.replace(system=system), replace(tools, offered=())
         if prompting.think != "auto" and not self.has_think_switch:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
+        if not self.model.chat_template:
+            self.warn_once("the model has no chat template: a plain dialogue is used instead")
         messages = self.messages(conversation, preference, prompting)
         try:
             harmless = self._render_probes(messages, prompting, tools)

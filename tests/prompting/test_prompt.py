@@ -142,3 +142,10 @@ def test_every_way_a_preference_can_be_given(tmp_path: Path, monkeypatch: pytest
     assert prefix(["ユーモアで答えて"]) == "ユーモアで答えて", "a script without spaces is not one bare word"
     assert prefix([]) == ""
     assert deal(["a", "b", "c"]) == [["a", "c"], ["b"]]
+
+
+def test_a_model_without_a_template_is_reported_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with PersonaJudge(model(tmp_path, None), max_tokens=1) as judge:
+        judge("Hello")
+        judge("Hello")
+    assert caplog.messages == ["the model has no chat template: a plain dialogue is used instead"]
