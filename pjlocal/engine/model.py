@@ -91,6 +91,11 @@ class Model:
                 self.offload = replace(self.offload, n_layers=int(lib.llama_model_n_layer(self.handle)) + 1)
             self._tokenizer = Tokenizer(self._vocab)
             self._warn_of_unused()
+            if engine.n_ctx and 0 < self.n_ctx_train < engine.n_ctx:
+                _warn_once(
+                    f"the context of {engine.n_ctx} tokens is larger than the model was trained with: answers may "
+                    f"become nonsense beyond {self.n_ctx_train} tokens"
+                )
         except BaseException:
             self.close()
             raise

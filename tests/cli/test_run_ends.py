@@ -62,7 +62,17 @@ def test_a_prompt_beyond_the_models_training_is_reported(pjlocal, tiny) -> None:
     for n_words, warned in ((100, False), (600, True)):
         result = pjlocal("run", "-m", tiny("llama"), "--ctx", "2048", "-n", "1", "hi " * n_words)
         assert result.returncode == 0
-        assert result.stderr.startswith(says) == warned
+        assert (says in result.stderr.splitlines(keepends=True)) == warned
+
+
+def test_a_context_beyond_the_models_training_is_reported(pjlocal, tiny) -> None:
+    larger = (
+        "pjlocal: the context of 1537 tokens is larger than the model was trained with: answers may become nonsense "
+        "beyond 512 tokens\n"
+    )
+    for n_ctx, warned in ((512, False), (1537, True)):
+        result = pjlocal("run", "-m", tiny("llama"), "--ctx", str(n_ctx), "-n", "1", "hi")
+        assert result.returncode == 0 and result.stderr.startswith(larger) == warned
 
 
 CUT_OFF = "pjlocal: the answer was cut off after 3 tokens: a larger --max-tokens (-n) allows more"
