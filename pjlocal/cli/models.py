@@ -242,6 +242,7 @@ def _recommended() -> str | None:
         UsageError: there is no terminal to ask on; the message has the recommendation.
         ModelError: no model fits.
     """
+    from ..engine.devices import for_layers
     from ..engine.machine import memory
     from ..gguf.catalogue import recommend
     from ..gguf.locate import Repository, all_models, find_model, of_repository
@@ -249,7 +250,7 @@ def _recommended() -> str | None:
     _print_catalogue()
     free = memory()
     room = f"{byte_size(free.amount)} of memory are free{free.where}"
-    entry = recommend(free.amount)
+    entry = recommend(free.amount, on_cpu=not for_layers())
     if entry is None:
         raise ModelError(f"{room}, too little for these models: close other programs, or name a model anyway")
     there: str | None = entry.name

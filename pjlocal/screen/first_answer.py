@@ -26,11 +26,12 @@ def small_model_notice(model: str) -> str:
         os.close(os.open(folder / _MARK, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError:  # seen, or it could not be remembered
         return ""
+    from ..engine.devices import for_layers  # imports llama.cpp
     from ..gguf.summary import summary  # imports NumPy
 
     about = f"The small model {EMBEDDED} (135M parameters) shows how pjlocal works, but its answers are poor."
     if any(found.name != EMBEDDED and not summary(found).trouble for found in all_models()):
         return f"{about} Use another model on this machine with -m: pjlocal models list shows them"
-    if entry := recommend(memory().amount):
+    if entry := recommend(memory().amount, on_cpu=not for_layers()):
         return f"{about} This gets a better one that fits this machine's memory: {entry.command} ({entry.facts})"
     return f"{about} pjlocal models pull lists better ones, which need more memory than is free now"

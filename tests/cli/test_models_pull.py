@@ -19,6 +19,7 @@ from hub import COMMIT, Hub
 from huggingface_hub import constants
 from waiting import PATIENCE_S, when
 
+from pjlocal.engine.devices import Device
 from pjlocal.engine.machine import Limit
 from pjlocal.gguf.catalogue import CATALOGUE
 from pjlocal.gguf.pull import Choice, RemoteFile, memory_warning
@@ -382,6 +383,8 @@ def test_a_broken_connection_is_reported_with_the_size_of_the_partial_file(pjloc
 def test_the_recommended_model_is_the_largest_that_fits_the_free_memory(
     pjlocal: Callable, hub: Hub, monkeypatch: pytest.MonkeyPatch, free_gb: float, recommended: str | None
 ) -> None:
+    card = Device("CUDA0", "a card", "GPU", "CUDA", 24 << 30, 24 << 30)
+    monkeypatch.setattr("pjlocal.engine.devices.for_layers", lambda: [card])
     monkeypatch.setattr("pjlocal.engine.machine.memory", lambda: Limit(int(free_gb * 1e9), in_container=True))
     done = pjlocal("models", "pull")
     message = one_line(done.stderr)
@@ -391,6 +394,14 @@ def test_the_recommended_model_is_the_largest_that_fits_the_free_memory(
     else:
         assert done.returncode == 1 and "too little for these models" in message
     assert "mistral-7b" in done.stdout, "the whole catalogue is printed"
+
+
+def test_without_a_graphics_card_a_model_that_a_processor_reads_in_time_is_recommended(
+    pjlocal: Callable, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pjlocal.engine.machine.memory", lambda: Limit(64 * 10**9))
+    monkeypatch.setattr("pjlocal.engine.devices.for_layers", list)
+    assert "pjlocal models pull llama-3.2-3b (" in one_line(pjlocal("models", "pull").stderr)
 
 
 @pytest.mark.slow
