@@ -40,6 +40,10 @@ _MOST_ITEMS = 1000  # of other lists, for example of logit biases, which are loo
 _MOST_VALUES = 20_000  # of a body, over all its lists and objects
 
 
+#: Part of an error message about other parts of a message's content.
+ONLY_TEXT = "only text parts are supported, no images, audio or files: leave them out"
+
+
 class Wrong(UsageError):
     """An error in a request, with the wrong field."""
 
@@ -186,7 +190,9 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int, base: Request = Reque
     tables: dict[str, Any] = {name: _checked(values, settings) for name, settings in GROUPS.items()}
     tops = _checked({key: values[key] for key in PREFERENCES if key in values}, Overrides)
     preferences = chain(*tops.values(), tables["generation"].get("avoid", ()))
-    if _files(preferences) - _files(base.preferences) or _FILES & tables["generation"].keys():
+    for name in sorted(_FILES & tables["generation"].keys()):
+        raise UsageError(f"a request cannot name the server's files: leave {name} out")
+    if _files(preferences) - _files(base.preferences):
         raise UsageError("a request cannot name the server's files: write the text out, or save it as a persona there")
     return Overrides(**tops, **tables)
 

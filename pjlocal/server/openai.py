@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, TypeVar
 from uuid import uuid4
 
 from pydantic import BeforeValidator, Field
+from pydantic_core import PydanticCustomError
 from starlette.responses import Response
 
 from ..engine.log_probs import LogProbs
@@ -28,6 +29,7 @@ from ..visible import one_line
 from .auth import described
 from .bodies import (
     MOST_STOPS,
+    ONLY_TEXT,
     Object,
     Strict,
     Whole,
@@ -102,10 +104,16 @@ class Names:
 # The body of a request.
 
 
-class _Text(Strict):
-    """A text part of a message.  Images and sounds are refused."""
+def _only_text(kind: Any) -> Any:
+    if kind != "text":
+        raise PydanticCustomError("not_text", ONLY_TEXT)
+    return kind
 
-    type: Literal["text"]
+
+class _Text(Strict):
+    """A text part of a message.  Images, sounds and files are refused."""
+
+    type: Annotated[str, BeforeValidator(_only_text)]
     text: str
 
 
@@ -317,6 +325,9 @@ class Chat(Offering, Body):
 
         System texts alone are the user's message.
         """
+        for number, message in enumerate(self.messages):
+            if message.role == "user" and "content" not in message.model_fields_set:
+                raise Wrong(f"messages.{number}.content is missing", f"messages.{number}.content")
         system = split_persona(self._system)[1]
         turns = _as_messages(m for m in self.messages if m.role not in ("system", "developer"))
         if not turns and system.strip():  # some clients send an instruction alone

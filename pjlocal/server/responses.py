@@ -20,7 +20,7 @@ from ..events import Result
 from ..jobs import Token
 from ..prompting.tools import make_call
 from .auth import described
-from .bodies import Object, Strict, Whole, Wrong, checked
+from .bodies import ONLY_TEXT, Object, Strict, Whole, Wrong, checked
 from .openai import Chat, usage, warning_header
 from .replies import JsonResponse, as_event
 from .streaming import ALIVE, Added, Answers, as_stream
@@ -159,7 +159,7 @@ def _text(content: Any, path: str) -> str:
     texts = []
     for part in content:
         if not isinstance(part, dict) or part.get("type") not in _TEXTS:
-            raise Wrong(f"{path}: only text parts are supported (input_text, output_text)", "input")
+            raise Wrong(f"{path}: {ONLY_TEXT}", "input")
         texts.append(str(part.get("text") or ""))
     return "".join(texts)
 

@@ -310,6 +310,9 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
     assert texts(served, messages=said)
 
 
+PICTURE = {"type": "image_url", "image_url": {"url": "x"}}
+
+
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
@@ -330,6 +333,8 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"stop": [""]}, "stop must not be empty"),
         ({"max_tokens": 0}, "max_tokens must be at least 1 (not 0)"),
         ({"messages": [{"role": "user", "content": " "}]}, "the prompt is empty: give one"),
+        ({"messages": [{"role": "user"}]}, "messages.0.content is missing"),
+        ({"messages": [{"role": "user", "content": [PICTURE]}]}, "content.0.type: only text parts are supported"),
         ({"messages": [{"role": "user", "content": "x " * 400}]}, "start the server with a larger --ctx"),
         ({"messages": [{"role": "user", "content": "x " * 9000}]}, "far too long"),
         ({"pjlocal": {"prefer": ["x " * 9000]}}, "far too long"),
@@ -351,7 +356,8 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         ({"pjlocal": {"panel": 1}}, "pjlocal.panel must be true or false"),
         ({"pjlocal": {"strength": True}}, "pjlocal.strength must be a number or a text in quotes (not true)"),
         ({"pjlocal": {"mode": "x"}}, "pjlocal.mode must be one of judge"),
-        ({"pjlocal": {"lora": ["x"]}}, "cannot name the server's files"),
+        ({"pjlocal": {"lora": ["x"]}}, "a request cannot name the server's files: leave lora out"),
+        ({"pjlocal": {"aligner": "x"}}, "a request cannot name the server's files: leave aligner out"),
         ({"pjlocal": {"stop": ["x"] * 17}}, "pjlocal.stop has 17 entries: at most 16"),
         ({"pjlocal": {"prefer": ["vivid", "formal", "simple"], "panel": True, "mode": "base"}}, "panel takes"),
     ],

@@ -115,6 +115,9 @@ def test_a_function_is_called_and_its_result_answered(client: OpenAI) -> None:
     assert "tools were not offered" in reply.headers["x-pjlocal-warning"]
 
 
+PICTURE = {"type": "input_image", "image_url": "x"}
+
+
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
@@ -122,7 +125,7 @@ def test_a_function_is_called_and_its_result_answered(client: OpenAI) -> None:
         ({"conversation": "conv_1"}, "send all messages"),
         ({"background": True}, "wait for the answer, or stream it"),
         ({"input": [{"type": "item_reference", "id": "msg_1"}]}, "send all messages"),
-        ({"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "x"}]}]}, "only text parts"),
+        ({"input": [{"role": "user", "content": [PICTURE]}]}, "only text parts are supported, no images"),
         ({"input": [{"type": "computer_call"}]}, 'input.0.type "computer_call" is not supported'),
         ({"input": [{"role": "robot", "content": "x"}]}, "input.0.role must be"),
         ({"input": []}, "input must be a list of at least 1"),
