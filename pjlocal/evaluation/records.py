@@ -158,6 +158,13 @@ def is_person(by: str) -> bool:
 Record = TypeVar("Record", AnswerRecord, Score, Verdict)
 _FILES = {AnswerRecord: "answers.jsonl", Score: "scores.jsonl", Verdict: "verdicts.jsonl"}
 
+#: The commands that write each kind of record.
+_MADE_BY = {
+    AnswerRecord: "pjlocal eval run",
+    Score: "pjlocal eval score",
+    Verdict: "pjlocal eval score (or vote)",
+}
+
 
 class Folder:
     """The folder of one evaluation: ``run.json`` and a JSON lines file for each kind of record."""
@@ -212,7 +219,7 @@ class Folder:
                 record = _parsed(kind, line, simple)
             except (ValueError, TypeError, AttributeError, RecursionError):
                 raise UsageError(
-                    f"{file} line {number} was changed: remove the line, and the same command makes it again"
+                    f"{file} line {number} was changed: remove the line, and {_MADE_BY[kind]} makes it again"
                 ) from None
             records.pop(record.subject, None)
             records[record.subject] = record

@@ -322,9 +322,11 @@ def test_a_folder_without_an_evaluation_is_reported(pjlocal: Pjlocal, tmp_path: 
 def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str, tmp_path: Path, line: str) -> None:
     made = Run(load_suite(str(tmp_path / suite)), (), ())
     write_run(Folder(tmp_path / "out"), made)
-    (tmp_path / "out" / "scores.jsonl").write_text(line + "\n")
-    result = pjlocal("eval", "report", "out")
-    assert result.returncode == 2 and "scores.jsonl line 1 was changed" in result.stderr, result.stderr
+    for name, command in (("scores", "score"), ("answers", "run")):
+        (tmp_path / "out" / f"{name}.jsonl").write_text(line + "\n")
+        result = pjlocal("eval", "report", "out")
+        says = f"{name}.jsonl line 1 was changed: remove the line, and pjlocal eval {command} makes it again"
+        assert result.returncode == 2 and says in result.stderr, result.stderr
 
 
 @pytest.mark.slow
