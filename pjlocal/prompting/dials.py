@@ -18,8 +18,9 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     """Change the strength of a preference in a request by ``step``, and return the new request.
 
     An absent preference is added at the default strength, or avoided at strength ``-step`` if ``step`` is negative.  A
-    preference whose strength becomes 0 is removed.  If it shares a view with other preferences, which would get the
-    same strength, each preference gets a view of its own (``panel``), provided that the mode has several views.
+    preference whose strength becomes 0 is removed, as is one that gets weaker and cannot take a strength.  If it shares
+    a view with other preferences, which would get the same strength, each preference gets a view of its own
+    (``panel``), provided that the mode has several views.
 
     Raises:
         UsageError: the preference does not exist, the strength is outside its limits, or it would be
@@ -69,7 +70,7 @@ def _strength(request: Request, given: str) -> float:
 
 
 def _turned(name: str, strength: float, step: float) -> list[str]:
-    """The preference with its strength after a step; empty if it reaches 0.
+    """The preference with its strength after a step; empty if it reaches 0, or gets weaker and cannot take a strength.
 
     Raises:
         UsageError: the strength is outside its limits, or would be read as part of the text.
@@ -80,6 +81,8 @@ def _turned(name: str, strength: float, step: float) -> list[str]:
         return []
     preference = f"{name}:{spelled}"
     if split_strength(preference)[1] is None:
+        if abs(new) < abs(strength):
+            return []  # it has no weaker form
         raise UsageError(
             f"{name!r} cannot take a strength, because :{spelled} after it would be part of the text: add a word at "
             "its end"

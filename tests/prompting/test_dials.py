@@ -65,12 +65,14 @@ def test_a_negative_strength_is_turned_by_half_a_step_too() -> None:
 
 
 @pytest.mark.parametrize("text", ["Explain it to a child of 5", "Answer like this:", "Write like https://example.org"])
-def test_a_text_whose_end_would_join_the_strength_is_not_changed(text: str) -> None:
+def test_a_text_whose_end_would_join_the_strength_gets_none_and_can_be_removed(text: str) -> None:
     assert turned(START, (text, STEP))[0][0] == ["vivid", text]
     preferred, avoided = START.replace(views=[[text], []]), START.replace(avoid=[text])
-    for request in (preferred, avoided):
+    for request, stronger in ((preferred, STEP), (avoided, -STEP)):
         with pytest.raises(UsageError, match="cannot take a strength"):
-            adjust(request, text, STEP)
+            adjust(request, text, stronger)
+    assert turned(preferred, (text, -STEP)) == ([[], []], ())
+    assert turned(avoided, (text, STEP))[1] == ()
     with pytest.raises(UsageError, match="cannot take a strength"):
         adjust(START, text, -STEP)
     assert turned(preferred, (f"{text} only", STEP))[0] == [[text], [f"{text} only"]]
