@@ -65,8 +65,10 @@ class Results:
 class SystemRow:
     """The numbers of one system under some objectives.
 
-    tokens_per_s: the speed in an answer's own decoding time, in which answers written at once wait for each other.
+    tokens_per_s: the speed in an answer's own decoding time.
     seconds: the time of an answer, from prompt to end.
+
+    Both are not numbers if several answers were written at once, because these wait for each other.
     """
 
     objectives: str
@@ -79,8 +81,9 @@ class SystemRow:
 
     @property
     def numbers(self) -> dict[Metric, Estimate]:
-        """The means and the speeds by metric."""
-        return {**self.means, Metric("tokens/s"): self.tokens_per_s, Metric("seconds an answer"): self.seconds}
+        """The means, and the speeds that were measured, by metric."""
+        speeds = {Metric("tokens/s"): self.tokens_per_s, Metric("seconds an answer"): self.seconds}
+        return {**self.means, **{metric: speed for metric, speed in speeds.items() if math.isfinite(speed.value)}}
 
 
 @dataclass(frozen=True)
@@ -286,14 +289,16 @@ def _stacked(values: Mapping[str, Array], prompts: Iterable[str]) -> Array:
 def _system_row(objectives: str, system: str, answers: Sequence[AnswerRecord], measured: _Measured) -> SystemRow:
     spent = by_unit((a.prompt_id, [a.tokens, a.decode_s, a.prefill_s + a.decode_s]) for a in answers)
     tokens, decode_s, seconds = _stacked(spent, spent)
+    is_timed = all(answer.n_at_once == 1 for answer in answers)
+    untimed = Estimate(float("nan"), len(spent), note="several answers were written at once")
     return SystemRow(
         objectives,
         system,
         len(answers),
         len(spent),
         {metric: statistics.mean(_stacked(values, values)) for metric, values in measured.items()},
-        statistics.ratio(tokens, decode_s),
-        statistics.mean(seconds),
+        statistics.ratio(tokens, decode_s) if is_timed else untimed,
+        statistics.mean(seconds) if is_timed else untimed,
     )
 
 

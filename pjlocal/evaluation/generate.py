@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
+from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def _here(tasks: Sequence[Task], parallel: int, interrupt: Interrupt) -> Generat
                 so_far = events.setdefault(number, [])
                 so_far += new
                 if answer.is_done:
-                    yield _record(together[number], answer, events.pop(number))
+                    record = _record(together[number], answer, events.pop(number))
+                    yield replace(record, n_at_once=min(parallel, len(together)))
 
 
 def _on_server(tasks: Sequence[Task], server: Server, parallel: int) -> Generator[AnswerRecord, None, None]:
@@ -74,10 +76,11 @@ def _on_server(tasks: Sequence[Task], server: Server, parallel: int) -> Generato
         server.check_can_write(request)
         server.check(request)
     log_warnings = WarningLog()
+    n_at_once = min(parallel, len(tasks))
     with ThreadPoolExecutor(parallel) as pool:
         try:
             for written in as_completed([pool.submit(_write_on_server, server, task, log_warnings) for task in tasks]):
-                yield written.result()
+                yield replace(written.result(), n_at_once=n_at_once)
         finally:
             pool.shutdown(cancel_futures=True)
 

@@ -101,6 +101,18 @@ def test_checks_texts_and_speed_have_tables_of_their_own(compared: Comparison) -
     assert cells(tables, "Speed", "both")[1].text == "17.00"
 
 
+def test_speed_is_left_out_for_answers_written_several_at_once() -> None:
+    for n_at_once, shown in ((1, True), (8, False)):
+        made = Results(SUITE, answers(n_at_once=n_at_once))
+        compared = compare(made)
+        tables = report_tables(SUITE, compared)
+        assert any("Speed" in table.title for table in tables) == shown
+        headings = {column.heading for table in tables for column in table.columns}
+        assert headings & {"tokens/s", "seconds an answer"} == ({"tokens/s", "seconds an answer"} if shown else set())
+        systems = json.loads(as_json(made, compared, []))["systems"]
+        assert all((system["tokens_per_s"]["value"] is not None) == shown for system in systems)
+
+
 def test_a_preference_that_all_met_leaves_out_is_named(compared: Comparison) -> None:
     def notes(*prefer: str) -> list[str]:
         tables = report_tables(replace(SUITE, objectives=(Objectives("bright", prefer),)), compared)
