@@ -235,6 +235,10 @@ class ChatTemplate:
             prompting, tools = prompting.replace(system=system), replace(tools, offered=())
         if prompting.think != "auto" and not self.has_think_switch:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
+        if prompting.reasoning_effort and "reasoning_effort" not in (self.model.chat_template or ""):
+            self.warn_once(
+                "this model's chat template reads no effort", f"reasoning effort {prompting.reasoning_effort}: "
+            )
         if not self.model.chat_template:
             self.warn_once("the model has no chat template: a plain dialogue is used instead")
         messages = self.messages(conversation, preference, prompting)

@@ -188,9 +188,15 @@ def test_a_preference_has_its_turn_despite_unanswered_questions(read, caplog) ->
 def test_a_missing_switch_for_thinking_is_reported_once(read, caplog, template: str | None) -> None:
     caplog.set_level(logging.WARNING)
     read(template, "Why?", think="off", turns=3)
-    assert [record.message for record in caplog.records] == [
-        "think off: this model's chat template has no switch for thinking"
-    ]
+    no_template = [] if template else ["the model has no chat template: a plain dialogue is used instead"]
+    assert caplog.messages == ["think off: this model's chat template has no switch for thinking", *no_template]
+
+
+def test_a_reasoning_effort_that_the_template_does_not_read_is_reported_once(read, caplog) -> None:
+    assert read("{{ reasoning_effort }}" + CHATML, "Why?", reasoning_effort="low").startswith("low")
+    assert not caplog.records
+    read(CHATML, "Why?", reasoning_effort="low", turns=3)
+    assert caplog.messages == ["reasoning effort low: this model's chat template reads no effort"]
 
 
 def test_a_switch_for_thinking_that_works_or_is_not_used_is_not_reported(read, caplog) -> None:
