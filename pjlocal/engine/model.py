@@ -218,10 +218,8 @@ class Model:
     @cached_property
     def description(self) -> str:
         """Architecture, size and quantization, as in ``llama 135M Q4_1``."""
-        buffer = ctypes.create_string_buffer(256)
-        lib.llama_model_desc(self.handle, buffer, 256)
-        architecture, _, quantization = buffer.value.decode("utf-8", "replace").split(" ", 2)
-        return f"{architecture} {in_words(lib.llama_model_n_params(self.handle))} {quantization}"
+        n_parameters = lib.llama_model_n_params(self.handle)
+        return f"{self.header.architecture} {in_words(n_parameters)} {self.header.file_type}"
 
     @cached_property
     def n_ctx_train(self) -> int:

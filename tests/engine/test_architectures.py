@@ -268,8 +268,8 @@ def test_algorithm_1_runs_if_the_cache_can_be_truncated_and_is_refused_otherwise
 
 
 @on(ARCHITECTURES)
-def test_the_description_of_a_model_has_its_real_number_of_parameters(judge: PersonaJudge) -> None:
+def test_the_description_of_a_model_has_its_real_number_of_parameters_and_quantization(judge: PersonaJudge) -> None:
     """llama.cpp guesses the number by the layers, and calls SmolLM2-135M a 256M."""
     header = read_header(judge.model.path)
-    architecture, size, _ = judge.model.description.split(" ", 2)
-    assert (architecture, size) == (header.architecture, in_words(header.n_parameters))
+    expected = header.architecture, in_words(header.n_parameters), header.file_type
+    assert tuple(judge.model.description.split(" ")) == expected, "as in models info"
