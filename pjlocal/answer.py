@@ -253,7 +253,7 @@ class SingleAnswer(Answer):
             seed=self.seed,
             finish_reason=self.finish_reason or "interrupted",
             statistics=self.statistics,
-            strengths={name: "auto" if w.auto else w.strength for name, w in self.plan.roles.weights.items()},
+            strengths=self.plan.roles.strengths,
             offload=self.engine.model.offload.as_dict(),
             layout=self.layout,
             adapters=[each.as_dict() for each in self.plan.roles.adapters] if any(self.plan.roles.adapters) else [],

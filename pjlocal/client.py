@@ -547,6 +547,7 @@ class RemoteAnswer:
             seed=started.seed or 0,
             finish_reason="interrupted",
             statistics=self.statistics,
+            strengths=dict(started.strengths),
             layout=started.layout,
             thinking=thinking,
         )

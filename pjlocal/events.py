@@ -287,6 +287,7 @@ class Started:
 
     labels: the preferences of each view as text; ``preferences`` has them as in the request.
     pushing: see `answer.Answer`.
+    strengths: those of the `Result`.
     followed_sampling: the sampling settings that come from the model's file, as text.
     placed: the devices of the model's layers, as text.
     warnings: lines for the user.
@@ -302,6 +303,7 @@ class Started:
     labels: Mapping[str, list[str]] = field(default_factory=dict)
     pushing: Sequence[str] = ()
     preferences: Mapping[str, list[str]] = field(default_factory=dict)
+    strengths: Mapping[str, float | str] = field(default_factory=dict)
     seed: int | None = None
     followed_sampling: str = ""
     placed: str = ""

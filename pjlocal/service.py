@@ -378,6 +378,7 @@ class Service:
                 labels=answer.labels,
                 pushing=answer.pushing,
                 preferences=answer.plan.roles.preferences,
+                strengths=answer.plan.roles.strengths,
                 seed=answer.seed,
                 followed_sampling=model_defaults_in_words(prepared.request.sampling, self._model.judge.recommended),
                 placed=self._model.judge.placed,

@@ -63,6 +63,11 @@ class Roles:
         return {name: [*wishes, *adapters.labels] for (name, wishes), adapters in speaking}
 
     @property
+    def strengths(self) -> dict[str, float | str]:
+        """The strength of each preference, by name: a number, or ``auto``."""
+        return {name: "auto" if weight.auto else weight.strength for name, weight in self.weights.items()}
+
+    @property
     def view_names(self) -> list[str]:
         """The names of all views: those that draft and judge, the avoided ones, the joint and the neutral one."""
         speaking = list(self.preferences) if self.n_speakers > 1 else [self.mode]

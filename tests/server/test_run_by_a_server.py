@@ -364,11 +364,13 @@ def test_the_text_so_far_is_reported_if_the_server_dies_during_an_answer(
     file = str(tmp_path / "trace")
     options = (name.replace("FILE", file) for name in trace)
     known = {"mode": "plain", "model": model.name, "seed": 7, "request": make_request().as_dict()}
+    known["strengths"] = {"a": "auto", "b": 2.0}
     with impostor(model, TAKEN, f"data: {json.dumps({'head': known})}\n\n".encode(), TOKEN, TOKEN):
         result = run(model, server_environment, "--ctx", "300", "--json", "--stats", *options)
     report = json.loads(result.stdout)
     assert (report["text"], report["finish_reason"]) == ("Yes.Yes.", "interrupted")
     assert (report["model"], report["lambda"], report["seed"]) == (model.name, 4, 7)
+    assert report["strengths"] == known["strengths"]
     assert (
         result.returncode == 1
         and "stopped responding during the answer: run the command again" in result.stderr.splitlines()[-1]
