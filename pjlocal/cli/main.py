@@ -79,7 +79,8 @@ def _must_be(error: Exception) -> str:
         name = max(error.param.opts, key=len)  # type: ignore[attr-defined]
     except (AttributeError, KeyError, ValueError):
         return ""
-    return f"{name} must be {must} (not {wrong['input']!r})"
+    given = wrong["input"] if "than_equal" in wrong["type"] else repr(wrong["input"])  # a number, or perhaps not
+    return f"{name} must be {must} (not {given})"
 
 
 #: The expected value of an option, by Pydantic's type of the error.

@@ -153,7 +153,7 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["-n", "0", "hi"], "--max-tokens must be at least 1"),
         (["-k", "many", "hi"], r"pjlocal: --top-k must be a whole number \(not 'many'\)\. See pjlocal run --help"),
         (["-t", "1,5", "hi"], r"--temperature must be a number \(not '1,5'\)"),
-        (["--parallel", "0", "hi"], r"--parallel must be at least 1 \(not '0'\)"),
+        (["--parallel", "0", "hi"], r"--parallel must be at least 1 \(not 0\)"),
         (["--mode", "best", "hi"], "not one of 'judge', 'base', 'both', 'prompt', 'rewrite', 'plain'"),
         (["--mode", "judge", "hi"], "needs a preference"),
         (["--no-such-option", "hi"], "No such option"),
