@@ -12,7 +12,7 @@ import typer
 from ..engine.interrupt import Interrupt, on_sigint
 from ..errors import UsageError, byte_size
 from ..prompting.preferences import split_strength
-from ..screen.console import make_console
+from ..screen.console import make_console, say
 from ..settings import Engine, Generation, Sampling, flag
 from ..visible import visible
 from .options import ModelOption, PreferOption, takes_settings
@@ -64,6 +64,8 @@ def bench(
 
         def progress(what: str, done: float) -> None:
             bars(what, done, bar="all")
+            if not sys.stderr.isatty():  # no bar is shown
+                say(f"{100 * done:.0f} %: {what}")
 
         progress("importing", 0.0)
         from ..bench.measure import measure
