@@ -26,8 +26,10 @@ def make_console(file: IO[str], **options: Any) -> Console:
 
 
 def say(text: str) -> None:
-    """Print a message of the program, as one line on standard error."""
-    print(f"pjlocal: {one_line(text)}", file=sys.stderr, flush=True)
+    """Print a message of the program on standard error: as one line, which a terminal wraps between words."""
+    from .display import in_columns
+
+    print(in_columns("pjlocal: ", one_line(text), sys.stderr), file=sys.stderr, flush=True)
 
 
 class Spinner:

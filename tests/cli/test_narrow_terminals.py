@@ -47,3 +47,13 @@ def test_statistics_break_between_words(rows, tiny, columns: int) -> None:
 def test_a_path_that_does_not_fit_stays_whole(rows, pjlocal) -> None:
     path = next(model["path"] for model in json.loads(pjlocal("models", "list", "--json").stdout))
     assert any(row.endswith(path) for row in rows(40, "models", "info", "smollm2"))
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_messages_break_between_words(on_terminal, pjlocal, columns: int) -> None:
+    wrong = ("run", "-p", "sailor", "Why do cats purr?")
+    terminal = on_terminal(*PJLOCAL, *wrong, columns=columns)
+    assert terminal.end() == 2
+    shown = terminal.text.splitlines()
+    assert len(shown) > 1 and max(map(len, shown)) <= columns
+    assert terminal.text.split() == pjlocal(*wrong).stderr.split()
