@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -22,8 +23,11 @@ _WIDEST = 110  # columns of text; longer rows are hard to read
 
 def docs(
     topic: Annotated[
-        str | None,
-        typer.Argument(help="The document to show; without it, print the list.", autocompletion=completion.documents),
+        list[str] | None,
+        typer.Argument(
+            help="The document to show; without it, print the list. More WORDS of --search may follow it.",
+            autocompletion=completion.documents,
+        ),
     ] = None,
     search: Annotated[
         str | None,
@@ -37,13 +41,18 @@ def docs(
     ] = None,
 ) -> None:
     topics = documents.topics()
-    if topic is not None and topic not in topics:
-        hint = did_you_mean(topic, topics) or f"there are {', '.join(topics)}"
-        raise UsageError(f"there is no document {topic!r}: {hint}")
+    named, *words = topic or [""]
     if search is not None:
-        _print_passages(search, [topic] if topic else [*topics])
+        if named not in topics:  # WORDS without quotation marks
+            named, words = "", [named, *words]
+        _print_passages(" ".join([search, *words]), [named] if named else [*topics])
+    elif words:
+        raise UsageError(f"give one document, or search in it: pjlocal docs {named} --search {shlex.join(words)}")
     elif topic:
-        _show(topic)
+        if named not in topics:
+            hint = did_you_mean(named, topics) or f"there are {', '.join(topics)}"
+            raise UsageError(f"there is no document {named!r}: {hint}")
+        _show(named)
     else:
         width = max(map(len, topics))
         for name, about in topics.items():

@@ -60,6 +60,10 @@ def test_a_search_prints_the_passages_that_contain_the_words(pjlocal) -> None:
     first, second = re.search(r"^- (\w+ \w+) .*\n  (\w+ \w+)", written, re.MULTILINE).groups()
     lines = pjlocal("docs", "server", "--search", f"{first} {second}").stdout.splitlines()
     assert any(first in line and second in line for line in lines), "a passage may be wrapped between the words"
+    together = pjlocal("docs", "chat", "--search", "stops an Ctrl-C").stdout
+    assert together and pjlocal("docs", "chat", "--search", "stops", "an", "Ctrl-C").stdout == together
+    together = pjlocal("docs", "--search", "default model").stdout
+    assert together and pjlocal("docs", "--search", "default", "model").stdout == together
     none = pjlocal("docs", "--search", "xyzzy")
     assert (none.returncode, none.stdout, none.stderr) == (0, "", "pjlocal: nothing found\n")
     assert pjlocal("docs", "--search", "how to xyzzy").stderr == "pjlocal: nothing found: use fewer words\n"
