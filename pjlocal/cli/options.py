@@ -59,7 +59,7 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
     @functools.wraps(command)
     def wrapper(*, context: typer.Context, **values: Any) -> Any:
         config = load_config()
-        use_own(config.presets)
+        use_own(config.presets, config.personas)
         given = {name for name in values if _source(context, name) in ("COMMANDLINE", "ENVIRONMENT")}
         persona = values.pop("persona", None)
         chosen = config.persona(persona).without(given) if persona is not None else Overrides()

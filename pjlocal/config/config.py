@@ -57,6 +57,8 @@ class Config(Overrides):
         """
         found = self.personas.get(name.strip().lower())
         if found is None:
+            if name.strip().lower() in PRESETS | dict(self.presets):
+                raise UsageError(f"{name!r} is a preset: use -p {name}")
             known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME saves one"
             raise UsageError(f"unknown persona {name!r}: {did_you_mean(name, self.personas) or known}")
         return found

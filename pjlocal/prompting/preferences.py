@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
@@ -71,14 +71,17 @@ _MEANINGS = {
 _LIKE = {word: preset for preset, words in _MEANINGS.items() for word in words.split()}
 
 _own: dict[str, str] = {}
+_personas: set[str] = set()  # names
 
 _HOW_FREE_TEXT = "a preference of your own needs more than one word, as in 'Answer in rhyme', or @FILE"
 
 
-def use_own(presets: Mapping[str, str]) -> None:
-    """Set the user's own presets, by name in lower case.  The built-in ones stay."""
+def use_own(presets: Mapping[str, str], personas: Iterable[str] = ()) -> None:
+    """Set the user's own presets, by name in lower case, and the names of the personas.  The built-in presets stay."""
     _own.clear()
     _own.update(presets)
+    _personas.clear()
+    _personas.update(personas)
 
 
 def presets() -> dict[str, str]:
@@ -107,6 +110,8 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
         name, colon, strength = spec.partition(":")
         if colon and name.lower() in known:
             _check_strength(spec, strength)
+        if spec.lower() in _personas:
+            raise UsageError(f"{spec!r} is a persona: use -P {spec}")
         hint = preset_hint(name.lower(), known)
         raise UsageError(f"unknown preset {spec!r}: {hint} ({_HOW_FREE_TEXT})")
     return spec

@@ -297,7 +297,7 @@ _TERMINALS = re.compile(r"[,:](?: as in)? pjlocal [a-z].*|, or @FILE")
 
 def in_fields(message: str) -> str:
     """Change a message for a client: name fields instead of flags, and say which settings are options of the server."""
-    message = _TERMINALS.sub("", message)
+    message = _TERMINALS.sub("", message).replace("use -P", "use the model")
     message = EXAMPLE.sub(_as_json, message)
     message = _OPERATORS.sub(r"start the server with \1 \2", message)
     message = _CHOSEN.sub(_with_value, message)

@@ -335,6 +335,8 @@ def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: 
         before = chat.conversation.settings()
         assert chat.say("/persona never")[0].startswith("panel takes 2 to 26")
         assert chat.say("/persona od") == ["unknown persona 'od': did you mean odd?"]
+        assert chat.say("/persona vivid") == ["'vivid' is a preset: use /prefer vivid"]
+        assert chat.say("/prefer odd") == ["'odd' is a persona: use /persona odd"]
         assert chat.conversation.settings() == before
     finally:
         preferences.use_own({})

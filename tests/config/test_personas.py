@@ -66,12 +66,22 @@ def test_preferences_that_a_persona_places_set_those_aside_that_the_file_deals_o
     [
         ("pirate-breif", "unknown persona 'pirate-breif': did you mean pirate-brief?"),
         ("", "unknown persona '': known are pirate-brief, placed"),
+        ("Vivid", "'Vivid' is a preset: use -p Vivid"),
+        ("pirate", "'pirate' is a preset: use -p pirate"),
     ],
 )
 def test_an_unknown_persona_is_refused_with_the_nearest_name(write, name: str, says: str) -> None:
     write(FILE)
     with pytest.raises(UsageError, match=re.escape(says)):
         settled("-P", name)
+
+
+def test_a_persona_that_is_given_as_a_preference_is_named_as_one(write) -> None:
+    write(FILE)
+    settled()
+    for name in ("pirate-brief", "Placed"):
+        with pytest.raises(UsageError, match=f"'{name}' is a persona: use -P {name}"):
+            preferences.resolve(name)
 
 
 def test_without_personas_the_error_says_how_to_add_one() -> None:

@@ -176,7 +176,7 @@ def persona(chat: Chat, words: str) -> None:
     config = load_config()
     if words:
         found = config.persona(words)
-        use_own(config.presets)  # it may have been written since the chat began
+        use_own(config.presets, config.personas)  # it may have been written since the chat began
         chat.conversation.apply_persona(found)
         chat.changed()
         prefer(chat, "")
