@@ -251,7 +251,7 @@ class Request:
         for name in changes:
             if name in {f.name for f in dataclasses.fields(Engine)}:
                 raise TypeError(f"{name} belongs to the model: give it to PersonaJudge")
-            hint = advise(name, KEYS)
+            hint = advise(name, [*KEYS, *(f.name for f in dataclasses.fields(Engine))])
             raise TypeError(f"unexpected keyword argument {name!r}{hint and f': {hint}'}")
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 

@@ -15,7 +15,7 @@ import os
 import re
 import shlex
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -203,8 +203,16 @@ EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
 REMOVED = {"rule": "it was removed, and mode both adds the pushes: leave it out"}
 
 
-def advise(name: str, known: Iterable[str], most: int = 3) -> str:
-    """Advice about an unknown setting: that it was removed, or the settings with similar names; empty without any."""
+def key_of(name: str) -> str:
+    """The key of the setting whose flag has this name, as ``n_ctx`` for ``ctx``; other names unchanged."""
+    return flag_names(Generation, Sampling, Prompting, Engine).get(f"--{name.replace('_', '-')}", name)
+
+
+def advise(name: str, known: Collection[str], most: int = 3) -> str:
+    """Advice about an unknown setting: that it was removed, the one whose flag has this name, or the settings with
+    similar names; empty without any."""
+    if (key := key_of(name)) in known:
+        return f"did you mean {key}?"
     return REMOVED.get(name) or did_you_mean(name, known, most)
 
 

@@ -199,6 +199,8 @@ def test_errors_of_values_use_python_names(judge, prompt, changes, error, says) 
             "prefer excludes draft_prefer and judge_prefer",
         ),
         ({"tempature": 1}, TypeError, "unexpected keyword argument 'tempature': did you mean temperature?"),
+        ({"threads": 1}, TypeError, "unexpected keyword argument 'threads': did you mean n_threads?"),
+        ({"ctx": 100}, TypeError, "unexpected keyword argument 'ctx': did you mean n_ctx?"),
         ({"top_p": 0}, UsageError, "top_p must be above 0"),
         ({"n_gpu_layers": "some"}, UsageError, "n_gpu_layers must be auto, all or a number of layers"),
         ({"panel": True, "prefer": "vivid"}, UsageError, "panel takes 2 to 26 preferences"),

@@ -16,7 +16,7 @@ from ..errors import UsageError, did_you_mean
 from ..folders import config_folder
 from ..prompting.preferences import PRESETS
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides
-from ..settings import Engine, Settings, Thoughts, View, advise, typed
+from ..settings import Engine, Settings, Thoughts, View, advise, key_of, typed
 from ..textfile import user_path, write_text
 from . import tomlfile
 from .values import InvalidValue, checked, model_named, preference
@@ -181,9 +181,10 @@ def _check_keys(table: Iterable[str], known: Sequence[str], *where: str) -> None
     for key in table:
         if key in known:
             continue
-        tables = [name for name, settings in TABLES.items() if key in get_type_hints(settings)]
-        if tables:
-            hint = f"it belongs in [{tables[0]}]"
+        named = key_of(key)
+        tables = [name for name, settings in TABLES.items() if named in get_type_hints(settings)]
+        if tables and named not in known:
+            hint = f"it belongs in [{tables[0]}]" + (f" as {named}" if named != key else "")
         elif key in TOP:
             hint = "it belongs at the top, before the first table"
         else:
