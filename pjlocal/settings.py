@@ -431,7 +431,7 @@ class Generation(Settings):
         (),
         "--avoid",
         help="A negative preference, from which the answer is pushed away: a preset, free text or @FILE, with a "
-        "strength as in TEXT:2 (repeatable).",
+        "strength as in TEXT:2 (repeatable). It needs a preference beside it.",
         metavar="TEXT[:S]",
     )
     floor: float = setting(

@@ -125,6 +125,7 @@ def resolve_mode(request: Request) -> Mode:
     }
     for key, is_set in needing.items():
         if is_set and key in request.explicit:
+            prefix(generation.avoid)  # raises an error for unknown presets
             shown = f"mode {generation.mode}" if key == "mode" else f"--{key}"
             raise UsageError(f"{shown} needs a preference, as in: -p vivid -p creative")
     return "plain"
