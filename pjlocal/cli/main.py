@@ -106,6 +106,9 @@ def _with_advice(message: str, command: str) -> str:
         message = f"{message}: put the prompt in quotes"
     elif command == "pjlocal chat" and re.match(r"No such option: (-f|--file)\b", message):
         message = f"{message.partition(' (')[0]}: type /read FILE in the chat, or give -f FILE to pjlocal run"
+    elif message.startswith("No such option: --debug"):
+        before = command.replace("pjlocal", "pjlocal --debug", 1)
+        message = f"No such option: --debug: give it before the command, as in: {before}"
     return message if message.endswith("?") else f"{message}."
 
 

@@ -157,6 +157,7 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["--mode", "best", "hi"], "not one of 'judge', 'base', 'both', 'prompt', 'rewrite', 'plain'"),
         (["--mode", "judge", "hi"], "needs a preference"),
         (["--no-such-option", "hi"], "No such option"),
+        (["--debug", "hi"], "No such option: --debug: give it before the command, as in: pjlocal --debug run"),
         (["--stop", "", "hi"], "--stop must not be empty"),
         (["--grammar", "broken.gbnf", "hi"], "the grammar cannot be parsed: expecting"),
         (["--grammar", "rootless.gbnf", "hi"], "the grammar cannot be parsed"),
