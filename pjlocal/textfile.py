@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -54,6 +55,8 @@ def decode_utf8(data: bytes, name: str) -> str:
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if b"\0" in data and not data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+            raise UsageError(f"{name} is not text: it contains a NUL (byte {data.index(0)})") from None
         raise UsageError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
 
 

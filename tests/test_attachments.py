@@ -43,6 +43,7 @@ def test_a_file_may_contain_the_mark_of_its_end(text: str) -> None:
         (b"GGUF\x03", "is a model, and only"),
         (b"GIF89a\x40\x01\xf0\x00\xf7\x00\x00...", "is a picture, and only"),
         ("naïve".encode("utf-16"), "is not UTF-8 text (byte 0): save it as UTF-8"),
+        (b"\x7fELF\0\xd0", "is not text: it contains a NUL (byte 4)"),
         (b"one\0two", "is not text: it contains a NUL (byte 3)"),
         (b" \n", "is empty"),
     ],

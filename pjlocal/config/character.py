@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..textfile import user_path
+from ..textfile import decode_utf8, user_path
 
 _MOST_BYTES = 32 * 1024 * 1024  # of a card including its picture
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -63,7 +63,7 @@ def _card(path: Path, content: bytes) -> dict[str, Any]:
         except binascii.Error:
             raise UsageError(f"the character card in {path} is broken: it is not base64") from None
     try:
-        values = json.loads(content.decode("utf-8-sig"))
+        values = json.loads(decode_utf8(content, str(path)))
     except (ValueError, RecursionError) as error:
         raise UsageError(f"{path} is not a character card: it is not JSON ({error})") from None
     if not isinstance(values, dict):

@@ -70,7 +70,8 @@ def test_a_card_of_the_first_version_and_those_in_pictures_are_read(tmp_path: Pa
         (png(), "a picture without a character card"),
         (png((b"chara", b"***")), "it is not base64"),
         (png((b"chara", encoded(CARD)))[:50], "a picture without a character card"),
-        (b"\xff\xfe", "it is not JSON"),
+        (b"\xff\xfe", "is not UTF-8 text"),
+        (b"\x7fELF\0\xd0", "is not text: it contains a NUL"),
         (b"[" * 100_000, "it is not JSON"),
     ],
 )
