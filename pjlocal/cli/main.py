@@ -130,10 +130,13 @@ def _fail(message: str, status: int) -> int:
 
 
 def _fill_closed_streams() -> None:
-    """Open the null device for closed standard streams, whose numbers other files would get."""
+    """Open the null device for closed standard streams, whose numbers other files would get.
+
+    It is read-only as standard output, so that an answer is not lost without an error."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            null = os.open(os.devnull, os.O_RDWR)  # it gets the lowest free number, the stream's
+            access = os.O_RDONLY if name == "stdout" else os.O_RDWR
+            null = os.open(os.devnull, access)  # it gets the lowest free number, the stream's
             setattr(sys, name, open(null, mode))  # noqa: SIM115
 
 
