@@ -91,7 +91,7 @@ class Chat:
     def greet(self) -> None:
         """Show the model, and the last turn of a continued session."""
         judge = self.conversation.judge
-        by = f" · written by {judge.server.name}" if judge.server else ""
+        by = f" · answers come from {judge.server.name}" if judge.server else ""
         self.screen.greet(f"{judge.model.name}{by} · /help lists the commands")
         if not self.conversation.session.turns:
             changes = "changes the" if any(self.conversation.views.values()) else "sets"

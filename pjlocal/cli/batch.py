@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 from ..client import KeyRefused, Server, ServerError, WarningLog
 from ..config.config import load_config
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
-from ..errors import OutputError, PjlocalError, UsageError
+from ..errors import OutputError, PjlocalError, UsageError, plural
 from ..events import Result
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message, last_question
@@ -92,7 +92,7 @@ def run_batch(
     rows = read_rows(source, request)
     with on_sigint(interrupt), _Output(out, rows) as output, progress_bars() as progress:
         if output.n_written:
-            say(f"{out} already has {output.n_written} of {len(rows)} rows")
+            say(f"{out} already has {output.n_written} of {len(rows)} {plural(len(rows), 'row')}")
 
         def show_progress() -> None:
             if out != "-":  # rows that are printed are progress enough, and would stand in the bar's line
@@ -116,10 +116,12 @@ def run_batch(
             output.finish()
         n_left = len(rows) - output.n_written
     if interrupt.is_set() or n_left:
-        say(f"{n_left} of {len(rows)} rows are left: run the same command to continue")
+        are = "is" if n_left == 1 else "are"
+        say(f"{n_left} of {len(rows)} {plural(len(rows), 'row')} {are} left: run the same command to continue")
         return INTERRUPTED
     if errors := output.errors:
-        say(f"{len(errors)} of {len(rows)} rows have an error instead of an answer")
+        have = "has" if len(errors) == 1 else "have"
+        say(f"{len(errors)} of {len(rows)} {plural(len(rows), 'row')} {have} an error instead of an answer")
         number, error = next(iter(errors.items()))
         say(f"row {number}: {error}")
     return 1 if errors else 0

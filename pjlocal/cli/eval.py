@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..engine.interrupt import Interrupt, Interrupted, on_sigint
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..request import PREFERENCES, Request, absolute, in_turn, place
 from ..screen.console import make_console, say
 from ..screen.progress import progress_bars
@@ -439,7 +439,8 @@ def _outlook(n_answers: int, n_prompts: int) -> str:
         if least is None
         else f"enough for a win rate of {least:.0%} to be significant"
     )
-    return f"{n_answers:,} answers to {n_prompts} prompts; {power}"
+    answers = f"{n_answers:,} {plural(n_answers, 'answer')}"
+    return f"{answers} to {n_prompts} {plural(n_prompts, 'prompt')}; {power}"
 
 
 def _report_other_answers(folder: Folder, run: Run) -> None:

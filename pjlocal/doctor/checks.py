@@ -81,8 +81,8 @@ def _machine() -> Iterator[Finding]:
     from ..engine.machine import cores, memory
 
     for what, limit, text in (
-        ("cores", cores(), "{} are used (--threads gives another number)"),
-        ("memory", memory(), "{} are free"),
+        ("cores", cores(), "{} in use (--threads gives another number)"),
+        ("memory", memory(), "{} free"),
     ):
         amount = byte_size(limit.amount) if what == "memory" else limit.amount
         source = ": the limit of this container (cgroup)" if limit.in_container else ""

@@ -14,7 +14,7 @@ from typing import Any
 
 from .. import __version__
 from ..client import Server
-from ..errors import UsageError
+from ..errors import UsageError, plural
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import recommended
@@ -80,7 +80,8 @@ class Run:
         origin = self.made_with
         models = ", ".join(f"{name} ({digest[:12]})" for name, digest in origin.get("models", {}).items())
         versions = f"pjlocal {origin.get('pjlocal')}, llama-cpp-python {origin.get('llama_cpp_python')}"
-        return [f"models: {models}", f"{len(self.prompts)} prompts", versions, str(origin.get("machine"))]
+        n = len(self.prompts)
+        return [f"models: {models}", f"{n} {plural(n, 'prompt')}", versions, str(origin.get("machine"))]
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def terminal(
             Terminal(environment, tmp_path, (*PJLOCAL, "chat", *where, "--session", str(number)), columns=200, lines=40)
         )
         started[-1].at_prompt()
-        assert "written by" in started[-1].text
+        assert "answers come from" in started[-1].text
         return started[-1]
 
     yield chat
