@@ -65,12 +65,14 @@ def list_sessions(
         return
     if not summaries:
         _say_none_is_saved()
+    rows = []
     for summary in summaries:
         turns = f"{summary.n_turns:3} turn{' ' if summary.n_turns == 1 else 's'}"
         saved = summary.model or "-"  # a path, or a name that may contain slashes
         model = one_line(shown_name(Path(saved)) if os.path.isabs(saved) else saved)
-        line = f"{summary.id:4}  {local_time(summary.updated)}  {turns}  {model:16}  {_title(summary.title)}"
-        typer.echo(_cut(line) if sys.stdout.isatty() else line)
+        rows.append([f"{summary.id:4}", local_time(summary.updated), turns, f"{model:16}", _title(summary.title)])
+    for row in _on_terminal(rows) if sys.stdout.isatty() else rows:
+        typer.echo("  ".join(row))
 
 
 @sessions_app.command()
@@ -243,10 +245,18 @@ def _title(title: str) -> str:
     return one_line(title) or "untitled"
 
 
-def _cut(line: str) -> str:
-    """The line, cut at the width of the terminal."""
+def _on_terminal(rows: list[list[str]]) -> list[list[str]]:
+    """The rows of the list, as wide as the terminal: without models and then without dates if there is no room for 20
+    columns of each title, and with the titles cut."""
+    from rich.cells import cell_len
     from rich.text import Text
 
-    text = Text(line)
-    text.truncate(shutil.get_terminal_size().columns, overflow="ellipsis")
-    return text.plain
+    columns = shutil.get_terminal_size().columns
+    for narrower in ([0, 1, 2, 4], [0, 2, 3]):
+        if all(cell_len("  ".join([*row[:-1], ""])) + min(cell_len(row[-1]), 20) <= columns for row in rows):
+            break
+        rows = [[row[i] for i in narrower] for row in rows]
+    cut = [Text("  ".join(row)) for row in rows]
+    for text in cut:
+        text.truncate(columns, overflow="ellipsis")
+    return [[text.plain] for text in cut]

@@ -77,6 +77,22 @@ def test_list_is_no_wider_than_the_terminal(store, file, on_terminal) -> None:
     assert "日本" * 50 in call("list")[0], "a pipe gets all of it"
 
 
+@pytest.mark.parametrize(
+    ("columns", "begins"),
+    [
+        (80, r"   1  \S+ \d\d:\d\d    1 turn   big {15}Why"),
+        (60, r"   1  \S+ \d\d:\d\d    1 turn   Why"),
+        (40, r"   1    1 turn   Why"),
+    ],
+)
+def test_a_narrow_list_leaves_out_the_model_and_then_the_date(store, file, on_terminal, columns, begins) -> None:
+    saved(store, "Why do cats purr at night?", a_turn(), settings={"model": "big"})
+    terminal = on_terminal(*PJLOCAL, "sessions", "list", columns=columns, PJLOCAL_DATABASE=str(file))
+    assert terminal.end() == 0
+    (line,) = terminal.raw.decode().splitlines()
+    assert re.match(f"{begins} do cats purr", line) and cell_len(line) <= columns
+
+
 def test_show_prints_the_chat(store) -> None:
     session = saved(store, "Birds", a_turn("A \x1b[31m bird?", "A heron."), a_turn("Undone?", "Indeed."))
     store.set_undone(session.turns[1].id)
