@@ -90,7 +90,7 @@ def _show(topic: str) -> None:
         Pager(
             lambda width, no_color: _rendered(text),
             lambda: topic,
-            "space next, b back, / search, n again, q quit",
+            "q quit, space next, b back, / search, n again",
             {},
             widest=_WIDEST,
         ).run()

@@ -149,7 +149,7 @@ def _browse(rows: Sequence[SideBySide], suite: Suite) -> None:
     Pager(
         page=lambda width, no_color: render_row(browser.row, suite, width, no_color),
         notice=lambda: browser.status,
-        hint="n next, p previous, / search, q quit",
+        hint="q quit, n next, p previous, / search",
         keys={key: partial(browser.turn, step) for key, step in steps.items()},
         search=browser.search,
     ).run()

@@ -86,19 +86,19 @@ class Pager:
             for name in names:
                 bindings.add(name, filter=~searching)(lambda event: act())
 
-        for key, act in self.keys.items():
-            bind(key, act=partial(self._act, act))
         bind("q", "c-c", "<sigint>", "c-d", act=self.leave)
         bind("c-z", act=lambda: self._app.suspend_to_background())
         bind("down", "j", act=lambda: self._scroll(1))
         bind("up", "k", act=lambda: self._scroll(-1))
         bind("pagedown", " ", act=lambda: self._scroll(self._height()))
         bind("pageup", "b", act=lambda: self._scroll(-self._height()))
-        bind("home", act=lambda: self._scroll(-len(self._rows)))
-        bind("end", act=lambda: self._scroll(len(self._rows)))
+        bind("home", "g", act=lambda: self._scroll(-len(self._rows)))
+        bind("end", "G", act=lambda: self._scroll(len(self._rows)))
         bind("/", act=lambda: self._app.layout.focus(self._words))
         if self.search is None:
             bind("n", act=lambda: self._find(self._found))
+        for key, act in self.keys.items():  # a later binding of a key replaces an earlier one
+            bind(key, act=partial(self._act, act))
 
         @bindings.add("c-c", filter=searching)
         @bindings.add("escape", filter=searching, eager=True)

@@ -23,6 +23,16 @@ def terminal(on_terminal: Callable[..., Terminal]) -> Terminal:
     return on_terminal(sys.executable, "-c", PAGE, columns=60, lines=11, PYTHONPATH=path)
 
 
+def test_keys_of_less_go_to_the_end_and_to_the_beginning(terminal: Terminal) -> None:
+    terminal.until("row 9")
+    terminal.type("G")
+    terminal.until("row 39 here")
+    terminal.type("g")
+    terminal.until("row 0")
+    terminal.type("q")
+    assert terminal.end() == 0
+
+
 def marked(terminal: Terminal) -> list[str]:
     screen = terminal.screen
     return [screen.row(y).strip() for y in range(screen.lines) if screen.buffer[y][0].reverse]
