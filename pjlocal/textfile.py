@@ -74,15 +74,12 @@ def known_ending(target: Path, known: Collection[str]) -> str:
     return ending
 
 
-def output_file(
-    target: Path, formats: Mapping[str, Format], force: bool, advice: str = "choose another name"
-) -> tuple[Path, Format]:
+def output_file(target: Path, formats: Mapping[str, Format], force: bool) -> tuple[Path, Format]:
     """The path of a file to write, and the format of its ending.
 
     Args:
         formats: formats by ending, without the dot.
         force: whether an existing file may be replaced.
-        advice: the advice for an existing file.
 
     Raises:
         UsageError: the ending is unknown, or the file exists and ``force`` is not set.
@@ -94,7 +91,7 @@ def output_file(
     except UsageError as error:
         raise OutputError(f"cannot write {target}: {error}") from None
     if not force and os.path.lexists(path):
-        raise UsageError(f"{target} exists already: {advice}")
+        raise UsageError(f"{target} exists already: choose another name, or give --force")
     try:
         path.parent.stat()
     except FileNotFoundError:

@@ -140,8 +140,6 @@ def _json(values: dict[str, Any]) -> str:
     return json.dumps(standard, indent=1) + "\n"
 
 
-FORCE = "choose another name, or give --force"
-
 FORMATS: dict[str, Callable[[Results, Comparison, Sequence[str]], str]] = {
     "md": as_markdown,
     "json": as_json,
@@ -158,7 +156,7 @@ def write_report(
         UsageError: no format has this ending, the file exists and ``force`` is not set, or a package is missing.
         OutputError: the file cannot be written.
     """
-    path, form = output_file(target, FORMATS, force, FORCE)
+    path, form = output_file(target, FORMATS, force)
     write_text(path, form(results, comparison, facts))
 
 
@@ -178,7 +176,7 @@ def write_figures(
         raise UsageError("this evaluation has no figures: they show verdicts, rewards, a varied lambda and times")
     names = [target.with_stem(f"{target.stem}-{n}") for n in range(1, len(plots) + 1)] if len(plots) > 1 else [target]
     form = target.suffix.lower().removeprefix(".")
-    paths = [output_file(name, {form: form}, force, FORCE)[0] for name in names]
+    paths = [output_file(name, {form: form}, force)[0] for name in names]
     for path, plot in zip(paths, plots, strict=True):
         write_bytes(path, plot.as_file(form))
     return [(path, plot.title) for path, plot in zip(paths, plots, strict=True)]

@@ -80,6 +80,7 @@ DRIVEN = (
     ("/export html", r"^written to of-rain-and-snow.html$"),
     ("/export sub.json", r"^written to sub.json$"),
     ("/export md", r"^written to of-rain-and-snow-2.md$"),
+    ("/export sub.json", r"^sub.json exists already: choose another name$"),
     ("/new", r"^a new chat$"),
     ("/load of RAIN", r"^Of rain and snow: 2 turns\n\n> Hello again\n."),
     ("/etc/hosts is a path", r"cut off after 6 tokens"),
