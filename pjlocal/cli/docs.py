@@ -70,10 +70,22 @@ def _print_passages(text: str, topics: list[str]) -> None:
         if all(word in passage.casefold() for word in words)
     ]
     for topic, number, passage in sorted(found, key=lambda hit: " ".join(words) not in hit[2].casefold()):
-        typer.echo(in_columns(f"{topic}:{number}: ", passage, sys.stdout))
+        if sys.stdout.isatty():
+            _show_passage(f"{topic}:{number}: ", passage, words)
+        else:
+            typer.echo(f"{topic}:{number}: {passage}")
     if not found:
         advice = ": use fewer words" if len(words) > 1 else ""
         say(f"nothing found{advice}")
+
+
+def _show_passage(head: str, passage: str, words: list[str]) -> None:
+    """Print a passage on a terminal: wrapped between words, without the targets of links, the found words in bold."""
+    from rich.text import Text
+
+    text = Text(in_columns(head, _without_targets(passage), sys.stdout))
+    text.highlight_words(words, "bold", case_sensitive=False)
+    make_console(sys.stdout).print(text, soft_wrap=True)
 
 
 def _show(topic: str) -> None:
@@ -96,11 +108,14 @@ def _show(topic: str) -> None:
         ).run()
 
 
+def _without_targets(text: str) -> str:
+    """The text with links between documents as commands, because a terminal cannot follow links."""
+    text = re.sub(r"\]\((\w+)\.md(#[\w-]+)?\)", r"] (`pjlocal docs \1`)", text)
+    text = re.sub(r"\[([^][]+)\] \(`", r"\1 (`", text)
+    return re.sub(r"\[([^][]+)\]\(#[\w-]+\)", r"\1", text)
+
+
 def _rendered(text: str) -> RenderableType:
     from rich.markdown import Markdown
 
-    # Links between documents become commands, because a terminal cannot follow links.
-    text = re.sub(r"\]\((\w+)\.md(#[\w-]+)?\)", r"] (`pjlocal docs \1`)", text)
-    text = re.sub(r"\[([^][]+)\] \(`", r"\1 (`", text)
-    text = re.sub(r"\[([^][]+)\]\(#[\w-]+\)", r"\1", text)
-    return Markdown(text, code_theme="ansi_dark", hyperlinks=False)
+    return Markdown(_without_targets(text), code_theme="ansi_dark", hyperlinks=False)

@@ -69,6 +69,18 @@ def test_a_search_prints_the_passages_that_contain_the_words(pjlocal) -> None:
     assert pjlocal("docs", "--search", "how to xyzzy").stderr == "pjlocal: nothing found: use fewer words\n"
 
 
+def test_a_search_on_a_terminal_wraps_between_words_and_marks_the_found_ones(on_terminal, pjlocal) -> None:
+    words = ("docs", "chat", "--search", "colours")
+    terminal = on_terminal(*PJLOCAL, *words, columns=60, lines=60)
+    assert terminal.end() == 0
+    assert "colours (`pjlocal docs preferences`)" in " ".join(terminal.text.split()) and "](" not in terminal.text
+    written, shown = (set(re.findall(r"[a-z]+", text)) for text in (pjlocal(*words).stdout, terminal.text))
+    assert shown - {"docs", "pjlocal"} <= written, "no word is broken"
+    bold = {cell.data for line in terminal.screen.buffer.values() for cell in line.values() if cell.bold}
+    assert bold == {*"colours"}
+    assert on_terminal(*PJLOCAL, *words, TERM="dumb").end() == 0
+
+
 @pytest.mark.slow
 def test_a_terminal_pages_through_a_document_and_finds_words_in_it(on_terminal: Callable[..., Terminal]) -> None:
     terminal = on_terminal(*PJLOCAL, "docs", "server", columns=100, lines=20)
