@@ -115,11 +115,12 @@ def drafts(turn: Turn) -> Table:
     table = plain_table("", "draft", "mode", "preferences", "tokens", "answer", right=(1, 4))
     for number, draft in enumerate(turn.drafts, 1):
         mark = "*" if draft is turn else ""
-        wishes = ", ".join(in_turn([*draft.settings.get("preferences", {}).values()]))
+        mode = str(draft.settings.get("mode", "-"))
+        views = {} if mode == "plain" else draft.settings.get("preferences", {})
         other = "" if draft.question == turn.question else f"{title_of(draft.question)} → "
         beginning = one_line(f"{other}{first_words(draft.answer) or 'no answer'}")
-        mode = str(draft.settings.get("mode", "-"))
-        table.add_row(mark, str(number), mode, Text(one_line(wishes)), str(len(draft.events)), Text(beginning))
+        wishes = one_line(", ".join(in_turn([*views.values()])))
+        table.add_row(mark, str(number), mode, Text(wishes), str(len(draft.events)), Text(beginning))
     return table
 
 

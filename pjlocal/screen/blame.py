@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from ..settings import OF_ONE_VIEW
 from ..visible import visible
 from .tint import Tint, color_of, number_of
 
@@ -38,6 +39,9 @@ def blame(preferences: Mapping[str, Sequence[str]], mode: str | None, no_color: 
     """The colours of the views with their preferences.  In mode ``both``, the judge's colour means all views."""
     from rich.text import Text
 
+    style = partial(blame_style, no_color=no_color)
+    if mode in OF_ONE_VIEW:
+        return Tint(Text(f"mode {mode}: one view wrote all tokens"), style)
     line = Text()
     for name, wishes in preferences.items():
         line.append(f"{visible(name)}: {visible(', '.join(wishes)) or 'no preference'}", _view_style(name, no_color))
@@ -45,4 +49,4 @@ def blame(preferences: Mapping[str, Sequence[str]], mode: str | None, no_color: 
     if mode == "both":
         line.append("all: what they agree on  ")
     line.append("resampled", "underline").append("  ").append("bonus", "bold")
-    return Tint(line, partial(blame_style, no_color=no_color))
+    return Tint(line, style)

@@ -128,6 +128,10 @@ def test_a_list_names_the_drafts_and_marks_the_one_in_force(chat: Talk) -> None:
     _, first, second = chat.screen.shown.splitlines()[-3:]
     assert first.split()[:6] == ["1", "both", "Be", "brief,", "Be", "kind"]
     assert second.split()[:5] == ["*", "2", "judge", "vivid,", "concise"]
+    chat.say("/mode plain")
+    chat.say("/regen")
+    chat.say("/drafts")
+    assert chat.screen.shown.splitlines()[-1].split()[:4] == ["*", "3", "plain", "8"], "its preferences had no effect"
 
 
 def test_compared_answers_are_drafts_and_one_of_them_can_be_taken(chat: Talk, store: Store) -> None:

@@ -31,6 +31,11 @@ def test_tokens_that_all_views_agree_on_have_no_views_colour() -> None:
     )
 
 
+@pytest.mark.parametrize("mode", ["prompt", "rewrite", "plain"])
+def test_modes_of_one_view_do_not_explain_colours_that_they_cannot_show(mode: str) -> None:
+    assert blame({"a": ["vivid"], "b": []}, mode).legend.plain == f"mode {mode}: one view wrote all tokens"
+
+
 @pytest.mark.parametrize(
     ("pushes", "style", "no_color"),
     [
