@@ -27,9 +27,12 @@ log = logging.getLogger("pjlocal")
 
 @dataclass(frozen=True)
 class Progress:
-    """The values of a status line; see `Conversation.progress`."""
+    """The values of a status line; see `Conversation.progress`.
 
-    used: int
+    used: the tokens in the context; None where no answer has counted them yet, as in a saved chat that is opened.
+    """
+
+    used: int | None
     limit: int
     drafts: str | None = None
     judges: str | None = None
@@ -218,7 +221,7 @@ class Conversation:
         """The progress of the current or the last answer."""
         limit = self.judge.context_limit
         if self._answer is None:
-            return Progress(0, limit)
+            return Progress(None if self.session.turns else 0, limit)
         s = self._answer.statistics
         used = max(s.prompt_tokens, default=0) + s.completion_tokens
         events = self.session.turns[-1].events if self.session.turns else []

@@ -75,7 +75,9 @@ def _numbers(progress: Progress) -> list[str]:
         numbers.append(f"{progress.tokens_per_second:.0f} tok/s")
     if progress.acceptance_rate is not None:
         numbers.append(f"{progress.acceptance_rate:.0%} accepted")
-    return [*numbers, f"context {progress.used}/{progress.limit}"]
+    if progress.used is not None:
+        numbers.append(f"context {progress.used}/{progress.limit}")
+    return numbers
 
 
 def _head(

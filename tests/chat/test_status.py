@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import pytest
+from talking import Talk
 
 from pjlocal import Generation
 from pjlocal.chat.conversation import Progress
-from pjlocal.chat.status import status
+from pjlocal.chat.status import status, status_line
 
 VIEWS = {"a": ["vivid"], "b": ["be kind"]}
 BEFORE = Progress(0, 8192)
@@ -128,3 +129,18 @@ def test_wide_characters_and_marks_in_a_preference_keep_the_line_to_one_row() ->
     assert status("judge", Generation(), views, BEFORE, 30) == "judge · 猫は喉をゴ… · x ␛[31my"
     assert status("both", Generation(), views, BEFORE, 120).endswith(" · b: x ␛[31my · context 0/8192")
     assert [status("both", Generation(), views, BEFORE, width) for width in (1, 6)] == ["", "both"]
+
+
+def test_the_context_of_an_opened_chat_is_left_out_until_an_answer_has_counted_it(chat: Talk) -> None:
+    def shown() -> str:
+        return status_line(chat.conversation, 200).plain
+
+    assert "context 0/" in shown()
+    chat.say("Go")
+    assert "context" in shown() and "context 0/" not in shown()
+    chat.say("/fork")
+    assert "context" not in shown()
+    chat.say("Go on")
+    assert "context" in shown()
+    chat.say("/new")
+    assert "context 0/" in shown()
