@@ -101,7 +101,7 @@ def test_every_command(start, toy, says, environment, tmp_path, sessions) -> Non
     assert driven >= COMMANDS.keys(), "a command is not driven here"
 
     args = (*toy, *says("rain and snow"), "-n", "6")
-    chat = start(*args, columns=100, lines=60, VISUAL="", EDITOR=str(editor))
+    chat = start(*args, columns=100, lines=200, VISUAL="", EDITOR=str(editor))
     chat.say("What is rain?")
     for line, expected in DRIVEN:
         shown = chat.say(line)

@@ -166,6 +166,13 @@ def test_an_adapter_that_is_not_there_is_refused_at_once(lasting_chat: Talk) -> 
         assert "nowhere.gguf" in said and not lasting_chat.judge.request.generation.adapters()
 
 
+def test_stats_names_each_layout_once(chat: Talk, monkeypatch) -> None:
+    layouts = {4: "batched", 2: "batched", 3: "contexts"}
+    monkeypatch.setattr(type(chat.judge), "layouts", layouts)
+    expected = r"2 and 4 views in one batch, 3 views in contexts side by side$"
+    assert re.search(expected, shown(chat, "/stats").strip(), re.MULTILINE)
+
+
 def test_set_alone_lists_every_setting_and_a_name_shows_its_value(chat: Talk) -> None:
     table = shown(chat, "/set")
     for name in ("lambda", "temperature", "logit-bias", "json-schema", "placement", "think"):

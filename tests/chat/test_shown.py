@@ -38,7 +38,7 @@ def test_a_chat_that_is_opened_again_shows_its_last_answer_as_it_was_shown_when_
 
 @pytest.mark.slow
 def test_the_first_screen_says_how_to_set_preferences_and_nothing_is_shown_as_a_bare_header(start, toy) -> None:
-    chat = start("-m", "toy.gguf", "-n", "3")
+    chat = start("-m", "toy.gguf", "-n", "3", lines=200)
     assert "/prefer sets preferences, as in /prefer vivid creative" in chat.text
     assert chat.say("/sessions") == "there are no saved chats yet"
     assert chat.say("/stats").startswith("this chat has no questions yet\n")

@@ -11,7 +11,7 @@ from ...errors import UsageError
 from ...screen import suspend
 from ...screen.display import LAYOUT_TEXT
 from ...sessions.session import Turn
-from ...settings import Generation, Thoughts
+from ...settings import FixedLayout, Generation, Thoughts
 from ...visible import visible
 from .. import figures
 from ..chat import Chat
@@ -235,7 +235,10 @@ def undo(chat: Chat, words: str) -> None:
 @commands.add("/stats", "Tokens, speeds, acceptance rates and pushes of this chat; where layers and views are.")
 def stats(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
-    layouts = [f"{n} views {LAYOUT_TEXT[layout]}" for n, layout in judge.layouts.items()]
+    views: dict[FixedLayout, list[str]] = {}
+    for n, layout in sorted(judge.layouts.items()):
+        views.setdefault(layout, []).append(str(n))
+    layouts = [f"{' and '.join(numbers)} views {LAYOUT_TEXT[layout]}" for layout, numbers in views.items()]
     where = Text(", ".join([judge.placed, *layouts]))
     if not chat.conversation.session.turns:
         chat.screen.say("this chat has no questions yet")

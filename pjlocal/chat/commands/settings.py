@@ -26,7 +26,8 @@ def set_(chat: Chat, words: str) -> None:
     name, _, value = re.sub(r"\s*=\s*|\s+", " ", words, count=1).partition(" ")
     judge = chat.conversation.judge
     if not name:
-        chat.screen.show(tables.settings((getattr(judge.request, group) for group in GROUPS), _in_force(chat)))
+        table = tables.settings((getattr(judge.request, group) for group in GROUPS), _in_force(chat))
+        chat.screen.page(lambda width, no_color: table, "/set")
         return
     set_named(chat, name.lstrip("-").replace("_", "-"), value.strip())
 
