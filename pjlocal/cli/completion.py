@@ -1,4 +1,4 @@
-"""Completions for the shell: names of models, presets, personas, chats and documents."""
+"""Completions for the shell: names of models, presets, personas, chats, documents and suites."""
 
 from __future__ import annotations
 
@@ -77,3 +77,10 @@ def documents() -> Iterable[tuple[str, str]]:
     from .documents import topics
 
     return topics().items()
+
+
+@_completes
+def suites() -> Iterable[tuple[str, str]]:
+    from ..evaluation.suitefile import load_suite, ready_suites
+
+    return [(name, load_suite(name).title) for name in ready_suites()]

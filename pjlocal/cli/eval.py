@@ -87,7 +87,10 @@ def suites() -> None:
 @takes_settings(preferences=("prefer",), max_tokens=128)  # as a suite's
 def run_suite(
     suite: Annotated[
-        str, typer.Argument(help="A built-in suite (pjlocal eval suites lists them), or a file.")
+        str,
+        typer.Argument(
+            help="A built-in suite (pjlocal eval suites lists them), or a file.", autocompletion=completion.suites
+        ),
     ] = "quick",
     *,
     out: Annotated[
@@ -191,7 +194,7 @@ def run_suite(
                 say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
             _report_other_answers(folder, run)
             write_run(folder, run)
-            say(_outlook(len(tasks), len(questions)))
+            say(f"suite {wanted.name}: {_outlook(len(tasks), len(questions))}")
             with progress_bars() as progress:
                 generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
             _score_run(folder, run, scoring_models, prompting, engine, interrupt)

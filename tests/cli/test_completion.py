@@ -67,6 +67,7 @@ def test_bash_completes_models_presets_personas_commands_and_options(shell: dict
     assert completed(shell, "pjlocal", "run", "--temp") == ["--temperature"]
     assert completed(shell, "pjlocal", "run", "--mode", "ba") == ["base"]
     assert completed(shell, "pjlocal", "docs", "ser") == ["server"]
+    assert completed(shell, "pjlocal", "eval", "run", "qui") == ["quick"]
 
 
 @pytest.mark.slow
