@@ -199,6 +199,12 @@ def rename_flags(message: str, names: Mapping[str, str]) -> str:
 EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
 
 
+def in_chat_words(text: str) -> str:
+    """A message or a help text with the commands and the settings of a chat instead of the command line's options."""
+    text = EXAMPLE.sub(lambda found: f"/prefer {found[0].replace('-p ', '')}", text)
+    return rename_flags(text, {flag: flag[2:] for flag in flag_names(Generation, Sampling, Prompting)})
+
+
 #: Settings of earlier versions, with advice.
 REMOVED = {"rule": "it was removed, and mode both adds the pushes: leave it out"}
 

@@ -11,10 +11,9 @@ from pathlib import Path
 
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError, explain
-from ..request import GROUPS
 from ..screen import suspend
 from ..screen.console import keys_kept
-from ..settings import EXAMPLE, flag_names, rename_flags
+from ..settings import in_chat_words
 from .chat import Chat
 from .commands.table import is_command, run
 from .screen import ERROR, HOW_TO_LEAVE, PipeScreen, Screen, TerminalScreen
@@ -107,8 +106,7 @@ def _in_the_chat(line: str, chat: Chat) -> str:
     }
     for elsewhere, here in commands.items():
         line = line.replace(elsewhere, here)
-    line = EXAMPLE.sub(lambda found: f"/prefer {found[0].replace('-p ', '')}", line)
-    return rename_flags(line, {flag: flag[2:] for flag in flag_names(*GROUPS.values())})
+    return in_chat_words(line)
 
 
 def _read_all(chat: Chat) -> None:

@@ -11,7 +11,7 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..settings import Settings, flag
+from ..settings import Settings, flag, in_chat_words
 from ..visible import visible
 
 
@@ -30,7 +30,7 @@ def plain_table(*headers: str, right: Iterable[int] = ()) -> Table:
 
 
 def settings(groups: Iterable[Settings], in_force: Mapping[str, str], named: str | None = None) -> Table:
-    """A table of all settings with values and help, or of one setting.
+    """A table of all settings with values and help, or of one setting, as a chat shows it.
 
     Args:
         in_force: the values of settings that were not set, by name.
@@ -44,7 +44,8 @@ def settings(groups: Iterable[Settings], in_force: Mapping[str, str], named: str
                 automatic = in_force.get(f.name) if value is None else None
                 text = f"{automatic} (automatic)" if automatic else _plain(value, f.metadata.get("unset", "none"))
                 shown = " ".join(visible(text).split())
-                table.add_row(flag(f).removeprefix("--"), Text(shown, changed), Text(f.metadata["help"], "dim"))
+                about = in_chat_words(f.metadata["help"]).replace("(repeatable", "(one or more")
+                table.add_row(flag(f).removeprefix("--"), Text(shown, changed), Text(about, "dim"))
     return table
 
 
