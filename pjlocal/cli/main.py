@@ -154,12 +154,15 @@ def _unforeseen(error: BaseException | None) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """A formatter without control characters: messages quote models' files and texts."""
+    """A formatter like `say`, which keeps the lines of tracebacks.  Messages quote models' files and texts, so control
+    characters are replaced."""
 
     def format(self, record: logging.LogRecord) -> str:
+        from ..screen.display import in_columns
         from ..visible import visible
 
-        return visible(super().format(record))
+        text = visible(super().format(record))
+        return f"pjlocal: {text}" if "\n" in text else in_columns("pjlocal: ", text, sys.stderr)
 
 
 class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generic from Python 3.11 on
@@ -177,7 +180,7 @@ class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generi
 def _show_log() -> None:
     """Send warnings, llama.cpp's log on request, and details of errors with --debug to standard error."""
     handler = _StandardError()
-    handler.setFormatter(_Formatter("pjlocal: %(message)s"))
+    handler.setFormatter(_Formatter())
     logger = logging.getLogger("pjlocal")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL, PREFER
@@ -41,6 +43,19 @@ def test_statistics_break_between_words(rows, tiny, columns: int) -> None:
     start = next(i for i, row in enumerate(shown) if row.startswith("3 tokens |"))
     assert max(map(len, shown[start:])) <= columns
     assert " ".join(shown[start:]).rstrip().endswith("| views in one batch")
+
+
+def test_warnings_break_between_words(on_terminal) -> None:
+    code = """import logging, sys
+from pjlocal.cli.main import main
+sys.argv = ["pjlocal", "config", "path"]
+import pjlocal.cli.config as config
+config.config_path = lambda: logging.getLogger("pjlocal").warning("%s", "seven letters " * 9)
+main()"""
+    terminal = on_terminal(sys.executable, "-c", code, columns=40, PYTHONPATH=str(Path(__file__).parents[2]))
+    assert terminal.end() == 0
+    words = terminal.text.split()
+    assert words[0] == "pjlocal:" and {*words[1:]} <= {"seven", "letters", "None"} and words.count("letters") == 9
 
 
 @pytest.mark.slow

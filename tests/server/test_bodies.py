@@ -15,6 +15,7 @@ from jsonschema import validate
 from sending import ANSWER, CHAT, COMPLETION, GOOD, RESPONSES, refusal, send, texts
 from served import Served
 
+from pjlocal.server.bodies import in_fields
 from pjlocal.server.synonyms import SYNONYMS
 
 OTHER_NAMES = [name for name in SYNONYMS if "." not in name and name != "max_completion_tokens"]
@@ -308,6 +309,10 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         assert texts(served, path, **seeded, **nothing) == texts(served, path, **seeded)
     said = [{"role": "user", "content": "x", "name": "me", "tool_calls": [], "cache_control": {"type": "ephemeral"}}]
     assert texts(served, messages=said)
+
+
+def test_a_persona_given_as_a_preference_is_said_to_be_a_model() -> None:
+    assert in_fields("'odd' is a persona: use -P odd") == "'odd' is a persona: use the model odd"
 
 
 PICTURE = {"type": "image_url", "image_url": {"url": "x"}}
