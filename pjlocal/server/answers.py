@@ -27,7 +27,7 @@ from ..sessions.session import Session, Turn, title_of
 from .auth import ChatChanged, NotFound, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import chat_defaults, find_turn, number_of, open_chat
-from .following import BeingWritten
+from .following import FollowedAnswer
 from .replies import JsonResponse
 from .streaming import AnswerResponse, Answers, read_body
 
@@ -109,7 +109,7 @@ class AnswerRoutes:
         self._n_ctx = n_ctx
         self._saved_as = saved_as
         self._numbers = count(1)
-        self._being_written: dict[str, BeingWritten] = {}
+        self._being_written: dict[str, FollowedAnswer] = {}
         self._accepting = asyncio.Lock()  # held from the check of a chat's last turn until the next is being written
 
     def routes(self) -> list[Route]:
@@ -143,7 +143,7 @@ class AnswerRoutes:
         patience = _REJOIN_S if body.chat and body.chat.lasts else 0.0
         end = partial(self._being_written.pop, number, None)
         in_flags = body.request is not None
-        self._being_written[number] = BeingWritten(self._service, job, patience, end, in_flags=in_flags)
+        self._being_written[number] = FollowedAnswer(self._service, job, patience, end, in_flags=in_flags)
 
     async def follow(self, request: Request) -> Response:
         chat = number_of(request, "id")
@@ -257,7 +257,7 @@ def _turn(chat: _InChat, replaced: Turn | None) -> Turn:
     return replaced.continued()
 
 
-def _check_not_writing(chat: _InChat, answers: Iterable[BeingWritten]) -> None:
+def _check_not_writing(chat: _InChat, answers: Iterable[FollowedAnswer]) -> None:
     """Refuse a question in a chat in which another answer is being written.
 
     Raises:

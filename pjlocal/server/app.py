@@ -26,7 +26,7 @@ from .auth import Guard, NoModel, error_body, not_served
 from .bodies import Wrong, validated
 from .chats import chat_routes
 from .metrics import Metrics
-from .model import MOST_FILE, model_routes
+from .model_routes import MOST_FILE, model_routes
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse
 from .page import page_routes
 from .replies import JsonResponse

@@ -23,7 +23,7 @@ _PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
 _ALIVE_S = 2.0  # the most seconds between two lines of a stream
 
 
-class BeingWritten:
+class FollowedAnswer:
     """An answer being written, with its events so far.  Clients can follow it from its beginning at any time.
 
     Without a client it is cancelled.

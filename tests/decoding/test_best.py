@@ -22,7 +22,7 @@ def test_the_least_served_preference_decides() -> None:
 def test_the_score_is_the_formula() -> None:
     rng = np.random.default_rng(0)
     pushes, neutral, lengths = rng.normal(size=(5, 3)), rng.normal(size=5), rng.integers(1, 9, 5)
-    z = np.stack([(r - r.mean()) / r.std() for r in (*(pushes / lengths[:, None]).T, neutral / lengths)])
+    z = np.stack([(r - r.mean()) / r.std() for r in (*(pushes / lengths[:, None] ** 0.5).T, neutral / lengths)])
     assert scores(pushes, neutral, lengths) == pytest.approx(z[:-1].min(axis=0) + FLUENCY_WEIGHT * z[-1])
 
 
@@ -32,9 +32,11 @@ def test_strengths_do_not_change_the_choice() -> None:
     assert scores(pushes * [1.5, 0.1], neutral, lengths) == pytest.approx(scores(pushes, neutral, lengths))
 
 
-def test_the_mean_push_counts_and_not_the_length() -> None:
-    short, long = scored([[2.0], [4.0]], [-1.0, -4.0], [1, 4])
-    assert short > long
+def test_a_long_answer_needs_more_push_than_a_short_one_but_not_as_much_per_token() -> None:
+    of_equal_sums = scored([[3.0], [3.0]], [-1.0, -4.0], [1, 4])
+    assert of_equal_sums[0] > of_equal_sums[1]
+    of_equal_means = scored([[3.0], [12.0]], [-1.0, -4.0], [1, 4])
+    assert of_equal_means[0] < of_equal_means[1]
 
 
 def test_among_equal_pushes_the_more_fluent_answer_wins() -> None:

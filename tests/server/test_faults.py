@@ -24,7 +24,7 @@ from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError
 from pjlocal.jobs import Job, ModelName
 from pjlocal.request import Request
-from pjlocal.server import model, streaming
+from pjlocal.server import model_routes, streaming
 from pjlocal.server.app import create_app
 from pjlocal.server.auth import Guard
 from pjlocal.server.metrics import Metrics
@@ -202,8 +202,8 @@ def test_a_stream_without_a_token_says_that_it_is_alive_and_reports_a_late_error
 def test_a_check_that_waits_for_the_model_says_that_it_is_alive_and_reports_a_late_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(model, "_VERDICT_S", 0.001)
-    monkeypatch.setattr(model, "_PROGRESS_S", 0.001)
+    monkeypatch.setattr(model_routes, "_VERDICT_S", 0.001)
+    monkeypatch.setattr(model_routes, "_PROGRESS_S", 0.001)
     body = body_of_a_late_error("/api/check", {"request": Request().as_dict()}, b" ")
     server = Server("http://localhost", Interrupt())
     monkeypatch.setattr(server, "call", lambda *asked: json.loads(body))
