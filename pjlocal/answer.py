@@ -267,9 +267,12 @@ class SingleAnswer(Answer):
         self.begins_again = False
         self._started = running_s()
         generation, prompts = self._current.request.generation, self._current.prompts
-        stops, head = (DIALOGUE_STOPS, DIALOGUE_SPACE) if self._current.is_dialogue else ((), "")
-        self._stream = TextStream([*generation.stop, *stops], "" if self._current.beginning else head)
-        model = self.engine.model
+        model, begun = self.engine.model, self._current.beginning
+        if self._current.is_dialogue:
+            head, before = "" if begun else DIALOGUE_SPACE, model.text(begun)
+            self._stream = TextStream([*generation.stop, *DIALOGUE_STOPS], head, before[len(before.rstrip("\n")) :])
+        else:
+            self._stream = TextStream(generation.stop)
         self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self.layout = slot.layout
@@ -459,13 +462,14 @@ class SingleAnswer(Answer):
         return maker.make(self.observer)
 
     def _spelled(self, beginning: list[int]) -> list[int]:
-        """The beginning of the answer for a constraint: without the space that a vocabulary or a template puts before
-        a given text."""
+        """The beginning of the answer for a constraint: without the space that a vocabulary, a template or a plain
+        dialogue puts before the text."""
         last, model = self._current.conversation[-1], self.engine.model
         is_answer = last.role == "assistant"
         given = last.content if is_answer else self._current.request.prompting.begin
         text = model.text(beginning)
-        if (is_answer and last.tokens) or given[:1].isspace() or not text.startswith(" "):
+        is_as_written = is_answer and last.tokens and not self._current.is_dialogue
+        if is_as_written or given[:1].isspace() or not text.startswith(" "):
             return beginning
         return model.tokenize(text[1:], special=False, continues=True)
 

@@ -196,7 +196,7 @@ def rename_flags(message: str, names: Mapping[str, str]) -> str:
 
 
 #: Preferences as a message names them for the command line.
-EXAMPLE = re.compile(r"(?<!\S)-p \w+(?: -p \w+)*")
+EXAMPLE = re.compile(r"(?<!\S)-p [\w-]+(?: -p [\w-]+)*")
 
 
 def in_chat_words(text: str) -> str:

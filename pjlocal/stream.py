@@ -19,11 +19,12 @@ class TextStream(Generic[T]):
 
     Args:
         head: a text that is left out if the stream begins with it, of one character.
+        before: the text before the stream, in which a stop string may begin.
     """
 
-    def __init__(self, stops: Sequence[str] = (), head: str = "") -> None:
+    def __init__(self, stops: Sequence[str] = (), head: str = "", before: str = "") -> None:
         self._stops = [stop for stop in stops if stop]
-        self._head = head
+        self._head, self._before = head, before
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held: deque[tuple[T, str]] = deque()
         self.stopped = False  # a stop string was found
@@ -34,13 +35,17 @@ class TextStream(Generic[T]):
         if decoded:
             decoded, self._head = decoded.removeprefix(self._head), ""
         self._held.append((item, decoded))
-        text = "".join(held for _, held in self._held)
+        text = self._before + "".join(held for _, held in self._held)
+        n_before = len(self._before)
         ends = [at for stop in self._stops if (at := text.find(stop)) >= 0]
         if ends:
             self.stopped = True
-            yield from self._release(min(ends), whole=True)
+            yield from self._release(max(0, min(ends) - n_before), whole=True)
         elif not self._decoder.getstate()[0]:
-            yield from self._release(len(text) - self._undecided(text))
+            n_decided = len(text) - self._undecided(text) - n_before
+            if n_decided > 0:
+                self._before = ""
+            yield from self._release(max(0, n_decided))
 
     def finish(self) -> Iterator[tuple[T, str]]:
         """End the stream, and yield the tokens that are still held back."""

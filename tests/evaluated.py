@@ -56,7 +56,7 @@ def answer(system: str, prompt: int, text: str = "", objectives: str = "bright",
         prefill_s=0.5,
         decode_s=1.0 + prompt,
         acceptance_rate=None if system == "prompt" else 0.6,
-        **more,
+        **{"n_at_once": 1} | more,
     )
 
 

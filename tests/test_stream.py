@@ -48,6 +48,18 @@ def test_a_space_at_the_beginning_can_be_left_out() -> None:
         assert "".join(texts) == "the cat" and len(texts) == len(pieces)
 
 
+def test_a_stop_string_may_begin_in_the_text_before() -> None:
+    for pieces, shown in (
+        ([b"U", b"ser: x"], ""),
+        ([b"Use", b"ful", b" x"], "Useful x"),
+        ([b"a User: x"], "a User: x"),
+    ):
+        s: TextStream[int] = TextStream(["\nUser:"], before="\n\n")
+        texts = [text for item, piece in enumerate(pieces) for _, text in s.push(item, piece)]
+        texts += [text for _, text in s.finish()]
+        assert "".join(texts) == shown and s.stopped == (not shown)
+
+
 def test_text_that_may_become_a_stop_string_is_held_back() -> None:
     s: TextStream[int] = TextStream(["STOP"])
     assert list(s.push(0, b"go S")) == []

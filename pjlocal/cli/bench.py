@@ -64,7 +64,7 @@ def bench(
 
         def progress(what: str, done: float) -> None:
             bars(what, done, bar="all")
-            if not sys.stderr.isatty():  # no bar is shown
+            if done and not sys.stderr.isatty():  # no bar is shown
                 say(f"{100 * done:.0f} %: {what}")
 
         progress("importing", 0.0)

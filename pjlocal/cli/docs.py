@@ -76,7 +76,8 @@ def _print_passages(text: str, topics: list[str]) -> None:
             typer.echo(f"{topic}:{number}: {passage}")
     if not found:
         advice = ": use fewer words" if len(words) > 1 else ""
-        say(f"nothing found{advice}")
+        where = f" in {topics[0]}" if len(topics) == 1 else ""
+        say(f"nothing found{where}{advice}")
 
 
 def _show_passage(head: str, passage: str, words: list[str]) -> None:

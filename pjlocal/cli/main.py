@@ -79,7 +79,8 @@ def _must_be(error: Exception) -> str:
         name = max(error.param.opts, key=len)  # type: ignore[attr-defined]
     except (AttributeError, KeyError, ValueError):
         return ""
-    given = wrong["input"] if "than_equal" in wrong["type"] else repr(wrong["input"])  # a number, or perhaps not
+    is_number = "than_equal" in wrong["type"]  # only numbers have limits
+    given = wrong["input"] if is_number else repr(wrong["input"])
     return f"{name} must be {must} (not {given})"
 
 
@@ -154,15 +155,12 @@ def _unforeseen(error: BaseException | None) -> None:
 
 
 class _Formatter(logging.Formatter):
-    """A formatter like `say`, which keeps the lines of tracebacks.  Messages quote models' files and texts, so control
-    characters are replaced."""
+    """A formatter without control characters: messages quote models' files and texts."""
 
     def format(self, record: logging.LogRecord) -> str:
-        from ..screen.display import in_columns
         from ..visible import visible
 
-        text = visible(super().format(record))
-        return f"pjlocal: {text}" if "\n" in text else in_columns("pjlocal: ", text, sys.stderr)
+        return visible(super().format(record))
 
 
 class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generic from Python 3.11 on
@@ -180,7 +178,7 @@ class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generi
 def _show_log() -> None:
     """Send warnings, llama.cpp's log on request, and details of errors with --debug to standard error."""
     handler = _StandardError()
-    handler.setFormatter(_Formatter())
+    handler.setFormatter(_Formatter("pjlocal: %(message)s"))
     logger = logging.getLogger("pjlocal")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)

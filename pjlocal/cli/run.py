@@ -199,7 +199,7 @@ def _print_model_notice(model: str) -> None:
     from ..screen.first_answer import small_model_notice
 
     if notice := small_model_notice(model):
-        say(notice)
+        print(in_columns("", f"pjlocal: {notice}", sys.stderr), file=sys.stderr)
 
 
 def _show(events: Iterable[TokenEvent], display: Display, tracer: Trace) -> PjlocalError | None:

@@ -72,8 +72,8 @@ class AnswerRecord:
     pieces: the text in pieces, each with its kind and the view that wrote it, as [text, kind, writer or None].
     n_written: the tokens of all answers that were written for this one, with ``best`` and in mode rewrite.  Older
         versions counted the correction alone in mode rewrite, and the oldest none.
-    n_at_once: the number of answers that were written at once, which wait for each other.  Older versions did not
-        record it.
+    n_at_once: the number of answers that were written at once, which wait for each other; 0 if an older version
+        wrote the answer.
     """
 
     key: str
@@ -91,7 +91,7 @@ class AnswerRecord:
     pushes: dict[str, float] = field(default_factory=dict)
     pieces: list[list[str | None]] = field(default_factory=list)
     n_written: int = 0
-    n_at_once: int = 1
+    n_at_once: int = 0
 
     @property
     def subject(self) -> tuple[str, ...]:

@@ -27,7 +27,6 @@ from ..engine.model import Model
 from ..engine.scoring import TextReader, Tokens
 from ..engine.shortlist import INVALID_LOGITS
 from ..errors import ModelError
-from ..prompting.pieces import tokens_after
 from ..prompting.preferences import prefix, without_strength
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
@@ -99,7 +98,7 @@ class Scorer:
 
     def _item(self, answer: AnswerRecord, preference: str) -> tuple[list[int], list[int]]:
         prompt = self._template.tokens([Message("user", answer.prompt)], preference, self._prompting)
-        tokens = tokens_after(self._model, prompt, answer.text)
+        tokens = self._template.answer_tokens(prompt, answer.text)
         end = None if self._template.is_dialogue else self._model.end  # a plain dialogue has no token that ends a turn
         if answer.finish_reason == "stop" and end is not None:
             tokens.append(end)

@@ -30,7 +30,7 @@ from ..errors import ModelError
 from ..gguf.header import Header
 from ..gguf.kind import no_model
 from ..gguf.memory import padded_context
-from ..prompting.pieces import Hidden, tokens_after, tokens_of
+from ..prompting.pieces import Hidden, tokens_of
 from ..prompting.preferences import prefix, without_strength
 from ..prompting.prompt import ChatTemplate, Message
 from ..settings import Engine, Prompting
@@ -181,7 +181,7 @@ class Ranker:
         if self._template:
             prompt = self._template.tokens([Message("user", answer.prompt)], preference, self._prompting)
             end = [] if model.end is None else [model.end]
-            return [*prompt, *tokens_after(model, prompt, answer.text), *end]
+            return [*prompt, *self._template.answer_tokens(prompt, answer.text), *end]
         first, middle, last = model.separators
         query_tokens, answer_tokens = (model.tokenize(text, special=False) for text in (query, answer.text))
         return [*first, *query_tokens, *middle, *answer_tokens, *last]

@@ -236,9 +236,8 @@ class ChatTemplate:
         if prompting.think != "auto" and not self.has_think_switch:
             self.warn_once(NO_THINK_SWITCH, f"think {prompting.think}: ")
         if prompting.reasoning_effort and "reasoning_effort" not in (self.model.chat_template or ""):
-            self.warn_once(
-                "this model's chat template reads no effort", f"reasoning effort {prompting.reasoning_effort}: "
-            )
+            effort = f"reasoning effort {prompting.reasoning_effort}: "
+            self.warn_once("this model has no setting for the reasoning effort", effort)
         if not self.model.chat_template:
             self.warn_once("the model has no chat template: a plain dialogue is used instead")
         messages = self.messages(conversation, preference, prompting)
@@ -283,8 +282,8 @@ class ChatTemplate:
         """
         message = self._with_space(message)
         model, text, tokens = self.model, message.content, list[int]()
-        if message.tokens:
-            ends = self._answers.ends(message.content, message.tokens)
+        ends = self._answers.ends(message.content, message.tokens)
+        if ends[-1]:
             tokens += message.tokens[: bisect_left(ends, ends[-1])]  # without an incomplete character at the end
             return tokens + tokens_after(model, [*prompt, *tokens], text[ends[-1] :])
         tail = model.text(prompt[-END_OF_PROMPT:])
@@ -307,6 +306,11 @@ class ChatTemplate:
             tokens += self._marked(head)
             text = text if head.strip() else f"{head}{text}"
         return tokens + tokens_after(model, [*prompt, *tokens], text)
+
+    def answer_tokens(self, prompt: Sequence[int], text: str) -> list[int]:
+        """The tokens of a whole answer after its prompt, to score it."""
+        space = DIALOGUE_SPACE if self.is_dialogue and text and not text[0].isspace() else ""
+        return tokens_after(self.model, prompt, f"{space}{text}")
 
     def _marked(self, text: str) -> list[int]:
         """The tokens of a text of the format within a prompt; none of white space, which joins the next text."""

@@ -26,10 +26,8 @@ def make_console(file: IO[str], **options: Any) -> Console:
 
 
 def say(text: str) -> None:
-    """Print a message of the program on standard error: as one line, which a terminal wraps between words."""
-    from .display import in_columns
-
-    print(in_columns("pjlocal: ", one_line(text), sys.stderr), file=sys.stderr, flush=True)
+    """Print a message of the program on standard error, as one line: a command in it can be copied whole."""
+    print(f"pjlocal: {one_line(text)}", file=sys.stderr, flush=True)
 
 
 class Spinner:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL, PREFER
@@ -45,30 +43,7 @@ def test_statistics_break_between_words(rows, tiny, columns: int) -> None:
     assert " ".join(shown[start:]).rstrip().endswith("| views in one batch")
 
 
-def test_warnings_break_between_words(on_terminal) -> None:
-    code = """import logging, sys
-from pjlocal.cli.main import main
-sys.argv = ["pjlocal", "config", "path"]
-import pjlocal.cli.config as config
-config.config_path = lambda: logging.getLogger("pjlocal").warning("%s", "seven letters " * 9)
-main()"""
-    terminal = on_terminal(sys.executable, "-c", code, columns=40, PYTHONPATH=str(Path(__file__).parents[2]))
-    assert terminal.end() == 0
-    words = terminal.text.split()
-    assert words[0] == "pjlocal:" and {*words[1:]} <= {"seven", "letters", "None"} and words.count("letters") == 9
-
-
 @pytest.mark.slow
 def test_a_path_that_does_not_fit_stays_whole(rows, pjlocal) -> None:
     path = next(model["path"] for model in json.loads(pjlocal("models", "list", "--json").stdout))
     assert any(row.endswith(path) for row in rows(40, "models", "info", "smollm2"))
-
-
-@pytest.mark.parametrize("columns", [40, 80])
-def test_messages_break_between_words(on_terminal, pjlocal, columns: int) -> None:
-    wrong = ("run", "-p", "sailor", "Why do cats purr?")
-    terminal = on_terminal(*PJLOCAL, *wrong, columns=columns)
-    assert terminal.end() == 2
-    shown = terminal.text.splitlines()
-    assert len(shown) > 1 and max(map(len, shown)) <= columns
-    assert terminal.text.split() == pjlocal(*wrong).stderr.split()

@@ -118,6 +118,9 @@ def test_the_answers_are_the_same_however_many_are_written_at_once(
     alone = write(tmp_path / "1", wanted, parallel=1)
     assert write(tmp_path / "3", wanted, parallel=3) == alone == write(tmp_path / "8", wanted, parallel=8)
     assert len({record.text for record in alone}) > 1
+    for parallel in (1, 3, 8):
+        with Folder(tmp_path / str(parallel)) as folder:
+            assert {record.n_at_once for record in folder.read(AnswerRecord).values()} == {parallel}
 
 
 @pytest.mark.slow

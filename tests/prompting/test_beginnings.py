@@ -164,3 +164,25 @@ def test_an_answer_in_a_plain_dialogue_begins_without_a_space_and_is_continued_b
             again = judge.template.tokens([*said, said[0]], "", Prompting())
             assert f"Assistant: {answer.result.text}\n\nUser: Hello" in judge.model.text(again)
             assert list(tokens) in [again[n : n + len(tokens)] for n in range(len(again))]
+            more = judge([Message("user", "Hello"), said[1]], grammar=None, regex=f"{answer.result.text}[a-z ]*")
+            assert not more.text.startswith(answer.result.text), "a constraint sees the answer as it is shown"
+
+
+def test_an_answer_whose_tokens_do_not_spell_it_is_continued_like_one_without_tokens(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, None)) as judge:
+        said = [Message("user", "Hello"), Message("assistant", "Snow falls", (0, 343))]
+        assert judge.model.text(judge.template.tokens(said, "", Prompting())).endswith("Assistant: Snow falls")
+
+
+def test_a_continued_plain_dialogue_ends_at_a_role_mark_too(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, None), grammar='root ::= "It rains" "\\n" "\\n"? "User: And?"') as judge:
+        for answer in ("It rains\n\n", "It rains\n"):
+            said = [Message("user", "Hello"), Message("assistant", answer)]
+            result = judge(said)
+            assert (result.text, result.finish_reason) == ("", "stop")
+
+
+def test_a_scored_answer_stands_in_its_plain_dialogue_as_it_was_written(tmp_path: Path) -> None:
+    with PersonaJudge(model(tmp_path, None)) as judge:
+        prompt = judge.template.tokens([Message("user", "Hello")], "", Prompting())
+        assert judge.model.text([*prompt, *judge.template.answer_tokens(prompt, "It rains")]).endswith(": It rains")

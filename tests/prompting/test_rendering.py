@@ -196,7 +196,7 @@ def test_a_reasoning_effort_that_the_template_does_not_read_is_reported_once(rea
     assert read("{{ reasoning_effort }}" + CHATML, "Why?", reasoning_effort="low").startswith("low")
     assert not caplog.records
     read(CHATML, "Why?", reasoning_effort="low", turns=3)
-    assert caplog.messages == ["reasoning effort low: this model's chat template reads no effort"]
+    assert caplog.messages == ["reasoning effort low: this model has no setting for the reasoning effort"]
 
 
 def test_a_switch_for_thinking_that_works_or_is_not_used_is_not_reported(read, caplog) -> None:
