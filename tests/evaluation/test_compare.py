@@ -23,6 +23,7 @@ def suite(*systems: str, objectives: tuple[Objectives, ...] = (PAIR,)) -> Suite:
 
 def answer(system: str, prompt: int, seed: int = 0, text: str = "x" * 20, **changes) -> AnswerRecord:
     values = {"prompt_id": f"p{prompt:02}", "objectives": "pair", "tokens": 10, "prefill_s": 0.5, "decode_s": 2.0}
+    values |= {"n_at_once": 1}
     return make_answer(text, system=system, prompt=f"Prompt {prompt}?", seed=seed, **values | changes)
 
 
