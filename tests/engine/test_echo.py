@@ -96,6 +96,7 @@ def test_a_copy_of_the_state_is_independent(model: Model) -> None:
     assert talk in echo.copies(0) and talk not in twin.copies(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["lockstep", "reference"])
 def test_no_preference_pushes_its_own_copy(smollm2, schedule: str) -> None:
     wishes = [COWBOY, "Use at most ten words."]
@@ -113,6 +114,7 @@ def test_no_preference_pushes_its_own_copy(smollm2, schedule: str) -> None:
     assert found
 
 
+@pytest.mark.slow
 def test_the_push_of_a_view_alone_is_the_one_it_has(smollm2) -> None:
     """At strength 1 a view writes its own distribution, in which it may copy its preference."""
     with PersonaJudge(smollm2, prefer=[COWBOY, "Use at most ten words.:2"]) as judge:
