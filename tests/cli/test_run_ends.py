@@ -96,10 +96,11 @@ def test_an_answer_that_is_cut_off_says_so_beside_the_answer(pjlocal, tiny, opti
 def test_a_whole_answer_says_nothing_and_has_room_for_1024_tokens(pjlocal, tiny) -> None:
     model = ("-m", tiny("llama"), "--ctx", "1500")
     result = pjlocal("run", *model, "--regex", "a|b", "hi")
-    assert result.stdout in ("a\n", "b\n") and result.stderr == ""
+    about_context = "the context of 1500 tokens is larger than the model was trained with"  # once in this process
+    assert result.stdout in ("a\n", "b\n") and (not result.stderr or about_context in one_line(result.stderr))
     result = pjlocal("run", *model, "--ignore-end", "--json", "hi")
     assert json.loads(result.stdout)["usage"]["completion_tokens"] == 1024
-    assert "cut off after 1024 tokens" in one_line(result.stderr)
+    assert "cut off after 1024 tokens" in result.stderr.splitlines()[-1]
 
 
 @pytest.mark.slow
