@@ -87,7 +87,7 @@ def check_key(key: str, name: str) -> None:
     """Refuse an API key that no client can send in a header.
 
     Args:
-        name: what has the key, for the message, which does not show the key.
+        name: the option or the variable that holds the key.  The message names it, and does not show the key.
 
     Raises:
         UsageError: the key is not printable ASCII, or has spaces at its ends.

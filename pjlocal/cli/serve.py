@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import secrets
-import sys
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..config.config import load_config
 from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import UsageError, extra
 from ..request import Overrides, Request
-from ..screen.console import Spinner
+from ..screen.console import Spinner, say
 from ..settings import Engine
 from .options import ModelOption, takes_settings
 
@@ -136,9 +135,9 @@ def serve(
             access = (
                 "with your key" if api_key else "without a key: every user of this machine may use it (see --api-key)"
             )
-            print(f"pjlocal: {names.model} answers at {url}/v1, {access}", file=sys.stderr)
+            say(f"{names.model} answers at {url}/v1, {access}")
             page = f"{url}/?token={token} (Ctrl-C stops the server)"
-            print(f"pjlocal: page with your chats, also the URL for --server: {page}", file=sys.stderr)
+            say(f"page with your chats, also the URL for --server: {page}")
             return answer(app, [listening, local_socket] if local_socket else [listening], service)
 
 

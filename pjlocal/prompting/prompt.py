@@ -18,7 +18,7 @@ from ..settings import Prompting
 from .answer_tokens import AnswerTokens
 from .jinja import Refusal, TemplateProcess
 from .pieces import Placeholders, tokens_after, tokens_of
-from .rendering import DIALOGUE_SPACE, PROBE, Role, TemplateMessage, attempt, dialogue, jinja, reaches
+from .rendering import DIALOGUE_SPACE, PROBE, Role, TemplateMessage, attempt, behind_name, dialogue, jinja, reaches
 from .thinking import END_OF_PROMPT, HARMONY, MARKS, Marks, Thinking, answer_start, opened_by
 from .tools import CallSupport, Control, Spelled, Tools, describe_calls, describe_tools, find_support, map_texts
 
@@ -309,8 +309,7 @@ class ChatTemplate:
 
     def answer_tokens(self, prompt: Sequence[int], text: str) -> list[int]:
         """The tokens of a whole answer after its prompt, to score it."""
-        space = DIALOGUE_SPACE if self.is_dialogue and text and not text[0].isspace() else ""
-        return tokens_after(self.model, prompt, f"{space}{text}")
+        return tokens_after(self.model, prompt, behind_name(text) if self.is_dialogue else text)
 
     def _marked(self, text: str) -> list[int]:
         """The tokens of a text of the format within a prompt; none of white space, which joins the next text."""

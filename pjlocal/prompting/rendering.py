@@ -104,5 +104,10 @@ def dialogue(messages: Sequence[TemplateMessage], variables: Mapping[str, Any]) 
 def _speech(role: Role, text: str) -> str:
     if role == "system":
         return text
-    space = "" if text[:1].isspace() else DIALOGUE_SPACE
-    return f"{_DIALOGUE_NAMES[role]}:{space}{text}".rstrip()
+    return f"{_DIALOGUE_NAMES[role]}:{behind_name(text)}".rstrip()
+
+
+def behind_name(text: str) -> str:
+    """The text as it stands behind a name in a plain dialogue: with a space before it, unless it begins with white
+    space."""
+    return text if not text or text[0].isspace() else f"{DIALOGUE_SPACE}{text}"

@@ -234,7 +234,7 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
     """The turn to replace, which must be the last one; later turns would not fit another answer.
 
     Raises:
-        ChatChanged: the client has not seen the last turn.
+        ChatChanged: the chat has a newer turn than the client knows.
     """
     last = session.turns[-1] if session.turns else None
     if chat.keep and chat.after is not None and chat.after != (last.id if last else 0):
@@ -261,7 +261,7 @@ def _check_not_writing(chat: _InChat, answers: Iterable[FollowedAnswer]) -> None
     """Refuse a question in a chat in which another answer is being written.
 
     Raises:
-        ChatChanged: the client has not seen the other question.
+        ChatChanged: another question is being answered, which the client does not know.
         Wrong: the client has seen it.
     """
     if not chat.keep or (chat.after is None and chat.replacing is None):

@@ -19,7 +19,7 @@ from .chats import question_as_dict
 from .replies import as_event
 from .streaming import AnswerResponse, Answers, as_events, as_stream
 
-_PROGRESS_S = 0.5  # seconds between two lines while a prompt is read
+PROGRESS_S = 0.5  # seconds between two signs of life before an answer's first event
 _ALIVE_S = 2.0  # the most seconds between two lines of a stream
 
 
@@ -112,7 +112,7 @@ class FollowedAnswer:
             if self._writing.done():
                 return
             try:
-                await asyncio.wait_for(more.wait(), _ALIVE_S if self._events else _PROGRESS_S)
+                await asyncio.wait_for(more.wait(), _ALIVE_S if self._events else PROGRESS_S)
             except asyncio.TimeoutError:
                 yield f": {self.answers.progress}\n\n".encode()
 

@@ -1,4 +1,4 @@
-"""The routes for facts about the model, and for work of the model that is no answer: checks, counts and dials."""
+"""The routes for facts about the model, checks of requests, attached files, and dials."""
 
 from __future__ import annotations
 
@@ -23,13 +23,12 @@ from ..sessions.session import Session
 from .auth import refusal
 from .bodies import Exact, Object, Whole, check_overrides, parse_request, validated
 from .chats import chat_defaults, open_chat
-from .following import as_error
+from .following import PROGRESS_S, as_error
 from .openai import Names
 from .replies import JsonResponse
 from .streaming import AnswerResponse, Answers, read_body, until_done
 
-_PROGRESS_S = 0.5  # seconds between two spaces while the model is loaded
-_VERDICT_S = 1.0  # after which the verdict on a request is no status; `pjlocal.client` waits 2 s for one
+_VERDICT_S = 1.0  # after which the body reports the verdict, not the status; `pjlocal.client` waits 2 s for a status
 MOST_FILE = 8 << 20  # bytes of an attached file
 
 
@@ -120,7 +119,7 @@ async def _checked(answers: Answers) -> Response:
 
 
 async def _report(verdict: asyncio.Future[Any]) -> AsyncIterator[bytes]:
-    async for _ in until_done(verdict, _PROGRESS_S):
+    async for _ in until_done(verdict, PROGRESS_S):
         yield b" "
     try:
         verdict.result()

@@ -114,7 +114,7 @@ def test_logit_bias_by_id_and_by_text(vivid_and_creative: PersonaJudge, logits: 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_one_invalid_logit_is_enough(logits: np.ndarray, bad: float) -> None:
-    """Every row of a view is checked before its filters, which do not check it again."""
+    """A `RowReducer` checks every row before the filters read it."""
     damaged = logits.copy()
     damaged[777] = bad
     with pytest.raises(InvalidLogits, match="invalid logits"):
