@@ -530,9 +530,9 @@ class Reply:
         if self._is_chat:
             return {"content": [_logprob(one) for one in log_probs]}
         return {
-            "tokens": [_readable(one.piece) for one in log_probs],
+            "tokens": [_key_of(one.piece) for one in log_probs],
             "token_logprobs": [one.log_prob for one in log_probs],
-            "top_logprobs": [{_readable(piece): log for piece, log in one.top} for one in log_probs],
+            "top_logprobs": [{_key_of(piece): log for piece, log in one.top} for one in log_probs],
         }
 
 
@@ -562,6 +562,17 @@ def _summary(result: Result) -> dict[str, Any]:
 
 def _readable(piece: bytes) -> str:
     return piece.decode("utf-8", "replace")
+
+
+def _key_of(piece: bytes) -> str:
+    """A token as a completion names it: its text, or ``bytes:`` and its bytes where it holds a part of a character.
+
+    OpenAI's API writes it so; under one replacement character such tokens would share one place.
+    """
+    try:
+        return piece.decode()
+    except UnicodeDecodeError:
+        return "bytes:" + "".join(f"\\x{byte:02x}" for byte in piece)
 
 
 def _one(piece: bytes, log_prob: float) -> dict[str, Any]:
