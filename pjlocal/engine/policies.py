@@ -27,7 +27,7 @@ _LEAST = -1e4  # the least log-probability, because the difference of two infini
 class Row:
     """A view's logits of the next token, reduced to what its policies need.
 
-    logits: float32 [n_vocab], in llama.cpp's memory; valid until the view is fed again.
+    logits: float32 [n_vocab].  A copy, because other answers may be decoded before a token is drawn from it.
     log_z: the log-normalizer of the logits; NaN if no policy combines this view.
     chosen: ids [m] of the candidates that a combined policy takes from this view; None if it takes none, or if they
         depend on earlier tokens, as under a constraint.
@@ -323,6 +323,7 @@ class RowReducer:
 
     def __call__(self, view: int, row: int, logits: Logits) -> Row:
         check_numbers(logits)
+        logits = logits.copy()
         chain, candidates = self._chains.get(view), self._candidates.get(view)
         return Row(
             logits,

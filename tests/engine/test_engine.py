@@ -14,7 +14,7 @@ from waiting import PATIENCE_S
 
 from pjlocal import Engine as EngineSettings
 from pjlocal import Generation, PersonaJudge, Prompting
-from pjlocal.answer import Answer
+from pjlocal.answer import Answer, SingleAnswer
 from pjlocal.engine.engine import Engine
 from pjlocal.engine.lanes import Capacity, needs
 from pjlocal.engine.prefix import WORTH_COPYING, common_prefix, shared_prefix
@@ -295,6 +295,52 @@ def test_cancelling_in_the_middle_changes_no_other_text(shared: tuple[PersonaJud
             assert [one.result.text for one in wanted] == alone
             assert gone.statistics.completion_tokens == n_tokens, "nothing more was written of it"
             assert n_free(engine) == free
+
+
+def test_right_guesses_in_one_answer_change_no_other_text(judge: PersonaJudge, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some tokens of an answer are decided after the others' next tokens are computed."""
+    wanted = generations(2, mode="both", max_tokens=24)
+    with sharing(judge, 8, n_views=4) as engine:
+        alone = answers(judge, engine, wanted)
+        written(engine, alone)
+    guessers = iter([Knowing(alone[0], 24), Knowing(alone[1], 9)])
+    monkeypatch.setattr(SingleAnswer, "_guesser", lambda *_: next(guessers))
+    with sharing(judge, 8, n_views=4, n_rows=5) as engine:
+        guessed = answers(judge, engine, [one.replace(lookahead=4) for one in wanted])
+        assert written(engine, guessed) == [one.result.text for one in alone]
+        assert engine.n_steps < 24 + 2, "no guess was used"
+
+
+class Knowing:
+    """Guesses the first ``n`` tokens of an answer, four at a time."""
+
+    def __init__(self, answer: Answer, n: int) -> None:
+        self._tokens = [event.id for event in answer.emitted[:n]]
+        self._at = 0
+
+    def accept(self, token: int) -> None:
+        self._at += 1
+
+    def guess(self) -> list[int]:
+        return self._tokens[self._at : self._at + 4]
+
+
+def test_an_answer_in_the_place_of_a_cancelled_one_changes_no_other_text(judge: PersonaJudge) -> None:
+    def text(is_disturbed: bool) -> str:
+        with sharing(judge, 12, n_views=4) as engine:
+            first, second, third = answers(judge, engine, generations(3, mode="both", max_tokens=20))
+            written(engine, [answer(judge, engine, QUESTIONS[2], Generation(mode="both", max_tokens=1))])
+            engine.submit(first)
+            engine.submit(second)
+            while len(second.emitted) < 5:
+                engine.step()
+            if is_disturbed:
+                engine.cancel(second)
+                engine.submit(third)  # its prompt is read already, so it is decoded at once
+            finish(engine)
+            return first.result.text
+
+    assert text(is_disturbed=True) == text(is_disturbed=False)
 
 
 def test_a_prompt_longer_than_a_batch_is_read_in_several(tiny: Callable[[str], Path]) -> None:
