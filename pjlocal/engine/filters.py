@@ -179,7 +179,8 @@ class FilterChain:
 
         Callable from any thread; not reentrant.
         """
-        if mask := self._mask():
+        governed = self._grammar and self._binds  # the mask is applied after the grammar
+        if not governed and (mask := self._mask()):
             return self._permitted(logits, mask)
         if self._shortlist is None:
             return Candidates(np.arange(len(logits), dtype=np.int32), logits)
@@ -248,6 +249,10 @@ class FilterChain:
         if before is not None:
             spared = np.isin(before["id"], list(self._openings))
             self._logits[:n][spared] = before["logit"][spared]
+        if mask := self._mask():  # of --min-tokens: an answer ends earlier only if the grammar allows nothing else
+            logits, allowed = self._logits[:n], mask.allows(self._ids[:n])
+            if logits[allowed].max(initial=-np.inf) > -np.inf:
+                logits[~allowed] = -np.inf
 
     @property
     def constrained(self) -> bool:

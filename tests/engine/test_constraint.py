@@ -238,7 +238,9 @@ def test_no_answer_ends_before_min_tokens(tiny, mode: str, schedule: str) -> Non
         assert judge("Hello").statistics.completion_tokens == 1
         answer = judge("Hello", min_tokens=7)
         assert (answer.statistics.completion_tokens, answer.finish_reason) == (8, "stop")
-        assert judge("Hello", min_tokens=7, regex="a{3}").text == "aaa", "a constraint that is met comes first"
+        for form in ({"regex": "a{3}"}, {"grammar": 'root ::= "a"{3}'}):
+            assert judge("Hello", min_tokens=7, **form).text == "aaa", "a constraint that is met comes first"
+        assert judge("Hello", min_tokens=7, grammar="root ::= [a-z]+").statistics.completion_tokens == 8
 
 
 def test_a_wrong_constraint_is_refused_before_the_model_is_searched(tmp_path: Path) -> None:
