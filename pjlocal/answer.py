@@ -6,6 +6,7 @@ import threading
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property
 from math import exp
@@ -101,6 +102,10 @@ class Answer(ABC):
     def interrupt(self) -> None:
         """End it as interrupted."""
 
+    def _choose_engine(self) -> Engine:
+        """The engine that writes it next; the second pass of mode rewrite may have another one."""
+        return self.engine
+
     def __iter__(self) -> Iterator[TokenEvent]:
         return self._events
 
@@ -157,17 +162,19 @@ class Answer(ABC):
 
     def _run(self) -> Generator[TokenEvent]:
         self._thread = threading.current_thread()  # before it is the engine's writer, which another thread may close
+        judge = self.engine
         try:
-            while not self.is_done:
-                engine = self.engine  # the second pass of mode rewrite may have another one
-                with engine.writing(self):
-                    engine.submit(self)
-                    try:
-                        while engine.is_writing(self):
-                            for _, events in engine.step():
-                                yield from events
-                    finally:
-                        engine.cancel(self)
+            with judge.writing(self):  # also while another engine writes it: a judge writes one answer at a time
+                while not self.is_done:
+                    engine = self._choose_engine()
+                    with nullcontext() if engine is judge else engine.writing(self):
+                        engine.submit(self)
+                        try:
+                            while engine.is_writing(self):
+                                for _, events in engine.step():
+                                    yield from events
+                        finally:
+                            engine.cancel(self)
         finally:
             self._thread = None
         if self.error:

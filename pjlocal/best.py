@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -22,12 +22,16 @@ class BestAnswer(Answer):
 
     Args:
         parts: the answers; they have a neutral view.
+        make_engine: makes the engine that writes them, when they start; by default it is ``engine``.
     """
 
-    def __init__(self, engine: Engine, parts: Sequence[SingleAnswer]) -> None:
+    def __init__(
+        self, engine: Engine, parts: Sequence[SingleAnswer], make_engine: Callable[[], Engine] | None = None
+    ) -> None:
         first = parts[0]
         super().__init__(engine, first.plan, first.seed, first.statistics, first.observer)
         self._parts = parts
+        self._make_engine = make_engine
         self._chosen = first
         self._candidates: tuple[Candidate, ...] = ()
 
@@ -49,6 +53,11 @@ class BestAnswer(Answer):
             return ""
         done = f", {n_done} done" if n_done else ""
         return f"Writing {len(self._parts)} answers: {n_tokens} of {self._chosen.limit} tokens{done}"
+
+    def _choose_engine(self) -> Engine:
+        if self._make_engine:
+            self.engine = self._make_engine()
+        return self.engine
 
     def interrupt(self) -> None:
         for part in self._parts:

@@ -260,7 +260,7 @@ class PersonaJudge:
 
         Raises:
             UsageError: in mode rewrite, there is no room for two answers.
-            ModelError: in mode rewrite, the correcting model cannot be used; with ``best``, there is too little memory.
+            ModelError: in mode rewrite, the correcting model cannot be used.
         """
         self.decoder.check_open()
         rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else None
@@ -270,12 +270,18 @@ class PersonaJudge:
         ]
         if len(parts) == 1:
             return parts[0]
-        if engine is None:  # answers that cannot share a context are written one after the other
-            engine = self._engine_for(parts) if _can_share(plan) else self.decoder
-        return BestAnswer(engine, parts)
+        # Answers that cannot share a context are written one after the other.
+        make = partial(self._engine_for, parts) if engine is None and _can_share(plan) else None
+        return BestAnswer(engine or self.decoder, parts, make)
 
     def _engine_for(self, parts: Sequence[SingleAnswer]) -> Engine:
-        """An engine that writes several answers at once, kept for the next ones."""
+        """An engine that writes several answers at once, kept for the next ones.
+
+        The one that it replaces is closed: no other answer may be in progress.
+
+        Raises:
+            ModelError: there is too little memory.
+        """
         capacity = _capacity(parts, len(parts))
         if self._together:
             had, engine = self._together

@@ -108,8 +108,21 @@ def test_a_chat_keeps_the_contexts_of_its_answers(judge: PersonaJudge) -> None:
     first = judge.stream("Hello", best=2, **BOTH)
     list(first)
     second = judge.stream("Hello again", best=2, **BOTH)
+    list(second)
     assert second.engine is first.engine
-    assert judge.stream("Hello", best=3, **BOTH).engine is not first.engine
+    more = judge.stream("Hello", best=3, **BOTH)
+    list(more)
+    assert more.engine is not first.engine
+
+
+@pytest.mark.parametrize("other", [{"best": 3}, {"best": 1}])
+def test_an_answer_can_be_started_after_others_and_ends_when_one_starts(judge: PersonaJudge, other: dict) -> None:
+    first, second = judge.stream("Hello", best=2, **BOTH), judge.stream("Hello", **BOTH | other)
+    assert len(list(second)) == len(list(first)) == 12
+    first = judge.stream("Hello", best=2, **BOTH)
+    next(iter(first))
+    judge("Hello", **BOTH | other)
+    assert list(first) == []
 
 
 def test_the_work_is_told_until_the_choice(judge: PersonaJudge) -> None:

@@ -60,10 +60,15 @@ def test_a_first_answer_leaves_room_for_its_correction(tiny) -> None:
 
 def test_another_model_may_correct_it_and_is_loaded_once(tiny, monkeypatch) -> None:
     aligner = tiny("sliding_window")
+    options = {"mode": "rewrite", "aligner": str(aligner), "seed": 1, "max_tokens": 8, "ignore_end": True}
     with PersonaJudge(tiny("llama"), prefer=["vivid"]) as judge:
         for prompt in ("Hello", "And again?"):
-            result = judge(prompt, mode="rewrite", aligner=str(aligner), seed=1, max_tokens=8, ignore_end=True)
+            result = judge(prompt, **options)
             assert (result.draft.model, result.model) == ("llama.gguf", "sliding_window.gguf")
+        corrected = judge.stream("Hello", **options)
+        next(iter(corrected))
+        judge("Hello", max_tokens=1)
+        assert list(corrected) == [], "the judge wrote another answer meanwhile"
         inner = judge._aligner[1]
         assert inner.decoder.lanes.n_fed > 0
         with pytest.raises(ModelError, match="no such model file"):
