@@ -288,6 +288,9 @@ class SingleAnswer(Answer):
                 "this model's KV cache cannot be rolled back, as --schedule reference requires: use --schedule "
                 "lockstep, which gives the same text"
             )
+        n_batch, n_judged = self.engine.settings.n_batch, min(generation.lam, self.limit) + 1
+        if generation.schedule == "reference" and self.plan.roles.n_speakers > 1 and n_judged > n_batch:
+            raise UsageError(f"--batch-size {n_batch} is too small: {n_judged} tokens are judged at once")
         self._phase = self._make_phase()
         policies = self._policies()
         metered = range(len(prompts)) if policies.meter else ()

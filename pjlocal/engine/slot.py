@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, Protocol
 
-from ..errors import UsageError
 from ..settings import FixedLayout
 from . import prefix
 from .context import Logits
@@ -174,16 +173,8 @@ class Slot:
         return sequence.rows[row]
 
     def read(self, view: int, tokens: Sequence[int], rows: int) -> list[Any]:
-        """Append tokens to one view, and return the results of `reduce` for the logits after the last ``rows``.
-
-        Raises:
-            UsageError: a batch has no room for ``rows`` tokens.
-        """
+        """Append tokens to one view, and return the results of `reduce` for the logits after the last ``rows``."""
         sequence = self.sequences[view]
-        if rows > sequence.lane.context.n_batch:
-            raise UsageError(
-                f"--batch-size {sequence.lane.context.n_batch} is too small: {rows} tokens are judged at once"
-            )
         if not self.is_settled:
             self._engine.settle(self)
         cut = len(tokens) - rows

@@ -200,12 +200,14 @@ def test_auto_is_contexts_where_two_views_have_a_thread_each(tiny, n_threads: in
         assert judge("Hello", seed=1, max_tokens=8, mode="plain").layout is None
 
 
-def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(tiny) -> None:
-    with (
-        PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], mode="judge", engine=Engine(n_batch=8)) as judge,
-        pytest.raises(UsageError, match="n_batch 8 is too small"),
-    ):
-        judge("Hello", lam=20, schedule="reference", seed=1)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("n_batch", [1, 8])
+def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(tiny, n_batch: int, layout: str) -> None:
+    engine = Engine(n_batch=n_batch, layout=layout)
+    with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], mode="judge", engine=engine) as judge:
+        events = iter(judge.stream("Hello", lam=20, schedule="reference", seed=1))
+        with pytest.raises(UsageError, match=f"-size {n_batch} is too small: 21 tokens are judged at once"):
+            next(events)
 
 
 def planned_mib(caplog, monkeypatch, judge: PersonaJudge, **settings) -> float:
