@@ -283,8 +283,8 @@ def typed(name: str, hint: Any, value: Any, or_number: bool = False, show: Calla
 
 
 def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
-    """Convert the value of a Python program.  It may also be a text for a list of one, a dict for a JSON schema, a
-    Path for a file's text or name, a NumPy number, or None for the default."""
+    """Convert the value of a Python program.  It may also be a text for a list of one, a dict for a JSON schema or
+    logit bias, a Path for a file's text or name, a NumPy number, or None for the default."""
     if value is None:
         return None if NoneType in get_args(hint) or f.default is dataclasses.MISSING else f.default
     if is_in_union(hint, value):
@@ -299,9 +299,9 @@ def _converted(f: dataclasses.Field[Any], hint: Any, value: Any) -> Any:
     if hint is str and f.name == "json_schema" and isinstance(value, Mapping | bool):
         return _as_json(value)
     if hint == tuple[str, ...]:
-        if isinstance(value, Mapping):
-            value = [f"{key}={number}" for key, number in value.items()]  # of a logit bias
-        texts = [value] if isinstance(value, str) or not isinstance(value, Iterable) else [*value]
+        if f.name == "logit_bias" and isinstance(value, Mapping):
+            value = [f"{key}={number}" for key, number in value.items()]
+        texts = [value] if isinstance(value, str | Mapping) or not isinstance(value, Iterable) else [*value]
         texts = [os.fspath(text) if isinstance(text, os.PathLike) else text for text in texts]
         if all(isinstance(text, str) for text in texts):
             return tuple(texts)
