@@ -25,7 +25,7 @@ from .engine.policies import Forced, RowReducer
 from .engine.slot import Slot
 from .errors import UsageError
 from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
-from .policy_maker import PolicyMaker
+from .policy_maker import make_policies
 from .prompting.plan import Plan
 from .prompting.rendering import DIALOGUE_SPACE, DIALOGUE_STOPS
 from .prompting.thinking import END_OF_PROMPT, MARKS, Marks, Thinking, ThinkingPhase, opened_by, split
@@ -456,20 +456,18 @@ class SingleAnswer(Answer):
 
     def _policies(self) -> Policies:
         """The policies that propose and decide."""
-        plan, roles, model = self._current, self.plan.roles, self.engine.model
         beginning = [token for token, thought in self._beginning if not thought]
-        spelled = self._spelled(beginning)
-        maker = PolicyMaker(
-            model=model,
-            plan=plan,
-            roles=roles,
-            seed=self.seed,
+        return make_policies(
+            self.engine.model,
+            self._current,
+            self.plan.roles,
+            self.seed,
             phase=self._phase,
             beginning=beginning,
-            spelled=spelled,
+            spelled=self._spelled(beginning),
             stop_tokens=self._stop_tokens,
+            observer=self.observer,
         )
-        return maker.make(self.observer)
 
     def _spelled(self, beginning: list[int]) -> list[int]:
         """The beginning of the answer for a constraint: without the space that a vocabulary, a template or a plain

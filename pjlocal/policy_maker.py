@@ -15,8 +15,18 @@ from .prompting.thinking import ThinkingPhase
 from .settings import Sampling
 
 
-class PolicyMaker:
-    """Makes the policies that propose and decide.
+def make_policies(
+    model: Model,
+    plan: Plan,
+    roles: Roles,
+    seed: int,
+    phase: ThinkingPhase,
+    beginning: Sequence[int],
+    spelled: Sequence[int],
+    stop_tokens: Collection[int],
+    observer: Observer | None,
+) -> Policies:
+    """Make the policies that propose and decide, and the one that decides the thinking.
 
     In mode both, the judge combines all preferences, whichever drafts.  In other modes each preference has its own
     policy, pushed away from neutral if its strength is not 1.
@@ -32,78 +42,49 @@ class PolicyMaker:
     Raises:
         UsageError: the answer cannot begin so, or a setting cannot be used with this model.
     """
+    generation, sampling, neutral = plan.request.generation, plan.request.sampling, roles.neutral
+    weights, strengths = list(roles.weights.values()), Strengths()
+    constraint = make_constraint(model, sampling, generation.min_tokens, stop_tokens)
+    if constraint:
+        constraint.begin(spelled)
 
-    def __init__(
-        self,
-        model: Model,
-        plan: Plan,
-        roles: Roles,
-        seed: int,
-        phase: ThinkingPhase,
-        beginning: Sequence[int],
-        spelled: Sequence[int],
-        stop_tokens: Collection[int],
-    ) -> None:
-        self._model = model
-        self._prompts = plan.prompts
-        self._generation, self._sampling = plan.request.generation, plan.request.sampling
-        self._roles = roles
-        self._weights = list(roles.weights.values())
-        self._avoided = [weight for weight in self._weights if weight.view >= roles.n_speakers]
-        self._seed = seed
-        self._phase = phase
-        self._beginning, self._spelled = beginning, spelled
-        self._strengths = Strengths()
-        self._constraint = make_constraint(model, self._sampling, self._generation.min_tokens, stop_tokens)
-        if self._constraint:
-            self._constraint.begin(spelled)
+    def chain_of(view: int, number: int, settings: Sampling) -> FilterChain:
+        """The filters of a view; ``number`` gives each chain random numbers of its own."""
+        counted = None if settings is sampling else phase.answer
+        chain = FilterChain(model, settings, plan.prompts[view], (seed, 1 + number), constraint, phase.answer, counted)
+        chain.begin(beginning, spelled)
+        return chain
 
-    def make(self, observer: Observer | None) -> Policies:
-        """Make the policies, and the one that decides the thinking."""
-        roles, sampling = self._roles, self._sampling
-        if roles.neutral is not None and not self._generation.push_thoughts:
-            chain = self._chain(roles.neutral, -1, sampling)
-            self._phase.thinker = SingleView(roles.neutral, chain, reads_early=False)
-        speakers = range(roles.n_speakers)
-        drafts: list[SingleView | Steered]
-        judges: list[SingleView | Steered]
-        if roles.mode == "both":
-            # Only one of the drafts is needed for a token, so its filters are applied then.
-            drafts = [SingleView(view, self._chain(view, view, sampling), reads_early=False) for view in speakers]
-            adjusted = sampling if self._phase.is_constrained else against_repetition(sampling)
-            chain = self._chain(0, roles.n_speakers, adjusted)
-            judges = [self._combined(self._weights, chain, roles.joint)] * roles.n_speakers
-        else:
-            drafts = judges = [self._own(view) for view in speakers]
-        meter = None
-        if roles.neutral is not None:
-            echoes = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
-            meter = PushMeter(self._weights, roles.neutral, echoes, self._strengths)
-        return Policies(drafts, judges, meter, observer)
-
-    def _own(self, view: int) -> SingleView | Steered:
-        """The policy of one preference."""
-        weights = [weight for weight in self._weights if weight.view == view] + self._avoided
-        chain = self._chain(view, view, self._sampling)
-        if all(weight.is_identity for weight in weights):
-            return SingleView(view, chain)
-        return self._combined(weights, chain, joint=None)
-
-    def _combined(self, weights: Sequence[Weight], chain: FilterChain, joint: int | None) -> Steered:
-        neutral, share = self._roles.neutral, self._generation.floor
+    def combined(weights: Sequence[Weight], chain: FilterChain, joint: int | None) -> Steered:
         pulling = pulling_views(weights, neutral, joint)
         echo = None
         if neutral is not None:
-            echo = Echo(self._model, {view: self._roles.prefixes[view] for view in pulling})
-            for token in self._beginning:
+            echo = Echo(model, {view: roles.prefixes[view] for view in pulling})
+            for token in beginning:
                 echo.accept(token)
-        floor = Floor(pulling, share) if share else None
-        return Steered(weights, neutral, joint, floor, chain, echo, self._strengths)
+        floor = Floor(pulling, generation.floor) if generation.floor else None
+        return Steered(weights, neutral, joint, floor, chain, echo, strengths)
 
-    def _chain(self, view: int, number: int, sampling: Sampling) -> FilterChain:
-        """The filters of a view; ``number`` gives each chain random numbers of its own."""
-        counted = None if sampling is self._sampling else self._phase.answer
-        prompt, randomness = self._prompts[view], (self._seed, 1 + number)
-        filters = FilterChain(self._model, sampling, prompt, randomness, self._constraint, self._phase.answer, counted)
-        filters.begin(self._beginning, self._spelled)
-        return filters
+    def own(view: int) -> SingleView | Steered:
+        """The policy of one preference."""
+        used = [weight for weight in weights if weight.view == view or weight.view >= roles.n_speakers]
+        chain = chain_of(view, view, sampling)
+        return SingleView(view, chain) if all(each.is_identity for each in used) else combined(used, chain, None)
+
+    if neutral is not None and not generation.push_thoughts:
+        phase.thinker = SingleView(neutral, chain_of(neutral, -1, sampling), reads_early=False)
+    speakers = range(roles.n_speakers)
+    drafts: list[SingleView | Steered]
+    judges: list[SingleView | Steered]
+    if roles.mode == "both":
+        # Only one of the drafts is needed for a token, so its filters are applied then.
+        drafts = [SingleView(view, chain_of(view, view, sampling), reads_early=False) for view in speakers]
+        adjusted = sampling if phase.is_constrained else against_repetition(sampling)
+        judges = [combined(weights, chain_of(0, roles.n_speakers, adjusted), roles.joint)] * roles.n_speakers
+    else:
+        drafts = judges = [own(view) for view in speakers]
+    meter = None
+    if neutral is not None:
+        echoes = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
+        meter = PushMeter(weights, neutral, echoes, strengths)
+    return Policies(drafts, judges, meter, observer)
