@@ -141,31 +141,18 @@ class Phase(Protocol):
 
 @dataclass(frozen=True)
 class Rules:
-    """The settings that the schedules need.
-
-    phase: None for an answer without tokens outside the rounds.
-    """
+    """The settings that the schedules need."""
 
     lam: int
     swap: bool
     strategy: Strategy
     limit: int
     is_end: Callable[[int], bool]
-    phase: Phase | None = None
-
-    @property
-    def policy(self) -> Policy | None:
-        """The policy that decides the next token outside the rounds."""
-        return self.phase.policy if self.phase else None
-
-    @property
-    def may_change(self) -> bool:
-        return self.phase is not None and self.phase.may_change
+    phase: Phase
 
     def accept(self, token: int, policies: Policies) -> None:
         """Update the phase and the policies with an emitted token."""
-        if self.phase:
-            self.phase.accept(token)
+        self.phase.accept(token)
         policies.accept(token)
 
     def is_last(self, n_tokens: int, token: int) -> bool:
@@ -175,7 +162,7 @@ class Rules:
     @property
     def most(self) -> int:
         """The most tokens that the answer may have, as far as is known now."""
-        return min(self.limit, self.phase.limit) if self.phase else self.limit
+        return min(self.limit, self.phase.limit)
 
 
 def lockstep(
@@ -210,7 +197,7 @@ def _decisions(
         return views.logits(view, row)
 
     for position in range(rules.limit):
-        if policy := rules.policy:
+        if policy := rules.phase.policy:
             decision = _decide_outside(rows, policies, policy, rules, position, uniforms[position])
         else:
             decision = policies.with_pushes(_decide(rows, policies, rules, round, position, uniforms[position]), rows)
@@ -302,7 +289,7 @@ def algorithm1(
         draft, judge = policies.drafts[round.draft], policies.judges[round.judge]
         ahead = _Ahead(views, unread)
 
-        policy, one = rules.policy, rules.may_change
+        policy, one = rules.phase.policy, rules.phase.may_change
         most = 0 if policy or round.bonus_due else 1 if one else rules.lam - round.accepted
 
         # Draft: t_i ~ q_i for i = 1..λ.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import sys
 from collections.abc import Sequence
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -75,6 +77,9 @@ class BlendingPolicy(CountingPolicy):
         return BlendingPolicy(self.toy, self.views, self.told)
 
 
+#: The phase of an answer without a thought.
+ROUNDS = SimpleNamespace(policy=None, limit=sys.maxsize, may_change=False, accept=lambda token: None)
+
 PROMPTS = ([100, 101, 103], [102, 103])
 MORE_PROMPTS = (*PROMPTS, [104, 105, 106, 103], [107, 103])
 
@@ -84,7 +89,7 @@ def run(
 ):
     views = RandomViews(seed, n_vocab=6, keep=keep, agree=agree)
     policies = [CountingPolicy(views, 0), CountingPolicy(views, 1)]
-    rules = Rules(lam, swap, strategy, limit, lambda token: token == end)
+    rules = Rules(lam, swap, strategy, limit, lambda token: token == end, ROUNDS)
     return list(schedule(views, PROMPTS, Policies(policies, policies), rules, Uniforms(seed), **extra))
 
 
@@ -206,7 +211,9 @@ def test_lockstep_equals_algorithm_1_with_panels_and_combined_policies(kind: str
     """Over a thousand random cases, with disjoint supports, ends of text and both strategies."""
     kinds = set()
     for seed in range(100):
-        rules = Rules(lam, seed % 4 > 0, ("sample", "greedy")[seed % 2], 1 + seed % 17, lambda token: token == seed % 9)
+        rules = Rules(
+            lam, seed % 4 > 0, ("sample", "greedy")[seed % 2], 1 + seed % 17, lambda token: token == seed % 9, ROUNDS
+        )
         texts = []
         for schedule in (algorithm1, lockstep):
             toy = RandomViews(seed, n_vocab=6, keep=(1.0, 0.5, 0.2)[seed % 3], agree=seed % 7 == 0)
@@ -306,7 +313,7 @@ def test_base_mode_text_follows_the_judge_over_whole_rounds() -> None:
 
     counts: dict[tuple[int, ...], int] = {}
     for seed in range(n):
-        rules = Rules(2, False, "sample", 3, lambda token: False)
+        rules = Rules(2, False, "sample", 3, lambda token: False, ROUNDS)
         policies = [Cached(views, 0), Cached(views, 1)]
         decisions = lockstep(views, PROMPTS, Policies(policies, policies), rules, Uniforms(seed))
         text = tuple(decision.token for decision in decisions)
