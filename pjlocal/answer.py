@@ -234,7 +234,7 @@ class SingleAnswer(Answer):
         is_end = self.engine.model.is_end
         self._ends_generation: Callable[[int], bool] = _is_never_end if generation.ignore_end else is_end
         self._is_end: Callable[[int], bool] = _is_never_end
-        self.limit = min(generation.most_tokens, self.engine.context_limit - longest)  # of its tokens
+        self.limit = min(generation.most_tokens, self.engine.lanes.context_limit - longest)  # of its tokens
         #: The resources that it needs of the engine.
         self.needs = Needs(longest + self.limit, plan.roles.adapters, self._n_rows(), plan.shares_prefix)
 
@@ -283,7 +283,7 @@ class SingleAnswer(Answer):
         self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self.layout = slot.layout
-        if generation.schedule == "reference" and len(prompts) > 1 and not slot.can_truncate:
+        if generation.schedule == "reference" and len(prompts) > 1 and self.engine.model.recurrent:
             raise UsageError(
                 "this model's KV cache cannot be rolled back, as --schedule reference requires: use --schedule "
                 "lockstep, which gives the same text"

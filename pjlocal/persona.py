@@ -205,7 +205,7 @@ class PersonaJudge:
         """
         self.decoder.check_open()
         check_constraint(sampling)
-        FilterChain(self.model, sampling, (), (0,), make_constraint(self.model, sampling)).close()
+        FilterChain(self.model, sampling, (), (0,), make_constraint(self.model, sampling))
 
     def check_files(self, request: Request) -> None:
         """Refuse adapters that are broken, or made for another model.
@@ -544,7 +544,7 @@ class PersonaJudge:
     @property
     def context_limit(self) -> int:
         """The most tokens of a view."""
-        return self.decoder.context_limit
+        return self.decoder.lanes.context_limit
 
 
 def _path_of(model: Any) -> Path:

@@ -73,7 +73,6 @@ def test_a_token_of_which_every_view_is_sure_is_not_repeated_either(tiny: Person
     for _ in range(20):
         policy.accept(50)
     assert 50 not in policy(lambda view: row).ids
-    chain.close()
 
 
 @dataclass
@@ -95,9 +94,7 @@ def test_what_stands_before_the_answer_is_not_counted(tiny: PersonaJudge) -> Non
         chain.begin(begun, begun)
         for token in accepted:
             chain.accept(token)
-        found = chain(chain.shorten(row)).prob(39)
-        chain.close()
-        return found * len(row)
+        return chain(chain.shorten(row)).prob(39) * len(row)
 
     again = [*said, *said[:-1]]
     assert probability(0, [], [], again) < 1e-6

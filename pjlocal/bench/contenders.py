@@ -73,7 +73,7 @@ def make_contenders(
 
         return name, run
 
-    if model.can_truncate:
+    if not model.recurrent:
         yield judged(REFERENCE, "contexts", schedule="reference")
     for layout in LAYOUTS:
         yield judged(JUDGE.format(layout), layout)

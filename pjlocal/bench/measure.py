@@ -132,9 +132,7 @@ def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
         "decide": lambda: judge_token(0, Round(4, True), propose(q, u[0], "sample"), p, q, u),
         "detokenize and event": event,
     }
-    times = {name: median(repeat(call, number=1, repeat=200)) * 1e6 for name, call in calls.items()}
-    chain.close()
-    return times
+    return {name: median(repeat(call, number=1, repeat=200)) * 1e6 for name, call in calls.items()}
 
 
 def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
@@ -146,7 +144,7 @@ def _measured_on(model: Model, work: Workload) -> dict[str, Any]:
         "tokens": work.n_tokens,
         "repeats": work.repeats,
         "lookahead": work.lookahead,
-        "can_truncate": model.can_truncate,
+        "can_truncate": not model.recurrent,
         "threads": threads(work),
         "llama_cpp_python_threads": library_threads(),
         "layers_offloaded": model.offload.n_gpu_layers,

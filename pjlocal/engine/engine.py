@@ -140,11 +140,6 @@ class Engine:
         self._is_freed = False  # a closed engine still takes steps until it is freed, so that its answers end
         _open.add(self)
 
-    @property
-    def context_limit(self) -> int:
-        """The most tokens of a view."""
-        return self.lanes.context_limit
-
     def close(self) -> None:
         """End the answers being written, then free the contexts.  Callable from any thread."""
         with self._opening:

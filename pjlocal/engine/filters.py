@@ -130,14 +130,9 @@ class FilterChain:
             for token in prompt[-max(sampling.penalty_last_n, sampling.dry_last_n) :]:
                 lib.llama_sampler_accept(self._whole, token)
 
-    @property
-    def _samplers(self) -> list[Any]:
-        chains = [self._grammar, self._whole, self._cut, self._xtc, self._end]
-        return [chain for chain in chains if chain]
-
     def _own(self) -> None:
-        self._close = weakref.finalize(self, _free, self._samplers)
-        self._close.atexit = False  # another thread may be using the samplers
+        samplers = filter(None, (self._grammar, self._whole, self._cut, self._xtc, self._end))
+        weakref.finalize(self, _free, [*samplers]).atexit = False  # another thread may be using the samplers
 
     def _make_shortlist(self) -> Shortlist | None:
         """The short list for top-k; None if the filters must see the whole vocabulary."""
@@ -146,12 +141,9 @@ class FilterChain:
             return None
         return make_shortlist(top_k, n_vocab)
 
-    def close(self) -> None:
-        self._close()
-
     def clone(self) -> FilterChain:
         twin = object.__new__(FilterChain)
-        twin.__dict__ = {k: v for k, v in self.__dict__.items() if k != "_close"}
+        twin.__dict__ = self.__dict__.copy()
         for name in ("_grammar", "_whole", "_cut", "_xtc", "_end"):
             if sampler := getattr(self, name):
                 setattr(twin, name, lib.llama_sampler_clone(sampler))

@@ -204,7 +204,7 @@ class Lanes:
         n_lanes = capacity.n_views if layout == "contexts" else 1
         # A lane holds an answer in mode both, whatever mode the capacity is for.
         n_seq = max(DEFAULT_VIEWS, capacity.n_answers * capacity.n_views // n_lanes)
-        n_rows = capacity.n_rows if self.model.can_truncate else 1
+        n_rows = 1 if self.model.recurrent else capacity.n_rows
         return self._make(n_lanes, n_seq, capacity.n_ctx, n_rows, layout)
 
     def _with_memory(self, make: Callable[[], T]) -> T:
@@ -255,7 +255,7 @@ class Lanes:
                 )
             return self._sets[0]
         layout = self.layout(needs.n_views, separate=needs.is_separate)
-        missing = [file for each in needs.adapters for file, _ in each.loras if not self.model.has_lora(file)]
+        missing = [file for each in needs.adapters for file, _ in each.loras if file not in self.model.loras]
         for n, of_set in list(self._sets.items()):  # llama.cpp loads adapters before it makes contexts
             if missing or (n == needs.n_views and needs.is_separate and of_set.layout != layout):
                 del self._sets[n]

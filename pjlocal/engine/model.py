@@ -82,7 +82,7 @@ class Model:
         #: The lifetime of the weights; contexts and other users of them are counted.
         self.lifetime = Lifetime(f"the model {path.name}", partial(lib.llama_model_free, self._handle))
         self._let_go = self.lifetime.hold(self)
-        self._loras: dict[str, Any] = {}  # by file; llama.cpp frees them with the model
+        self.loras: dict[str, Any] = {}  # by file; llama.cpp frees them with the model
         try:
             self._vocab = lib.llama_model_get_vocab(self._handle)
             self.n_vocab = int(lib.llama_vocab_n_tokens(self.vocab))
@@ -171,23 +171,19 @@ class Model:
         self.lifetime.check()
         return self._vocab
 
-    def has_lora(self, file: str) -> bool:
-        """True if that adapter is loaded."""
-        return file in self._loras
-
     def lora(self, file: str) -> Any:
         """llama.cpp's handle of a LoRA adapter, which is loaded once.  The caller must check that it fits the model.
 
         Raises:
             ModelError: llama.cpp cannot load it.
         """
-        if file not in self._loras:
+        if file not in self.loras:
             forget_errors()
             handle = lib.llama_adapter_lora_init(self.handle, os.fsencode(file))
             if not handle:
                 raise ModelError(f"cannot load the LoRA adapter {file}: {last_error() or 'llama.cpp gave no reason'}")
-            self._loras[file] = handle
-        return self._loras[file]
+            self.loras[file] = handle
+        return self.loras[file]
 
     @staticmethod
     def _not_for_this(header: Header) -> str | None:
@@ -231,19 +227,14 @@ class Model:
 
     @cached_property
     def recurrent(self) -> bool:
-        """True if part of the cache is a running state, which cannot be truncated (Mamba, Jamba, LFM2, ...)."""
+        """True if part of the cache is a running state, from which the last tokens cannot be removed again (Mamba,
+        Jamba, LFM2, ...).  From a sliding window they can: its cache holds some more tokens."""
         return bool(lib.llama_model_is_recurrent(self.handle) or lib.llama_model_is_hybrid(self.handle))
 
     @cached_property
     def n_swa(self) -> int:
         """Width of the sliding attention window in tokens, or 0."""
         return int(lib.llama_model_n_swa(self.handle))
-
-    @cached_property
-    def can_truncate(self) -> bool:
-        """True if the last tokens read can be removed again.  That works with sliding windows, because their caches
-        hold some more tokens."""
-        return not self.recurrent
 
     @cached_property
     def keeps_all_tokens(self) -> bool:

@@ -135,7 +135,7 @@ class Sequence:
         self._drop_tokens()
         context, n_tokens = self.lane.context, len(self.cached)
         length = context.length(self.number)
-        if self.is_being_decoded and not context.model.can_truncate:
+        if self.is_being_decoded and context.model.recurrent:
             del self.cached[context.restore_checkpoint(self.number, n_tokens) :]
         elif length != n_tokens:
             del self.cached[context.truncate(self.number, min(length, n_tokens)) :]

@@ -109,11 +109,6 @@ class Slot:
     # Used by the schedules.
 
     @property
-    def can_truncate(self) -> bool:
-        """True if tokens can be removed from the end without reading others again."""
-        return self._engine.model.can_truncate
-
-    @property
     def most_rows(self) -> int:
         """The most tokens that can be fed at once, with logits after each."""
         return self._lanes.lanes[0].most_rows
@@ -147,7 +142,7 @@ class Slot:
 
     def feed(self, tokens: Sequence[int]) -> None:
         """Append the same tokens to every view, with logits after each."""
-        is_guess = len(tokens) > 1 and not self.can_truncate and not self.sequences[0].lane.context.n_snapshots
+        is_guess = len(tokens) > 1 and self._engine.model.recurrent and not self.sequences[0].lane.context.n_snapshots
         if is_guess:
             # Fewer unread tokens than the guess has are read in the guess's batch, which saves a pass.
             if len(self.sequences[0].unread) >= len(tokens):

@@ -53,7 +53,7 @@ def load_cache(engine: Engine, session: Session, adapters: Sequence[Adapters]) -
         return
     files = _files(engine, session.id, adapters)
     if all(file.is_file() for file in files):
-        engine.lanes.load(files, min(max(read) + _ROOM, engine.context_limit), adapters)
+        engine.lanes.load(files, min(max(read) + _ROOM, engine.lanes.context_limit), adapters)
 
 
 def remove_session(store: Store, session_id: int) -> None:

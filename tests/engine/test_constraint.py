@@ -45,10 +45,7 @@ class Fixed:
 
 def distribution(judge: PersonaJudge, logits: np.ndarray, constraint: Any, filters: dict[str, Any]) -> Distribution:
     chain = FilterChain(judge.model, Sampling(**filters), (), (0, 1), constraint)
-    try:
-        return chain(chain.prefilter(0, logits))
-    finally:
-        chain.close()
+    return chain(chain.prefilter(0, logits))
 
 
 @pytest.mark.parametrize("share", [1.0, 0.999, 0.9, 0.5, 0.01, 0.0005, 0.00003])
@@ -128,8 +125,6 @@ def test_views_share_one_constraint_and_a_copy_looks_ahead(vivid_and_creative) -
     for chain in chains:
         chain.accept(a)
     assert all(model.is_end(token) for token in constraint.mask().ids.tolist())
-    for chain in (*chains, ahead):
-        chain.close()
 
 
 def test_a_text_that_cannot_continue_raises_a_clear_error(vivid_and_creative) -> None:

@@ -22,10 +22,7 @@ def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
 
 def distribution(judge: PersonaJudge, logits: np.ndarray, prompt: tuple[int, ...] = (), **filters) -> Distribution:
     chain = FilterChain(judge.model, Sampling(**filters), prompt, (0, 1))
-    try:
-        return chain(chain.shorten(logits))
-    finally:
-        chain.close()
+    return chain(chain.shorten(logits))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +95,6 @@ def test_the_repeat_penalty_sees_the_prompts_end_and_the_answer(vivid_and_creati
     ahead.accept(best)
     np.testing.assert_allclose(ahead(ahead.shorten(logits)).probs, softmax(penalized), rtol=1e-4)
     np.testing.assert_allclose(chain(chain.shorten(logits)).probs, softmax(logits), rtol=1e-4)
-    chain.close()
 
 
 def test_logit_bias_by_id_and_by_text(vivid_and_creative: PersonaJudge, logits: np.ndarray) -> None:

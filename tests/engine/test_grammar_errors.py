@@ -31,7 +31,7 @@ def model(tiny: Callable[[str], Path]) -> Iterator[Model]:
 
 def complaint(model: Model, grammar: str) -> str:
     try:
-        FilterChain(model, Sampling(grammar=grammar), (), (0,)).close()
+        FilterChain(model, Sampling(grammar=grammar), (), (0,))
     except UsageError as error:
         return str(error)
     return ""

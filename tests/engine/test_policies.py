@@ -52,7 +52,6 @@ class RandomSlot(ToyViews):
     agree."""
 
     layout = "contexts"
-    can_truncate = True
     most_rows = 64
     n_held = 0
     prefill_s_per_token = None
