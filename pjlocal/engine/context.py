@@ -15,6 +15,7 @@ from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
 from ..errors import DeviceMemoryError, ModelError, byte_size
+from ..gguf.header import TENSOR_TYPES
 from ..gguf.offload import needed_by_place
 from ..settings import DEFAULT_N_CTX, Engine
 from .adapters import Adapters, apply_adapters
@@ -29,17 +30,7 @@ from .threads import ThreadCount
 
 Logits = NDArray[np.float32]
 
-#: KV cache types by name.
-CACHE_TYPES: dict[str, int] = {
-    "f32": lib.GGML_TYPE_F32,
-    "f16": lib.GGML_TYPE_F16,
-    "bf16": 30,  # GGML_TYPE_BF16, which the binding does not name
-    "q8_0": lib.GGML_TYPE_Q8_0,
-    "q5_1": lib.GGML_TYPE_Q5_1,
-    "q5_0": lib.GGML_TYPE_Q5_0,
-    "q4_1": lib.GGML_TYPE_Q4_1,
-    "q4_0": lib.GGML_TYPE_Q4_0,
-}
+_TYPES = {name.lower(): number for number, (name, *_) in TENSOR_TYPES.items()}  # of KV caches
 _FLASH_ATTENTION = {
     "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
     "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
@@ -318,8 +309,8 @@ def context_params(
     params.n_ubatch = min(n_batch, params.n_ubatch)
     params.n_seq_max = n_seq
     params.n_threads = params.n_threads_batch = n_threads
-    params.type_k = CACHE_TYPES[engine.cache_type_k]
-    params.type_v = CACHE_TYPES[engine.cache_type_v]
+    params.type_k = _TYPES[engine.cache_type_k]
+    params.type_v = _TYPES[engine.cache_type_v]
     params.flash_attn_type = _FLASH_ATTENTION[engine.flash_attn]
     params.swa_full = False
     params.abort_callback = ctypes.cast(interrupt.abort_callback, lib.ggml_abort_callback)

@@ -21,12 +21,6 @@ from .devices import Device, add_servers, cpu_memory, for_layers
 
 log = logging.getLogger("pjlocal")
 
-_SPLIT_MODES = {
-    "layer": lib.LLAMA_SPLIT_MODE_LAYER,
-    "row": lib.LLAMA_SPLIT_MODE_ROW,
-    "none": lib.LLAMA_SPLIT_MODE_NONE,
-}
-
 
 def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
     """Choose the layers of a model to put on the available devices, with room for the KV caches of ``n_views`` views.
@@ -90,7 +84,7 @@ def with_devices(params: lib.llama_model_params, engine: Engine, offload: Offloa
     rounding, in memory that was not planned, and where Ctrl-C has no effect.
     """
     params.n_gpu_layers = offload.n_gpu_layers
-    params.split_mode = _SPLIT_MODES[engine.split_mode]
+    params.split_mode = getattr(lib, f"LLAMA_SPLIT_MODE_{engine.split_mode.upper()}")
     params.main_gpu = engine.main_gpu
     shares = (ctypes.c_float * lib.llama_max_devices())(*offload.shares)
     if any(offload.shares):
