@@ -120,7 +120,7 @@ def info(name: _Name, as_json: JsonOption = False, *, engine: Engine) -> None:
     header = read_header(found.path)
     memory = estimate(header, engine)
     what = no_model(header) or writes_no_text(header)
-    offload = Offload() if what else choose_offload(found.path, engine, memory.n_views)
+    offload = Offload() if what else choose_offload(header, engine, memory.n_views)
     on_devices = bytes_on_devices(header, engine, offload, memory.n_views)
     if as_json:
         from ..gguf.sampling import recommended

@@ -14,7 +14,6 @@ from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
 from ..gguf.adapter import read_control_vector
-from ..gguf.header import read_header
 from ..settings import split_scale, with_whole_path
 
 if TYPE_CHECKING:
@@ -82,7 +81,6 @@ def apply_adapters(context: Any, model: Model, adapters: Adapters) -> None:
 
 
 def _summed_directions(model: Model, adapters: Adapters) -> NDArray[np.float32]:
-    header = read_header(model.path)
     return sum(  # type: ignore[return-value]
-        np.float32(scale) * read_control_vector(Path(file), header) for file, scale in adapters.vectors
+        np.float32(scale) * read_control_vector(Path(file), model.header) for file, scale in adapters.vectors
     )

@@ -75,7 +75,7 @@ class Model:
                 path,
             )
         init_backend(engine.verbose)
-        self.offload = choose_offload(self.file, engine, n_views)
+        self.offload = choose_offload(self.header, engine, n_views)
         if not engine.mmap:
             self._check_memory()
         self._handle = self._load(engine, interrupt)

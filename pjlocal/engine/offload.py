@@ -14,7 +14,7 @@ from pathlib import Path
 from llama_cpp import llama_cpp as lib
 
 from ..errors import UsageError
-from ..gguf.header import read_header
+from ..gguf.header import Header
 from ..gguf.offload import Offload, fixed_offload, plan_offload
 from ..settings import Engine
 from .devices import Device, add_servers, cpu_memory, for_layers
@@ -22,7 +22,7 @@ from .devices import Device, add_servers, cpu_memory, for_layers
 log = logging.getLogger("pjlocal")
 
 
-def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
+def choose_offload(header: Header, engine: Engine, n_views: int) -> Offload:
     """Choose the layers of a model to put on the available devices, with room for the KV caches of ``n_views`` views.
 
     Raises:
@@ -42,7 +42,6 @@ def choose_offload(path: Path, engine: Engine, n_views: int) -> Offload:
         if engine.main_gpu >= len(available):
             raise UsageError(f"--main-gpu {engine.main_gpu}: the devices are {names}")
         available = [available[engine.main_gpu]]
-    header = read_header(path)
     if engine.gpu_layers is not None:
         offload = fixed_offload(header, engine, engine.gpu_layers)
     elif all(device.total for device in available):

@@ -21,6 +21,7 @@ from pjlocal.engine.model import Model
 from pjlocal.engine.offload import choose_offload, placement, with_devices
 from pjlocal.engine.threads import ThreadCount
 from pjlocal.errors import ModelError, UsageError
+from pjlocal.gguf.header import read_header
 from pjlocal.gguf.offload import Offload
 
 GIB = 1 << 30
@@ -51,27 +52,28 @@ def test_devices_come_in_llama_cpps_order(there) -> None:
 
 
 def test_the_choice_names_the_devices_with_layers(there, tiny) -> None:
-    path = tiny("llama")
+    header = read_header(tiny("llama"))
     there(CPU, CARD, OTHER)
-    assert choose_offload(path, Engine(), 2).devices == ("CUDA0", "CUDA1")
-    assert choose_offload(path, Engine(n_gpu_layers=2), 2) == Offload(3, 2, devices=("CUDA0", "CUDA1"))
-    assert choose_offload(path, Engine(n_gpu_layers="0"), 2) == Offload(3)
-    assert choose_offload(path, Engine(split_mode="none", main_gpu=1), 2).devices == ("CUDA1",)
+    assert choose_offload(header, Engine(), 2).devices == ("CUDA0", "CUDA1")
+    assert choose_offload(header, Engine(n_gpu_layers=2), 2) == Offload(3, 2, devices=("CUDA0", "CUDA1"))
+    assert choose_offload(header, Engine(n_gpu_layers="0"), 2) == Offload(3)
+    assert choose_offload(header, Engine(split_mode="none", main_gpu=1), 2).devices == ("CUDA1",)
     with pytest.raises(UsageError, match=r"--main-gpu 2: the devices are 0 \(CUDA0\), 1 \(CUDA1\)"):
-        choose_offload(path, Engine(split_mode="none", main_gpu=2), 2)
+        choose_offload(header, Engine(split_mode="none", main_gpu=2), 2)
     with pytest.raises(UsageError, match=r"--tensor-split 1,0,1: the devices are 0 \(CUDA0\), 1 \(CUDA1\)"):
-        choose_offload(path, Engine(tensor_split="1,0,1"), 2)
+        choose_offload(header, Engine(tensor_split="1,0,1"), 2)
     there(CPU, replace(CARD, free=0, total=0))
-    assert choose_offload(path, Engine(), 2).n_gpu_layers == 3, "one that tells nothing gets all, as llama.cpp has it"
+    assert choose_offload(header, Engine(), 2).n_gpu_layers == 3, "one that tells nothing gets all, as llama.cpp has it"
 
 
 def test_gpu_layers_without_a_device_give_a_warning(there, tiny, caplog) -> None:
     there(CPU)
+    header = read_header(tiny("llama"))
     with caplog.at_level(logging.WARNING):
-        assert choose_offload(tiny("llama"), Engine(), 2) == Offload()
-        assert choose_offload(tiny("llama"), Engine(n_gpu_layers="0"), 2) == Offload()
+        assert choose_offload(header, Engine(), 2) == Offload()
+        assert choose_offload(header, Engine(n_gpu_layers="0"), 2) == Offload()
         assert not caplog.records
-        choose_offload(tiny("llama"), Engine(n_gpu_layers="all"), 2)
+        choose_offload(header, Engine(n_gpu_layers="all"), 2)
     assert "no device for --gpu-layers was found" in caplog.text
 
 
