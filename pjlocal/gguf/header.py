@@ -183,7 +183,6 @@ class Header:
 
     path: Path
     parts: tuple[Path, ...]
-    version: int
     metadata: Metadata
     tensors: tuple[TensorInfo, ...]
     n_file_bytes: int
@@ -283,7 +282,7 @@ def _joined(first: Header, parts: tuple[Path, ...], others: list[Header]) -> Hea
             f"{first.path} is broken: its parts contain {len(tensors)} tensors instead of {expected}. Download it again"
         )
     n_file_bytes = first.n_file_bytes + sum(other.n_file_bytes for other in others)
-    return Header(first.path, parts, first.version, first.metadata, tuple(tensors), n_file_bytes)
+    return Header(first.path, parts, first.metadata, tuple(tensors), n_file_bytes)
 
 
 def _read_file(path: Path) -> Header:
@@ -343,21 +342,20 @@ class _Reader:
         if magic != b"GGUF":
             raise ModelError(f"{self._path} is not a GGUF file{_instead(magic + self._file.read(16))}")
         self._at = 4
-        version = self._version()
+        self._check_version()
         n_tensors = self._count("tensors", _MOST_TENSORS)
         n_keys = self._count("metadata keys", _MOST_KEYS)
         metadata = self._metadata(n_keys)
         tensors = self._tensors(n_tensors, self._alignment(metadata))
-        return Header(self._path, (self._path,), version, metadata, tensors, self._size)
+        return Header(self._path, (self._path,), metadata, tensors, self._size)
 
-    def _version(self) -> int:
+    def _check_version(self) -> None:
         version = self._u32("the version")
         if version & 0xFFFF == 0:
             raise ModelError(f"{self._path} is a big-endian GGUF file: download a little-endian one")
         if version not in (2, 3):
             what = "which is no longer supported" if version == 1 else "and 3 is the newest known version"
             raise ModelError(f"{self._path} has GGUF version {version}, {what}: download the model in version 3")
-        return version
 
     def _count(self, what: str, most: int) -> int:
         n = self._u64(f"the number of {what}")

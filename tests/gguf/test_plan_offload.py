@@ -35,7 +35,7 @@ def header(*, n_layer: int = 32, expert_mib: int = 0, tied: bool = False, ctx: i
             sizes[f"blk.{i}.ffn_down_exps.weight"] = expert_mib
     tensors = tuple(TensorInfo(name, (1, 1), "Q8_0", 0, n * MIB) for name, n in sizes.items())
     entries = {key: ("str" if isinstance(value, str) else "u32", value) for key, value in keys.items()}
-    return Header(Path("8b.gguf"), (Path("8b.gguf"),), 3, Metadata(entries), tensors, 0)
+    return Header(Path("8b.gguf"), (Path("8b.gguf"),), Metadata(entries), tensors, 0)
 
 
 BATCHED = Engine(layout="batched")
