@@ -273,7 +273,11 @@ class Engine:
         self.n_steps += 1
         if not self.lanes.are_busy:
             self._admit()
-        failed = self._try_to_decode()
+        failed: Exception | None = None
+        try:
+            self._decode()
+        except Exception as error:
+            failed = error
         news: dict[Submission, list[Any]] = {}
         for answer, slot in list(self._in_flight.items()):
             submission = self._submissions[answer]
@@ -362,13 +366,6 @@ class Engine:
             self.lanes.wait()
 
     # Decoding.
-
-    def _try_to_decode(self) -> Exception | None:
-        try:
-            self._decode()
-        except Exception as error:
-            return error
-        return None
 
     def _decode(self) -> None:
         """Read a piece of a prompt, then decode the fed tokens of all answers whose prompts are read."""
