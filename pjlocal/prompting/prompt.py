@@ -20,7 +20,7 @@ from .jinja import Refusal, TemplateProcess
 from .pieces import Placeholders, tokens_after, tokens_of
 from .rendering import DIALOGUE_SPACE, PROBE, Role, TemplateMessage, attempt, behind_name, dialogue, jinja, reaches
 from .thinking import END_OF_PROMPT, HARMONY, MARKS, Marks, Thinking, answer_start, opened_by
-from .tools import CallSupport, Control, Spelled, Tools, describe_calls, describe_tools, find_support, map_texts
+from .tools import CallSupport, Control, Spelled, Tools, describe_tools, find_support, map_texts
 
 log = logging.getLogger("pjlocal")
 
@@ -434,6 +434,12 @@ def _with_arguments_in_text(call: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**call, "function": {**function, "arguments": text}}
 
 
+def _describe_calls(calls: Sequence[Mapping[str, Any]]) -> str:
+    """Calls as a readable text."""
+    functions = [_with_arguments_in_text(call)["function"] for call in calls]
+    return "\n".join(f"Call of {function['name']}: {function['arguments']}" for function in functions)
+
+
 #: The question before an answer that begins the conversation, for templates that require one.
 _GREETING = Message("user", "Hello.")
 
@@ -445,7 +451,7 @@ def _in_turns(conversation: Sequence[Message]) -> list[Message]:
     turns = [_GREETING] if conversation[0].role == "assistant" else []
     for message in conversation:
         if "tool_calls" in message.others:
-            text = "\n\n".join(filter(None, (message.content, describe_calls(message.others["tool_calls"]))))
+            text = "\n\n".join(filter(None, (message.content, _describe_calls(message.others["tool_calls"]))))
             message = replace(message, content=text, others={})
         elif message.role == "tool":
             name = message.others.get("name")

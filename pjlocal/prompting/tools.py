@@ -157,17 +157,6 @@ def describe_tools(tools: Sequence[Tool]) -> str:
     return "\n".join(lines)
 
 
-def describe_calls(calls: Sequence[Mapping[str, Any]]) -> str:
-    """Calls as a readable text."""
-    lines = []
-    for call in calls:
-        function = call["function"]
-        arguments = function["arguments"]
-        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
-        lines.append(f"Call of {function['name']}: {text}")
-    return "\n".join(lines)
-
-
 def map_texts(value: Any, change: Callable[[str], str]) -> Any:
     """Change all texts in a JSON value, except for the keys of objects."""
     if isinstance(value, str):
