@@ -130,12 +130,12 @@ def _fitting(table: Table, width: int) -> list[Table]:
 
 
 def _needed(table: Table) -> int:
-    """The width of a table in characters, with a space between its columns."""
+    """The width of a table in characters, with two spaces between its columns."""
     widths = [max(cell_len(shown_line(name)) for name in (table.head, *table.names))]
     for heading, column in zip(table.headings, table.columns, strict=True):
         texts = [*shown_line(heading).split(), *map(str, column.cells)]
         widths.append(max(map(cell_len, texts), default=0))
-    return sum(widths) + len(widths) - 1
+    return sum(widths) + 2 * (len(widths) - 1)
 
 
 def _rich_table(table: Table) -> RichTable:

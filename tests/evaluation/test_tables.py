@@ -161,6 +161,15 @@ def test_on_a_narrow_terminal_columns_come_below_and_no_value_is_folded(compared
                 assert cell.text in text
 
 
+def test_a_table_that_is_just_too_wide_is_split_and_no_digit_is_lost() -> None:
+    values = [f"0.12{n}" for n in range(5)]
+    table = Table("T", "system", ("plain",), tuple(Column(f"m{n}", (Cell(value),)) for n, value in enumerate(values)))
+    for width in range(20, 45):
+        text = printed(table, width=width)
+        assert [value for value in values if value not in text] == [], width
+    assert len(printed(table, width=41).splitlines()) == 3, "and one that just fits is whole"
+
+
 def test_names_from_a_file_are_text_everywhere() -> None:
     for text in HOSTILE:
         table = Table(text, text, (text,), (Column(text, (Cell(text),), text),), (text,))
