@@ -158,9 +158,9 @@ def run_suite(
     from ..evaluation.generate import generate
     from ..evaluation.prompts import load_prompts
     from ..evaluation.records import AnswerRecord, Folder, Score, Verdict
-    from ..evaluation.run import Run, made_with, make_tasks, write_run
+    from ..evaluation.run import Run, made_with, make_tasks, scoring_settings, write_run
     from ..evaluation.score import check_scoring_models
-    from ..evaluation.suite import check_systems, suite_settings, without_effect
+    from ..evaluation.suite import check_systems, without_effect
     from ..gguf.locate import find_model
 
     interrupt = Interrupt()
@@ -182,9 +182,8 @@ def run_suite(
     contestants = _contestants(wanted, there or paths, request, engine, given)
     tasks = make_tasks(wanted, contestants, questions)
     keys = tuple(task.key for task in tasks)
-    run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine))
-    common = suite_settings(wanted, given)
-    engine, prompting = common.apply_to(engine), common.apply_to(request.prompting)
+    run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine, given))
+    prompting, engine = scoring_settings(run, request.prompting, engine, given)
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         with _resumable():
@@ -214,13 +213,12 @@ def score(
 ) -> None:
     """Score existing answers with other models or another judge."""
     from ..evaluation.records import Score, Verdict
-    from ..evaluation.suite import suite_settings
+    from ..evaluation.run import scoring_settings
 
     scoring_models = _scoring_models([], scoring, judge_pairs)
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
-        common = suite_settings(run.suite, given)
-        engine, prompting = common.apply_to(engine), common.apply_to(prompting)
+        prompting, engine = scoring_settings(run, prompting, engine, given)
         opened.hold(Score, Verdict)
         with _resumable():
             _score_run(opened, run, scoring_models, prompting, engine, interrupt)

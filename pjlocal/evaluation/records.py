@@ -28,13 +28,16 @@ def key_of(**parts: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_DIGITS]
 
 
+#: The engine settings that change a model's numbers.
+COMPUTED_WITH = frozenset({"cache_type_k", "cache_type_v", "flash_attn"})
+
+
 def computed_with(engine: Engine) -> dict[str, Any]:
     """The engine settings that change a model's numbers and differ from the defaults.
 
     Threads, batch size, layout and devices only change rounding, so they are not in any key.
     """
-    names = changed(engine) & {"cache_type_k", "cache_type_v", "flash_attn"}
-    return {name: getattr(engine, name) for name in names}
+    return {name: getattr(engine, name) for name in changed(engine) & COMPUTED_WITH}
 
 
 def digest_of(path: Path) -> str:

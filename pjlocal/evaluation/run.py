@@ -20,11 +20,21 @@ from ..gguf.ollama import shown_name
 from ..gguf.sampling import recommended
 from ..prompting.preferences import prefix, without_strength
 from ..request import GROUPS, Request
-from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Sampling, Settings, split_scale
+from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Prompting, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
 from .checks import checks_of
-from .records import AnswerRecord, Folder, Score, Verdict, computed_with, digest_of, key_of
-from .suite import Objectives, Prompt, Suite, System, suite_from_dict, system_engine, system_request, unique_labels
+from .records import COMPUTED_WITH, AnswerRecord, Folder, Score, Verdict, computed_with, digest_of, key_of
+from .suite import (
+    Objectives,
+    Prompt,
+    Suite,
+    System,
+    suite_from_dict,
+    suite_settings,
+    system_engine,
+    system_request,
+    unique_labels,
+)
 
 FORMAT = 1  # of run.json
 
@@ -249,6 +259,25 @@ def read_run(folder: Folder) -> Run:
         raise UsageError(f"{folder.run_file} cannot be read: {error}") from None
 
 
+def scoring_settings(
+    run: Run, prompting: Prompting, engine: Engine, given: Collection[str]
+) -> tuple[Prompting, Engine]:
+    """The settings for a run's scores: those of its answers, unless the user gives others.
+
+    Args:
+        prompting, engine: from the command line.
+        given: the names of the settings that the user gave there.
+    """
+    made = run.made_with.get("settings", {})
+    of_answers = made.get("prompting", {}) | {k: v for k, v in made.get("engine", {}).items() if k in COMPUTED_WITH}
+    of_answers = {name: value for name, value in of_answers.items() if name not in given}
+    common = suite_settings(run.suite, {*given, *run.made_with.get("given", ())})
+    return (
+        common.apply_to(Prompting.from_dict(prompting.as_dict() | of_answers)),
+        common.apply_to(Engine.from_dict(engine.as_dict() | of_answers)),
+    )
+
+
 def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
     """The answers of the run that exist already, in the order of its keys."""
     written = folder.read(AnswerRecord)
@@ -276,8 +305,10 @@ def written_verdicts(folder: Folder, answers: Iterable[AnswerRecord]) -> list[Ve
     return [verdict for verdict in folder.read(Verdict).values() if {verdict.first, verdict.second} <= keys]
 
 
-def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:
-    """The versions, machine, model files and settings of a run."""
+def made_with(
+    contestants: Sequence[Contestant], request: Request, engine: Engine, given: Collection[str]
+) -> dict[str, Any]:
+    """The versions, machine, model files and settings of a run.  For the arguments, see `suite.system_request`."""
     import llama_cpp
     import numpy
 
@@ -295,4 +326,5 @@ def made_with(contestants: Sequence[Contestant], request: Request, engine: Engin
             **{name: getattr(request, name).as_dict() for name in GROUPS},
             "engine": engine.as_dict(),
         },
+        "given": sorted(given),
     }

@@ -171,22 +171,28 @@ def test_the_context_that_a_suite_gives_a_system_is_in_force(
 
 
 @pytest.mark.slow
-def test_the_system_text_of_a_suite_is_that_of_its_scores_too(
-    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+@pytest.mark.parametrize("setting", [[], ["--cache-type-k", "f32"]])
+def test_scores_have_the_prompt_and_the_engine_settings_of_the_run(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path, setting: list[str]
 ) -> None:
     (tmp_path / "own.toml").write_text('system = "Be brief."\n' + SUITE)
-    run = ["-m", tiny("llama"), "--threads", "1", "--limit", "1", "--out"]
+    (tmp_path / "other.toml").write_text('system = "Be long."\n' + SUITE)
+    run = ["-m", tiny("llama"), "--threads", "1", "--limit", "1", *setting, "--out"]
     assert pjlocal("eval", "run", "own.toml", *run, "own").returncode == 0
-    assert pjlocal("eval", "run", suite, "--system", "Be brief.", *run, "given").returncode == 0
+    for given in (suite, "other.toml"):
+        assert pjlocal("eval", "run", given, "--system", "Be brief.", *run, given.split(".")[0]).returncode == 0
 
     def scores(name: str) -> set[str]:
         with Folder(tmp_path / name) as folder:
             return {score.key for score in folder.read(Score).values() if score.by}
 
-    expected = scores("given")
-    assert scores("own") == expected
-    assert pjlocal("eval", "score", "own", "--scorer", tiny("llama"), "--threads", "1").returncode == 0
-    assert scores("own") == expected, "nothing is scored again"
+    expected = scores("own")
+    for name in ("own", "small", "other"):
+        assert scores(name) == expected
+        assert pjlocal("eval", "score", name, "--scorer", tiny("llama"), "--threads", "1").returncode == 0
+        assert scores(name) == expected, "nothing is scored again"
+    assert pjlocal("eval", "score", "own", "--scorer", tiny("llama"), "--system", "Be long.").returncode == 0
+    assert not scores("own") & expected, "a given option counts"
 
 
 @pytest.mark.slow
