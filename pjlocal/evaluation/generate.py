@@ -78,9 +78,17 @@ def _on_server(tasks: Sequence[Task], server: Server, parallel: int) -> Generato
     log_warnings = WarningLog()
     n_at_once = min(parallel, len(tasks))
     with ThreadPoolExecutor(parallel) as pool:
+        unsaved = {pool.submit(_write_on_server, server, task, log_warnings) for task in tasks}
         try:
-            for written in as_completed([pool.submit(_write_on_server, server, task, log_warnings) for task in tasks]):
+            for written in as_completed([*unsaved]):
+                unsaved.remove(written)
                 yield replace(written.result(), n_at_once=n_at_once)
+        except Exception:
+            pool.shutdown(cancel_futures=True)
+            for written in unsaved:
+                if not written.cancelled() and not written.exception():
+                    yield replace(written.result(), n_at_once=n_at_once)
+            raise
         finally:
             pool.shutdown(cancel_futures=True)
 

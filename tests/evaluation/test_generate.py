@@ -7,17 +7,22 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from threading import Barrier, Event
+from types import SimpleNamespace
 
 import pytest
 import tiny_models
+from waiting import PATIENCE_S
 
 from pjlocal import Engine, Generation, Sampling
+from pjlocal.client import ServerGone
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.errors import OutputError, UsageError
 from pjlocal.evaluation.generate import generate
 from pjlocal.evaluation.records import AnswerRecord, Folder, Score, digest_of
 from pjlocal.evaluation.run import AnsweringModel, Run, Task, make_contestant, make_tasks, read_run, write_run
 from pjlocal.evaluation.suite import Check, Objectives, Prompt, Suite, System
+from pjlocal.events import Statistics
 from pjlocal.request import Request
 
 SUITE = Suite(
@@ -248,6 +253,44 @@ def test_a_full_disk_loses_nothing_that_was_written(tiny: Callable[[str], Path],
     kept = (tmp_path / "full" / "answers.jsonl").read_bytes()
     assert kept.endswith(b"\n") and kept.count(b"\n") >= 2
     assert write(tmp_path / "full", wanted) == expected
+
+
+class _Answer(list[object]):
+    """An answer of a server."""
+
+    result = SimpleNamespace(text="yes", finish_reason="stop", n_written=1, statistics=Statistics())
+
+
+class _Server:
+    """A server that fails to answer the first prompt with this error, and answers the others after that."""
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+        self._both_begun = Barrier(2)
+        self._has_failed = Event()
+
+    def check(self, request: Request) -> None:
+        """Accept every request."""
+
+    check_can_write = check
+
+    def answer_when_free(self, request: Request, messages: Sequence[dict[str, str]]) -> _Answer:
+        self._both_begun.wait(PATIENCE_S)
+        if messages[0]["content"] == PROMPTS[0].text:
+            self._has_failed.set()
+            raise self._error
+        self._has_failed.wait(PATIENCE_S)
+        return _Answer()
+
+
+@pytest.mark.parametrize("error", [ServerGone("the server has stopped"), UsageError("too long"), Interrupted()])
+def test_answers_that_a_server_finishes_after_an_error_are_saved(tmp_path: Path, error: Exception) -> None:
+    suite = replace(SUITE, systems=SUITE.systems[:1], objectives=SUITE.objectives[:1])
+    wanted = tasks(tmp_path / "m.gguf", suite, PROMPTS[:2])
+    with Folder(tmp_path / "out") as folder:
+        with pytest.raises(type(error)):
+            generate(folder, wanted, 2, Interrupt(), lambda done, total: None, _Server(error))  # type: ignore[arg-type]
+        assert [*folder.read(AnswerRecord)] == [wanted[1].key]
 
 
 def test_run_json_can_be_read_again(tmp_path: Path) -> None:
