@@ -164,7 +164,8 @@ def run_suite(
     from ..gguf.locate import find_model
 
     interrupt = Interrupt()
-    there = server_at(server, interrupt, given)
+    # The engine settings have an effect on the models that score here.
+    there = server_at(server, interrupt, given if scoring == Scoring() else given & {"model"})
     models = [] if there else _models(model, given)
     changes = {"prompts": prompts, "field": field, "limit": limit, "sample": sample}
     wanted = _changed_suite(suite, changes, models, request, given)

@@ -143,7 +143,8 @@ def make_contestant(
     generation = in_mode(request.generation, request.generation.mode or DEFAULT_MODE)
     request = request.with_group(generation).with_group(_filters(request, model))
     request = request.without_model_defaults()
-    engine = system_engine(suite, system, engine, given)
+    is_on_server = model.recommended is not None
+    engine = Engine() if is_on_server else system_engine(suite, system, engine, given)
     return Contestant(system, request, engine, model, _digests(generation))
 
 

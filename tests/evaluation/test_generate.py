@@ -221,6 +221,15 @@ def test_a_key_contains_engine_settings_that_change_numbers_and_digests_of_files
         keys(lora=(str(tmp_path / "none.gguf"),))
 
 
+def test_the_keys_of_a_servers_answers_contain_no_engine_setting_of_this_machine() -> None:
+    def key(engine: Engine) -> str:
+        there = AnsweringModel("m", "digest", recommended={})
+        contestant = make_contestant(SUITE, SUITE.systems[0], Request(), engine, (), there)
+        return make_tasks(SUITE, [contestant], PROMPTS)[0].key
+
+    assert key(ENGINE.replace(flash_attn="off", n_ctx=300)) == key(ENGINE)
+
+
 def test_every_part_of_a_model_is_in_its_digest(tmp_path: Path) -> None:
     parts = tiny_models.write_split(tmp_path / "split.gguf")
     before = digest_of(parts[0])

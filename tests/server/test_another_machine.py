@@ -377,6 +377,11 @@ def test_an_evaluations_answers_are_written_by_the_server(
     assert made.returncode == 0, made.stderr
     again = pjlocal(*options, "--server", served.url, "--out", str(tmp_path / "there"))
     assert again.returncode == 0 and again.stdout == made.stdout
+    n_answers = len(_answers(tmp_path / "there"))
+    for more in ((), ("--scorer", str(model))):
+        scored = pjlocal(*options, "--server", served.url, "--out", str(tmp_path / "there"), "--ctx", "512", *more)
+        assert scored.returncode == 0 and ("--ctx has no effect" in scored.stderr) == (not more), scored.stderr
+        assert len(_answers(tmp_path / "there")) == n_answers, "nothing is written again"
     assert pjlocal(*options, "-m", str(model), *BIG, *HERE[:2], "--out", str(tmp_path / "here")).returncode == 0
     texts = [
         {(answer["system"], answer["objectives"], answer["prompt_id"]): answer["text"] for answer in _answers(folder)}
