@@ -9,6 +9,7 @@ from functools import partial
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
+from rich.rule import Rule
 from rich.text import Text
 
 from ..errors import UsageError, did_you_mean
@@ -59,9 +60,8 @@ def render_row(row: SideBySide, suite: Suite, width: int, no_color: bool = False
     legend = [blame(views, "both" if agreed else None, no_color).legend for views, agreed in legends(row, suite)]
     boxes = [
         Panel(
-            _colored(answer, no_color),
+            Group(_colored(answer, no_color), Rule(style="dim"), Text(" · ".join(facts(answer)), "dim")),
             title=Text(shown_line(name)),
-            subtitle=Text(" · ".join(facts(answer))),
         )
         for name, answer in row.answers.items()
     ]

@@ -49,6 +49,13 @@ def test_answers_stand_side_by_side_or_one_below_the_other_where_it_is_narrow() 
     assert max(map(len, wide.splitlines())) <= 120 and max(map(len, narrow.splitlines())) <= 40
 
 
+@pytest.mark.parametrize("width", [120, 80, 40, 20])
+def test_the_reason_why_an_answer_ended_is_shown_at_every_width(width: int) -> None:
+    text = printed(side_by_side(answers(3, objectives=("bright",)), SUITE)[2:], width)
+    words = " ".join(text.replace("│", " ").split())
+    assert words.count("limit") == 3 and words.count("accepted") == 2, text
+
+
 def test_two_systems_may_be_chosen_and_unknown_ones_are_refused() -> None:
     of = side_by_side(answers(2), SUITE)
     assert [[*row.answers] for row in choose(of, ["both", "prompt"], ["sea"])] == [["both", "prompt"]] * 2
