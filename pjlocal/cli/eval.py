@@ -267,15 +267,17 @@ def compare_folders(
 ) -> None:
     """Compare two evaluations, prompt by prompt: the second's numbers minus the first's."""
     from ..evaluation import compare
-    from ..evaluation.report import folder_json, print_tables
-    from ..evaluation.tables import folder_tables
+    from ..evaluation.report import folder_json, print_folders
 
+    names = [user_path(str(path)).resolve().name for path in (first, second)]
+    if names[0] == names[1]:
+        names = [str(first), str(second)]
     with _opened(first) as (one, run), _opened(second) as (other, other_run):
-        compared = compare.compare_folders(_results(one, run), _results(other, other_run), first.name)
+        compared = compare.compare_folders(_results(one, run), _results(other, other_run), names[0])
     if as_json:
         sys.stdout.write(folder_json(compared))
     else:
-        print_tables(folder_tables(compared, first.name, second.name), make_console(sys.stdout))
+        print_folders(compared, names[0], names[1], make_console(sys.stdout))
 
 
 @eval_app.command("show")

@@ -25,7 +25,7 @@ from .side_by_side import leads, legends, side_by_side, spans
 from .statistics import smallest_detectable, smallest_significant
 from .suite import Suite, System
 from .table import Table, markdown_tables
-from .tables import judge_notes, metric_name, power_note, report_tables
+from .tables import folder_tables, judge_notes, metric_name, power_note, report_tables
 
 
 def print_report(results: Results, comparison: Comparison, facts: Sequence[str], console: Console) -> None:
@@ -33,10 +33,19 @@ def print_report(results: Results, comparison: Comparison, facts: Sequence[str],
     for fact in (*facts, power_note(comparison.prompts), *judge_notes(comparison)):
         console.print(one_line(fact), markup=False, highlight=False)
     console.print()
-    print_tables(report_tables(results.suite, comparison), console)
+    _print_tables(report_tables(results.suite, comparison), console)
 
 
-def print_tables(tables: Sequence[Table], console: Console) -> None:
+def print_folders(comparison: FolderComparison, first: str, second: str, console: Console) -> None:
+    """Print the tables of a comparison of two evaluations, and the systems that only one of them has."""
+    _print_tables(folder_tables(comparison, first, second), console)
+    for name, only in ((first, comparison.only_first), (second, comparison.only_second)):
+        if only:
+            systems = ", ".join(f"{system} ({objectives})" for objectives, system in only)
+            console.print(one_line(f"Only in {name}: {systems}."), markup=False, highlight=False)
+
+
+def _print_tables(tables: Sequence[Table], console: Console) -> None:
     """Print tables on a terminal or into a pipe."""
     for number, table in enumerate(tables):
         if number:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import evaluated
 import pytest
 from commandline import PJLOCAL, configure
 from tiny_models import write_control_vector, write_llama, write_lora
@@ -333,6 +334,22 @@ def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str
         result = pjlocal("eval", "report", "out")
         says = f"{name}.jsonl line 1 was changed: remove the line, and pjlocal eval {command} makes it again"
         assert result.returncode == 2 and says in result.stderr, result.stderr
+
+
+def test_a_comparison_names_the_folders_and_the_systems_that_only_one_has(pjlocal: Pjlocal, tmp_path: Path) -> None:
+    records = evaluated.answers(3, objectives=("bright",))
+    for name, missing in ((".", "both"), ("e2", "judge"), ("x/e2", "")):
+        some = [record for record in records if record.system != missing]
+        with Folder(tmp_path / name) as folder:
+            write_run(folder, Run(evaluated.SUITE, (), tuple(record.key for record in some)))
+            for record in some:
+                folder.append(record)
+    result = pjlocal("eval", "compare", ".", "e2")
+    assert f"bright: e2 minus {tmp_path.name}" in result.stdout, result.stderr
+    assert result.stdout.endswith(f"Only in {tmp_path.name}: judge (bright).\nOnly in e2: both (bright).\n")
+    result = pjlocal("eval", "compare", "e2", "x/e2")
+    assert "bright: x/e2 minus e2" in result.stdout and "Only in x/e2: judge (bright)." in result.stdout
+    assert result.stdout.count("Only in") == 1
 
 
 @pytest.mark.slow
