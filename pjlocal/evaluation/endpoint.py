@@ -63,7 +63,7 @@ class EndpointJudge:
         delay_s: pause before the second try; it doubles with each further try.
 
     Raises:
-        UsageError: the URL is not valid, or contains a key.
+        UsageError: the URL is not valid, or contains a key or a query.
     """
 
     def __init__(
@@ -88,9 +88,6 @@ class EndpointJudge:
         self._options: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
         self._n_usable = 0
         self._not_before = 0.0  # the time at which the server asks for the next try
-        parts = urlsplit(self.url)
-        if self._key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            log.warning("%s is not encrypted, so others on the network can read the key. Use https", self.url)
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
         """Yield the verdict on each question whose key is not in ``done``, in the order in which the replies come.
@@ -100,6 +97,9 @@ class EndpointJudge:
             ModelError: the server cannot be reached, refuses the requests, or sends no usable reply.
         """
         todo = iter([question for group in groups for question in group if question.key not in done])
+        parts = urlsplit(self.url)
+        if self._key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+            log.warning("%s is not encrypted, so others on the network can read the key. Use https", self.url)
         loop = asyncio.new_event_loop()
         client = self._client()
         asking: dict[asyncio.Task[Opinion], Question] = {}
@@ -262,8 +262,12 @@ def _address(url: str) -> str:
         good = False
     if not good:
         raise UsageError(f"--judge-url must be a URL such as http://localhost:8080/v1 (not {one_line(url)!r})")
-    if parts.username or parts.password or parts.query or parts.fragment:
+    if parts.username or parts.password:
         raise UsageError(f"--judge-url must not contain a key: set {KEY_NAMES[0]} to the key")
+    if parts.query or parts.fragment:
+        raise UsageError(
+            f"--judge-url must not have a query: leave it out; if it is a key, set {KEY_NAMES[0]} to the key"
+        )
     path = parts.path.rstrip("/")
     if not path.endswith(_PATH):
         path = f"{path or '/v1'}{_PATH}"

@@ -354,11 +354,19 @@ def test_sending_a_key_without_encryption_gives_a_warning(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("PJLOCAL_JUDGE_KEY", KEY)
+    interrupt = Interrupt()
+    interrupt.set()  # nothing is sent
+
+    def ask_at(url: str) -> None:
+        with pytest.raises(Interrupted):
+            ask(EndpointJudge(url, "gpt", interrupt))
+
     for url in ("http://localhost:1/v1", "http://127.0.0.2", "https://example.org"):
-        EndpointJudge(url, "gpt", Interrupt())
-    assert not caplog.text
-    EndpointJudge("http://example.org", "gpt", Interrupt())
-    assert "not encrypted" in caplog.text and KEY not in caplog.text
+        ask_at(url)
+    EndpointJudge("http://example.org", "gpt", interrupt)
+    assert not caplog.text, "a judge that is only checked sends nothing"
+    ask_at("http://example.org")
+    assert caplog.text.count("not encrypted") == 1 and KEY not in caplog.text
 
 
 @pytest.mark.parametrize("url", ["", "localhost:8080", "ftp://x", "http://", "http://x:99999", "http://[::1"])
@@ -372,6 +380,11 @@ def test_a_key_in_the_url_is_refused_and_not_shown(url: str) -> None:
     with pytest.raises(UsageError, match="set PJLOCAL_JUDGE_KEY") as error:
         EndpointJudge(url, "gpt", Interrupt())
     assert KEY not in str(error.value)
+
+
+def test_a_query_in_the_url_is_refused_as_one() -> None:
+    with pytest.raises(UsageError, match="--judge-url must not have a query"):
+        EndpointJudge("https://example.org/v1?api-version=2024-06-01", "gpt", Interrupt())
 
 
 def test_an_address_leads_to_the_chat_completions() -> None:
