@@ -98,6 +98,10 @@ class Objectives(Settings):
     prefer: tuple[str, ...]
     checks: tuple[Check, ...] = ()
 
+    def _check_together(self) -> None:
+        if len(set(self.prefer)) < len(self.prefer):
+            raise UsageError("--prefer names one preference twice")
+
 
 @dataclass(frozen=True)
 class System(Settings):

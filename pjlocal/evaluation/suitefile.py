@@ -179,9 +179,8 @@ def _objectives(table: _Table, name: str) -> Objectives:
     table.refuse_unknown(["name", "prefer", "checks"])
     if not (wishes := table.typed("prefer", tuple[str, ...])):
         raise table.wrong('prefer must name preferences, as in ["vivid", "creative"]', "prefer")
+    table.build(["prefer"], Objectives, {"name": name})  # checks them together
     prefer = tuple(table.preference(wish, "prefer") for wish in wishes)
-    if len(set(prefer)) < len(prefer):
-        raise table.wrong("prefer names one preference twice", "prefer")
     known = {without_strength(wish): lasting for wish, lasting in zip(wishes, prefer, strict=True)}
     known |= dict(zip(wishes, prefer, strict=True))
     tables = table.tables("checks", "check") if "checks" in table.values else ()
