@@ -19,8 +19,6 @@ from .records import AnswerRecord, Score, Verdict, is_person
 from .statistics import SIGNIFICANT, Array, Estimate, Steadiness, WinRate, by_unit
 from .suite import Suite
 
-_EXTREMES = 10  # the number of best and of worst prompts that are listed
-
 
 class Metric(NamedTuple):
     """A metric and the model that measures it; the model is empty for metrics without one."""
@@ -42,13 +40,6 @@ _DIRECTIONS = (
 def direction(metric: Metric) -> int:
     """1 if more is better, -1 if less is better, 0 if it depends on the preference."""
     return _DIRECTIONS.get(metric.name.partition(":")[0], 0)
-
-
-class PromptValue(NamedTuple):
-    """The result of one prompt."""
-
-    prompt_id: str
-    value: float
 
 
 @dataclass(frozen=True)
@@ -91,7 +82,6 @@ class Difference:
     """The difference of a metric between a system and its baseline.
 
     p: the p-value of the swap test; p_holm: with Holm's correction over all systems with this baseline.
-    best, worst: the prompts with the largest positive and negative differences.
     """
 
     objectives: str
@@ -101,8 +91,6 @@ class Difference:
     estimate: Estimate
     p: float
     p_holm: float
-    best: tuple[PromptValue, ...]
-    worst: tuple[PromptValue, ...]
 
     @property
     def within_noise(self) -> bool:
@@ -113,10 +101,7 @@ class Difference:
 class WinRow:
     """The rate at which a judge prefers a system's answer to another's, in one aspect.
 
-    steadiness: the steadiness of the judge's verdicts in this row.
     incomplete: the number of comparisons judged in one order only; excluded from the rates.
-    best, worst: the prompts with the largest and smallest margins: the judge's probability for the system minus that
-        for the other, averaged over both orders.
     """
 
     objectives: str
@@ -126,10 +111,7 @@ class WinRow:
     by: str
     result: WinRate
     p_holm: float
-    steadiness: Steadiness
     incomplete: int
-    best: tuple[PromptValue, ...]
-    worst: tuple[PromptValue, ...]
 
     @property
     def within_noise(self) -> bool:
@@ -311,19 +293,9 @@ def _differences(pairs: Sequence[_Pair]) -> Iterator[Difference]:
             if not prompts or len(values[prompts[0]]) != len(others[prompts[0]]):
                 continue  # no common prompt, or rewards that are still being computed
             mine, other = _stacked(values, prompts), _stacked(others, prompts)
-            p, gaps = statistics.swap_test(mine, other), dict(zip(prompts, mine.min(0) - other.min(0), strict=True))
-            estimate = statistics.difference(mine, other)
-            rows.append(Difference(objectives, system, baseline, metric, estimate, p, p, *_extremes(gaps)))
+            p, estimate = statistics.swap_test(mine, other), statistics.difference(mine, other)
+            rows.append(Difference(objectives, system, baseline, metric, estimate, p, p))
     yield from _corrected(rows, lambda row: (row.objectives, row.baseline, row.metric), lambda row: row.p)
-
-
-def _extremes(values: Mapping[str, float]) -> tuple[tuple[PromptValue, ...], tuple[PromptValue, ...]]:
-    """The prompts with the largest positive values, and those with the largest negative values."""
-    rising = sorted(values, key=lambda prompt: (values[prompt], prompt))
-    falling = sorted(values, key=lambda prompt: (-values[prompt], prompt))
-    best = [PromptValue(prompt, float(values[prompt])) for prompt in falling[:_EXTREMES] if values[prompt] > 0]
-    worst = [PromptValue(prompt, float(values[prompt])) for prompt in rising[:_EXTREMES] if values[prompt] < 0]
-    return tuple(best), tuple(worst)
 
 
 _Row = TypeVar("_Row", Difference, WinRow)
@@ -366,12 +338,6 @@ class _Judged:
         """The outcomes with the system's answer shown first and second: 1 for a win, 0 for a loss, 0.5 for a tie."""
         outcomes = [_named(v) if leads else 1 - _named(v) for leads, v in sorted(self.orders.items(), reverse=True)]
         return outcomes[0], outcomes[-1]
-
-    @property
-    def margin(self) -> float:
-        """The judge's probability for the system's answer minus that for the other, averaged over the orders."""
-        ahead = [(v.p_first - v.p_second) * (1 if leads else -1) for leads, v in sorted(self.orders.items())]
-        return sum(ahead) / len(ahead)
 
 
 def _named(verdict: Verdict) -> float:
@@ -419,14 +385,7 @@ def _win_row(
     if not complete:
         return
     by_prompt = by_unit(
-        (c.system.prompt_id, [sum(c.outcomes) / 2, len(c.system.text) - len(c.against.text), c.margin])
-        for c in complete
+        (c.system.prompt_id, [sum(c.outcomes) / 2, len(c.system.text) - len(c.against.text)]) for c in complete
     )
-    outcomes, longer, margins = _stacked(by_prompt, by_prompt)
-    result = statistics.win_rate(outcomes, longer)
-    yield WinRow(
-        *(objectives, system, against, aspect, by, result, result.p),
-        statistics.steadiness([comparison.outcomes for comparison in complete if comparison.in_both_orders]),
-        len(group) - len(complete),
-        *_extremes(dict(zip(by_prompt, margins, strict=True))),
-    )
+    result = statistics.win_rate(*_stacked(by_prompt, by_prompt))
+    yield WinRow(objectives, system, against, aspect, by, result, result.p, len(group) - len(complete))

@@ -139,8 +139,7 @@ def _difference_dict(row: Difference) -> dict[str, Any]:
 
 
 def _row_dict(row: Difference | WinRow) -> dict[str, Any]:
-    extremes = {name: [value._asdict() for value in getattr(row, name)] for name in ("best", "worst")}
-    return asdict(row) | extremes | {"within_noise": row.within_noise}
+    return asdict(row) | {"within_noise": row.within_noise}
 
 
 def _json(values: dict[str, Any]) -> str:
