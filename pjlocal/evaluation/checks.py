@@ -2,17 +2,14 @@
 
 A word is a run of characters between white space that contains a letter or a digit.  In scripts without spaces between
 words, every character is a word.  A number that cannot be computed is missing: an empty answer has ``words`` and
-``finished``, but no script, readability or share of distinct words.  It meets no check.
+``finished``, but no readability or share of distinct words.  It meets no check.
 """
 
 from __future__ import annotations
 
 import re
-import unicodedata
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from functools import cache
 from typing import Any
 
 from ..errors import UsageError, extra
@@ -150,7 +147,6 @@ def _text_metrics(answer: AnswerRecord) -> Iterator[tuple[str, float | bool | No
     yield "distinct2", _distinct(folded, 2)
     yield "repetition", 1 - (_distinct(folded, 3) or 1)
     yield "finished", answer.finish_reason == "stop"
-    yield "script", script(text, answer.prompt)
     yield "readability", readability(text)
 
 
@@ -177,33 +173,6 @@ def _distinct(words: Sequence[str], n: int) -> float | None:
     """The share of runs of ``n`` words that are distinct; None if the text has fewer words."""
     runs = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
     return len(set(runs)) / len(runs) if runs else None
-
-
-def script(text: str, prompt: str) -> float | None:
-    """The share of a text's letters in the prompt's most frequent script; None if either text has no letter.
-
-    Ideographs and kana count as one script.
-    """
-    mine, expected = _scripts(text), _scripts(prompt)
-    if not mine or not expected:
-        return None
-    return mine[max(expected, key=lambda name: (expected[name], name))] / sum(mine.values())
-
-
-def _scripts(text: str) -> Counter[str]:
-    """The number of letters in each script.  Full-width and ornamental letters count as their plain forms."""
-    count: Counter[str] = Counter()
-    for letter, times in Counter(unicodedata.normalize("NFKC", text)).items():
-        if letter.isalpha() and unicodedata.category(letter) != "Lm":  # marks that only modify others
-            count[_script(letter)] += times
-    return count
-
-
-@cache
-def _script(letter: str) -> str:
-    """The script of a letter: the first word of its Unicode name, as in LATIN SMALL LETTER A."""
-    name = unicodedata.name(letter, "UNKNOWN").split()[0]
-    return "CJK" if name in ("HIRAGANA", "KATAKANA", "BOPOMOFO", "IDEOGRAPHIC") else name
 
 
 def readability(text: str) -> float | None:

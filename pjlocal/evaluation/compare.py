@@ -32,7 +32,7 @@ class Metric(NamedTuple):
 #: least of the preferences' mean rewards.
 _DIRECTIONS = (
     dict.fromkeys(("check", "checks", "least", "reward", "rank", "prompting", "fluency"), 1)
-    | {"words": 0, "tokens": 0, "finished": 1, "script": 1, "distinct1": 1, "distinct2": 1, "repetition": -1}
+    | {"words": 0, "tokens": 0, "finished": 1, "distinct1": 1, "distinct2": 1, "repetition": -1}
     | {"readability": 0, "acceptance": 0, "tokens/s": 1, "seconds an answer": -1}
 )
 

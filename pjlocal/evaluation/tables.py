@@ -30,7 +30,7 @@ _NAMES = {
     "distinct1": "distinct words",
     "distinct2": "distinct pairs",
 }
-_SHARES = {"check", "checks", "finished", "script", "distinct1", "distinct2", "repetition", "acceptance"}
+_SHARES = {"check", "checks", "finished", "distinct1", "distinct2", "repetition", "acceptance"}
 _DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # others have 3
 
 _PAIRED_NOTE = "Paired by prompt; 95 % bootstrap intervals."

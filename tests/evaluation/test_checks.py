@@ -54,24 +54,6 @@ def test_words_are_counted_in_other_scripts_too(text: str, count: int) -> None:
     assert scores_of(text)["words"] == count
 
 
-@pytest.mark.parametrize(
-    ("text", "prompt", "share"),
-    [
-        ("Boil it.", "How?", 1.0),
-        ("Свари его", "How?", 0.0),
-        ("Ja, да", "How?", 0.5),
-        ("Boil 是的", "怎么煮鸡蛋?", 2 / 6),
-        ("カタカナと漢字", "ひらがな", 1.0),  # one written language
-        ("ＢＯＩＬ", "How?", 1.0),  # full width
-        ("42!", "How?", None),
-        ("Yes", "2 + 2 = ?", None),
-        ("Ja, да", "Say да or yes", 0.5),  # most of the prompt is Latin
-    ],
-)
-def test_the_script_of_an_answer_is_compared_with_the_prompts(text: str, prompt: str, share: float | None) -> None:
-    assert scores_of(text, prompt=prompt).get("script") == share
-
-
 def test_plain_words_in_short_sentences_read_easier() -> None:
     easy, hard = (
         "The cat sat on the mat. It was glad.",

@@ -176,7 +176,7 @@ def whole(n: int, seeds: int = 1, shift: float = 0.5) -> Results:
     rng = random.Random(1)
     systems = ("plain", "prompt", "base", "judge", "both")
     answers, scores, verdicts = [], [], []
-    names = ("words", "distinct1", "repetition", "finished", "script", "readability", "fluency", "prompting")
+    names = ("words", "distinct1", "repetition", "finished", "readability", "fluency", "prompting")
     for objectives in ("pair", "other"):
         for i in range(n):
             for seed in range(seeds):
