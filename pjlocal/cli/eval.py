@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,10 +15,11 @@ import typer
 
 from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import UsageError, plural
+from ..evaluation.suite import PANEL, Scoring
 from ..request import PREFERENCES, Request, absolute, in_turn, place
 from ..screen.console import make_console, say
 from ..screen.progress import progress_bars
-from ..settings import Engine, Prompting, Settings, setting
+from ..settings import Engine, Prompting
 from ..textfile import known_ending, user_path
 from . import completion
 from .options import MODEL_VARIABLE, server_at, server_option, takes_settings
@@ -28,46 +29,16 @@ if TYPE_CHECKING:
     from ..evaluation.compare import Results
     from ..evaluation.records import Folder
     from ..evaluation.run import Contestant, Run
-    from ..evaluation.score import ScoringModels
     from ..evaluation.suite import Suite
 
 eval_app = typer.Typer(no_args_is_help=True, add_completion=False)
 
 _AT_ONCE = 8  # answers, unless another number is given
-_PROMPTS, _SCORES = "Prompts", "Scoring"
+_PROMPTS = "Prompts"
 
 _Dir = Annotated[Path, typer.Argument(metavar="DIR", help="The folder of an evaluation.")]
-_JudgePairs = Annotated[
-    int | None,
-    typer.Option("--judge-pairs", min=1, help="The most pairs of each system to judge.", rich_help_panel=_SCORES),
-]
 _Systems = Annotated[list[str], typer.Option("--system", "-s", help="A system to show (repeatable; default: all).")]
 _Force = Annotated[bool, typer.Option("--force", help="Replace an existing file.")]
-
-
-@dataclass(frozen=True)
-class Scoring(Settings):
-    """The options that name the models that score."""
-
-    scorer: tuple[str, ...] = setting(
-        (),
-        help="Another model that scores how likely the answers are (repeatable).",
-        panel=_SCORES,
-        model=True,
-        metavar="MODEL",
-    )
-    reward_model: str | None = setting(
-        None, help="A reward model that scores the answers.", panel=_SCORES, model=True, metavar="MODEL"
-    )
-    judge: str | None = setting(
-        None, help="A model that compares each answer with the baseline's.", panel=_SCORES, model=True, metavar="MODEL"
-    )
-    judge_url: str | None = setting(
-        None,
-        help="An OpenAI-compatible server that runs the judge. Its key comes from PJLOCAL_JUDGE_KEY or OPENAI_API_KEY.",
-        panel=_SCORES,
-        metavar="URL",
-    )
 
 
 @eval_app.command("suites")
@@ -142,11 +113,10 @@ def run_suite(
         typer.Option(
             "--reward/--no-reward",
             help="Compute implicit rewards and fluency with the model that answered.",
-            rich_help_panel=_SCORES,
+            rich_help_panel=PANEL,
         ),
     ] = True,
     scoring: Scoring,
-    judge_pairs: _JudgePairs = None,
     server: Annotated[
         str | None, server_option("A pjlocal serve that writes the answers", " The scoring models run here.")
     ] = None,
@@ -179,7 +149,7 @@ def run_suite(
         raise UsageError(
             "--reward needs the answering model on this machine: give --scorer MODEL, or leave --server out"
         )
-    scoring_models = _scoring_models(paths if reward else [], scoring, judge_pairs)
+    scoring = _located(scoring, paths if reward else [])
     contestants = _contestants(wanted, there or paths, request, engine, given)
     tasks = make_tasks(wanted, contestants, questions)
     keys = tuple(task.key for task in tasks)
@@ -188,7 +158,7 @@ def run_suite(
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         with _resumable():
-            check_scoring_models(scoring_models, prompting, engine, interrupt)
+            check_scoring_models(scoring, prompting, engine, interrupt)
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
                 say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
@@ -197,7 +167,7 @@ def run_suite(
             say(f"suite {wanted.name}: {_outlook(len(tasks), len(questions))}")
             with progress_bars() as progress:
                 generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
-            _score_run(folder, run, scoring_models, prompting, engine, interrupt)
+            _score_run(folder, run, scoring, prompting, engine, interrupt)
         _print_report(folder, run, with_page=True)
 
 
@@ -207,7 +177,6 @@ def score(
     folder: _Dir,
     *,
     scoring: Scoring,
-    judge_pairs: _JudgePairs = None,
     prompting: Prompting,
     engine: Engine,
     given: frozenset[str],
@@ -216,13 +185,13 @@ def score(
     from ..evaluation.records import Score, Verdict
     from ..evaluation.run import scoring_settings
 
-    scoring_models = _scoring_models([], scoring, judge_pairs)
+    scoring = _located(scoring, [])
     interrupt = Interrupt()
     with on_sigint(interrupt), _opened(folder) as (opened, run):
         prompting, engine = scoring_settings(run, prompting, engine, given)
         opened.hold(Score, Verdict)
         with _resumable():
-            _score_run(opened, run, scoring_models, prompting, engine, interrupt)
+            _score_run(opened, run, scoring, prompting, engine, interrupt)
         _print_report(opened, run, with_page=True)
 
 
@@ -391,26 +360,25 @@ def _contestants(
     ]
 
 
-def _scoring_models(scorers: list[Path], named: Scoring, judge_pairs: int | None) -> ScoringModels:
-    """The models that score.  With ``--judge-url``, ``--judge`` is the model's name on that server.
+def _located(scoring: Scoring, answering: list[Path]) -> Scoring:
+    """The scoring models with their files, and the answering models as scorers too.
 
     Raises:
         UsageError: a server is given without a model's name.
         ModelError: a model cannot be found.
     """
-    from ..evaluation.score import ScoringModels
     from ..gguf.locate import find_model
 
-    judge, judge_url = named.judge, named.judge_url
-    if judge_url and not judge:
+    def file(name: str | None) -> str | None:
+        return str(find_model(name)) if name else None
+
+    if scoring.judge_url and not scoring.judge:
         raise UsageError("--judge-url needs the name of the server's model: give it as --judge NAME")
-    return ScoringModels(
-        tuple(dict.fromkeys([*scorers, *map(find_model, named.scorer)])),
-        find_model(named.reward_model) if named.reward_model else None,
-        find_model(judge) if judge and not judge_url else None,
-        judge_url,
-        judge or "",
-        judge_pairs,
+    scorers = dict.fromkeys([*answering, *map(find_model, scoring.scorer)])
+    return scoring.replace(
+        scorer=tuple(map(str, scorers)),
+        reward_model=file(scoring.reward_model),
+        judge=scoring.judge if scoring.judge_url else file(scoring.judge),
     )
 
 
@@ -425,7 +393,7 @@ def _resumable() -> Iterator[None]:
 
 
 def _score_run(
-    folder: Folder, run: Run, scoring: ScoringModels, prompting: Prompting, engine: Engine, interrupt: Interrupt
+    folder: Folder, run: Run, scoring: Scoring, prompting: Prompting, engine: Engine, interrupt: Interrupt
 ) -> None:
     from ..evaluation.score import score_run
 

@@ -6,7 +6,6 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from .records import AnswerRecord, Folder, Score, Verdict, key_of
 from .reward import Scorer
 from .reward_model import Ranker
 from .run import Run, written_answers
-from .suite import Objectives, Suite, unique_labels
+from .suite import Objectives, Scoring, Suite, unique_labels
 
 log = logging.getLogger("pjlocal")
 
@@ -30,29 +29,10 @@ _BYTES_PER_TOKEN = 4  # of English text
 _TOGETHER = 8  # answers to one prompt that are scored together
 
 
-@dataclass(frozen=True)
-class ScoringModels:
-    """The models that score answers.
-
-    scorers: models whose likelihoods give the implicit rewards and the fluency.
-    reward_model: a model with a head for ranking.
-    judge: a model that compares two answers; instead of it, ``judge_url`` names a server, and ``judge_model`` the model
-        there.
-    judge_pairs: the number of each system's answers that are judged; None for all.
-    """
-
-    scorers: Sequence[Path] = ()
-    reward_model: Path | None = None
-    judge: Path | None = None
-    judge_url: str | None = None
-    judge_model: str = ""
-    judge_pairs: int | None = None
-
-
 def score_run(
     folder: Folder,
     run: Run,
-    scoring: ScoringModels,
+    scoring: Scoring,
     prompting: Prompting,
     engine: Engine,
     interrupt: Interrupt,
@@ -78,16 +58,16 @@ def score_run(
             folder.append(score)
 
     _check(folder, run, answers, objectives, progress)
-    names = unique_labels([*map(shown_name, scoring.scorers)], [*map(str, scoring.scorers)])
-    for path, name in zip(scoring.scorers, names, strict=True):
+    names = unique_labels([shown_name(Path(path)) for path in scoring.scorer], scoring.scorer)
+    for path, name in zip(scoring.scorer, names, strict=True):
         with (
-            closing(Model(path, engine, interrupt)) as model,
+            closing(Model(Path(path), engine, interrupt)) as model,
             closing(Scorer(model, engine, prompting, interrupt)) as scorer,
         ):
             scorer.name = name
             score(scorer)
     if scoring.reward_model:
-        with closing(Ranker(scoring.reward_model, engine, prompting, interrupt)) as ranker:
+        with closing(Ranker(Path(scoring.reward_model), engine, prompting, interrupt)) as ranker:
             score(ranker)
     with _judge(scoring, engine, interrupt) as judge:
         if not judge:
@@ -101,16 +81,16 @@ def score_run(
             folder.append(verdict)
 
 
-def check_scoring_models(scoring: ScoringModels, prompting: Prompting, engine: Engine, interrupt: Interrupt) -> None:
+def check_scoring_models(scoring: Scoring, prompting: Prompting, engine: Engine, interrupt: Interrupt) -> None:
     """Refuse models that cannot score; to be called before answers are written.
 
     Raises:
         UsageError, ModelError: a model cannot be used.
     """
-    for path in scoring.scorers:
-        Model(path, engine, interrupt).close()
+    for path in scoring.scorer:
+        Model(Path(path), engine, interrupt).close()
     if scoring.reward_model:
-        Ranker(scoring.reward_model, engine, prompting, interrupt).close()
+        Ranker(Path(scoring.reward_model), engine, prompting, interrupt).close()
     with _judge(scoring, engine, interrupt):
         pass
 
@@ -138,14 +118,14 @@ def _check(
 
 
 @contextmanager
-def _judge(scoring: ScoringModels, engine: Engine, interrupt: Interrupt) -> Iterator[Judge | None]:
+def _judge(scoring: Scoring, engine: Engine, interrupt: Interrupt) -> Iterator[Judge | None]:
     if scoring.judge_url:
         from .endpoint import EndpointJudge  # loads the client, which takes 0.8 s
 
-        yield EndpointJudge(scoring.judge_url, scoring.judge_model, interrupt)
+        yield EndpointJudge(scoring.judge_url, scoring.judge or "", interrupt)
     elif scoring.judge:
         with (
-            closing(Model(scoring.judge, engine, interrupt)) as model,
+            closing(Model(Path(scoring.judge), engine, interrupt)) as model,
             closing(LocalJudge(model, engine, interrupt)) as judge,
         ):
             yield judge

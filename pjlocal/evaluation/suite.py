@@ -193,6 +193,41 @@ class Suite(Settings):
         return places.index(one) > places.index(other)
 
 
+PANEL = "Scoring"  # of the options in help texts
+
+
+@dataclass(frozen=True)
+class Scoring(Settings):
+    """The models that score answers, named by options.
+
+    scorer: models whose likelihoods give the implicit rewards and the fluency.
+    reward_model: a model with a head for ranking.
+    judge: a model that compares two answers, on the server ``judge_url`` if that is given.
+    judge_pairs: the number of each system's answers that are judged; None for all.
+    """
+
+    scorer: tuple[str, ...] = setting(
+        (),
+        help="Another model that scores how likely the answers are (repeatable).",
+        panel=PANEL,
+        model=True,
+        metavar="MODEL",
+    )
+    reward_model: str | None = setting(
+        None, help="A reward model that scores the answers.", panel=PANEL, model=True, metavar="MODEL"
+    )
+    judge: str | None = setting(
+        None, help="A model that compares each answer with the baseline's.", panel=PANEL, model=True, metavar="MODEL"
+    )
+    judge_url: str | None = setting(
+        None,
+        help="An OpenAI-compatible server that runs the judge. Its key comes from PJLOCAL_JUDGE_KEY or OPENAI_API_KEY.",
+        panel=PANEL,
+        metavar="URL",
+    )
+    judge_pairs: int | None = setting(None, help="The most pairs of each system to judge.", least=1, panel=PANEL)
+
+
 def system_request(suite: Suite, system: System, request: Request, given: Collection[str] = ()) -> Request:
     """The request of a system.
 

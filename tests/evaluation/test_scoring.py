@@ -19,8 +19,8 @@ from pjlocal.evaluation.question import Question
 from pjlocal.evaluation.records import AnswerRecord, Folder, Score, Verdict
 from pjlocal.evaluation.reward import Scorer
 from pjlocal.evaluation.run import Run, written_answers, written_scores, written_verdicts
-from pjlocal.evaluation.score import Judging, Pair, ScoringModels, pairs_of, score_answers, score_run
-from pjlocal.evaluation.suite import Check, Objectives, Suite, System, with_models
+from pjlocal.evaluation.score import Judging, Pair, pairs_of, score_answers, score_run
+from pjlocal.evaluation.suite import Check, Objectives, Scoring, Suite, System, with_models
 
 OBJECTIVES = {"o": Objectives("o", ("vivid:1.5", "Talk like a pirate."))}
 SYSTEMS = (System("plain"), System("judge"), System("both"))
@@ -104,7 +104,7 @@ def scored(
     path: Path, scorers: Sequence[Path] = (), suite: Suite = SUITE, answers: Sequence[AnswerRecord] = ANSWERS
 ) -> list[Score]:
     """The scores in a folder after these models have scored the answers."""
-    run, scoring = Run(suite, (), tuple(answer.key for answer in answers)), ScoringModels(scorers=scorers)
+    run, scoring = Run(suite, (), tuple(answer.key for answer in answers)), Scoring(scorer=tuple(map(str, scorers)))
     with Folder(path) as folder:
         for answer in answers:
             folder.append(answer)
