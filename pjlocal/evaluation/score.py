@@ -15,7 +15,7 @@ from ..gguf.ollama import shown_name
 from ..prompting.preferences import resolve, without_strength
 from ..settings import Engine, Prompting
 from . import checks
-from .judges import Judge, LocalJudge
+from .judges import Group, Judge, LocalJudge
 from .question import QUALITY, QUALITY_CRITERION, SYSTEM, Question
 from .records import AnswerRecord, Folder, Score, Verdict, key_of
 from .reward import Scorer
@@ -72,12 +72,13 @@ def score_run(
     with _judge(scoring, engine, interrupt) as judge:
         if not judge:
             return
-        pairs = pairs_of(answers, run.suite, scoring.judge_pairs)
-        judging = Judging(pairs, objectives, judge, folder.read(Verdict))
-        if scoring.judge_url and judging.todo:
-            n_calls, n_tokens = len(judging.todo), judging.n_tokens
-            announce(f"{n_calls:,} calls of {judge.name}, about {n_tokens:,} tokens to read")
-        for verdict in judging.verdicts(partial(progress, f"verdicts by {judge.name}")):
+        pairs, done = pairs_of(answers, run.suite, scoring.judge_pairs), folder.read(Verdict)
+        groups = [questions_of(pair, objectives[pair[0].objectives].prefer, judge) for pair in pairs]
+        todo = [question for group in groups for question in group if question.key not in done]
+        if scoring.judge_url and todo:
+            n_tokens = sum(len((SYSTEM + question.text).encode()) for question in todo) // _BYTES_PER_TOKEN
+            announce(f"{len(todo):,} calls of {judge.name}, about {n_tokens:,} tokens to read")
+        for verdict in verdicts(groups, judge, done, partial(progress, f"verdicts by {judge.name}")):
             folder.append(verdict)
 
 
@@ -233,37 +234,23 @@ def questions_of(pair: Pair, prefer: Sequence[str], judge: Judge) -> list[Questi
     ]
 
 
-class Judging:
-    """Asks one judge about pairs of answers, always in both orders.
+def verdicts(
+    groups: Sequence[Group], judge: Judge, done: Collection[str], progress: Callable[[int, int], None]
+) -> Iterator[Verdict]:
+    """Yield a judge's verdicts on the questions whose keys are not in ``done``.
 
-    todo: the questions whose keys are not in ``done``.
-    n_tokens: an estimate of their tokens, if each question is read separately.
+    Raises:
+        Interrupted: on request; the verdicts yielded so far are complete.
+        ModelError: the judge cannot judge.
     """
-
-    def __init__(
-        self, pairs: Iterable[Pair], objectives: Mapping[str, Objectives], judge: Judge, done: Collection[str]
-    ) -> None:
-        self._judge = judge
-        self._done = done
-        self._groups = [questions_of(pair, objectives[pair[0].objectives].prefer, judge) for pair in pairs]
-        self.todo = [question for group in self._groups for question in group if question.key not in done]
-        self.n_tokens = sum(len((SYSTEM + question.text).encode()) for question in self.todo) // _BYTES_PER_TOKEN
-
-    def verdicts(self, progress: Callable[[int, int], None] = lambda done, total: None) -> Iterator[Verdict]:
-        """Yield the missing verdicts.
-
-        Raises:
-            Interrupted: on request; the verdicts yielded so far are complete.
-            ModelError: the judge cannot judge.
-        """
-        total = sum(map(len, self._groups))
-        n_done, name = total - len(self.todo), self._judge.name
+    missing = [group for group in groups if any(question.key not in done for question in group)]
+    total = sum(map(len, groups))
+    n_done = sum(question.key in done for group in groups for question in group)
+    progress(n_done, total)
+    for question, p in judge.ask(missing, done):
+        first, second = question.first.key, question.second.key
+        yield Verdict(question.key, first, second, question.aspect, judge.name, p.p_first, p.p_second, p.p_tie)
+        n_done += 1
         progress(n_done, total)
-        groups = [group for group in self._groups if any(question.key not in self._done for question in group)]
-        for question, p in self._judge.ask(groups, self._done):
-            first, second = question.first.key, question.second.key
-            yield Verdict(question.key, first, second, question.aspect, name, p.p_first, p.p_second, p.p_tie)
-            n_done += 1
-            progress(n_done, total)
-        for reason, n in self._judge.failures.most_common():
-            log.warning("%s gave no verdict on %d of %d questions: %s", name, n, total, reason)
+    for reason, n in judge.failures.most_common():
+        log.warning("%s gave no verdict on %d of %d questions: %s", judge.name, n, total, reason)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import pytest
@@ -14,12 +15,13 @@ from tiny_models import write_llama
 from pjlocal import Engine, Prompting
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.model import Model
-from pjlocal.evaluation.judges import Group, LocalJudge, Opinion
+from pjlocal.evaluation import score as scoring
+from pjlocal.evaluation.judges import Group, Judge, LocalJudge, Opinion
 from pjlocal.evaluation.question import Question
 from pjlocal.evaluation.records import AnswerRecord, Folder, Score, Verdict
 from pjlocal.evaluation.reward import Scorer
 from pjlocal.evaluation.run import Run, written_answers, written_scores, written_verdicts
-from pjlocal.evaluation.score import Judging, Pair, pairs_of, score_answers, score_run
+from pjlocal.evaluation.score import Pair, pairs_of, questions_of, score_answers, score_run, verdicts
 from pjlocal.evaluation.suite import Check, Objectives, Scoring, Suite, System, with_models
 
 OBJECTIVES = {"o": Objectives("o", ("vivid:1.5", "Talk like a pirate."))}
@@ -183,20 +185,27 @@ class SaysOne:
             yield from ((q, Opinion(1.0, 0.0, 0.0)) for q in group if q.key not in done)
 
 
+def verdicts_by(
+    judge: Judge, pairs: list[Pair], done: Collection[str] = (), progress: Callable[[int, int], None] = lambda *_: None
+) -> Iterator[Verdict]:
+    groups = [questions_of(pair, OBJECTIVES["o"].prefer, judge) for pair in pairs]
+    return verdicts(groups, judge, done, progress)
+
+
 def test_a_judge_that_always_says_1_has_a_win_rate_of_half_and_flips_all_verdicts() -> None:
     pairs = pairs_of(ANSWERS, SUITE)
-    verdicts = {(v.first, v.second, v.aspect): v for v in Judging(pairs, OBJECTIVES, SaysOne(), ()).verdicts()}
-    assert len(verdicts) == len(pairs) * 2 * len(ASPECTS)
+    by_pair = {(v.first, v.second, v.aspect): v for v in verdicts_by(SaysOne(), pairs)}
+    assert len(by_pair) == len(pairs) * 2 * len(ASPECTS)
     for answer, base in pairs:
         for aspect in ASPECTS:
-            there, back = verdicts[answer.key, base.key, aspect], verdicts[base.key, answer.key, aspect]
+            there, back = by_pair[answer.key, base.key, aspect], by_pair[base.key, answer.key, aspect]
             assert there.p_first + back.p_second == 1.0  # of two
             assert (there.p_first > there.p_second) == (back.p_first > back.p_second)  # turned over
 
 
 def judge(model: Model, pairs: list[Pair], done: Collection[str] = ()) -> list:
     with closing(make_judge(model)) as local:
-        return list(Judging(pairs, OBJECTIVES, local, done).verdicts())
+        return list(verdicts_by(local, pairs, done))
 
 
 def make_judge(model: Model, interrupt: Interrupt | None = None) -> LocalJudge:
@@ -218,22 +227,27 @@ def test_a_local_judge_asks_both_orders_and_resuming_changes_no_bit(model: Model
 
 def test_the_shared_beginning_of_questions_is_read_once(model: Model) -> None:
     with closing(make_judge(model)) as local:
-        judging = Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ())
-        assert len(list(judging.verdicts())) == 24
-        one_by_one = sum(len(local.prompt(question)) for question in judging.todo)
+        groups = [questions_of(pair, OBJECTIVES["o"].prefer, local) for pair in pairs_of(ANSWERS, SUITE)]
+        assert len(list(verdicts(groups, local, (), lambda *_: None))) == 24
+        one_by_one = sum(len(local.prompt(question)) for group in groups for question in group)
         assert local.reader.n_fed < one_by_one / 2
 
 
-def test_calls_and_tokens_are_counted_before_the_judge_runs() -> None:
-    pairs = pairs_of(ANSWERS, SUITE)
-    judging = Judging(pairs, OBJECTIVES, SaysOne(), ())
-    assert len(judging.todo) == 24
-    assert 24 * 100 < judging.n_tokens < 24 * 300
-    done = {v.key for v in judging.verdicts()}
-    left = Judging(pairs, OBJECTIVES, SaysOne(), done)
-    assert (left.todo, left.n_tokens) == ([], 0)
-    told: list[tuple[int, int]] = []
-    assert list(left.verdicts(lambda *n: told.append(n))) == [] and told == [(24, 24)]
+def test_calls_and_tokens_are_counted_before_the_judge_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scoring, "_judge", lambda *_: nullcontext(SaysOne()))
+    run, there = Run(SUITE, (), tuple(answer.key for answer in ANSWERS)), Scoring(judge="one", judge_url="http://h")
+    said: list[str] = []
+    told: list[tuple[str, int, int]] = []
+    with Folder(tmp_path) as folder:
+        for answer in ANSWERS:
+            folder.append(answer)
+        for _ in range(2):
+            score_run(folder, run, there, Prompting(), Engine(), Interrupt(), lambda *n: told.append(n), said.append)
+    (announced,) = said
+    n_calls, n_tokens = (int(number.replace(",", "")) for number in re.findall(r"[\d,]*\d", announced))
+    assert n_calls == 24 and 24 * 100 < n_tokens < 24 * 300
+    judged = [n for name, *n in told if name == "verdicts by one"]
+    assert judged == [[n, 24] for n in range(25)] + [[24, 24]], "nothing is asked again"
 
 
 def test_answers_too_long_for_the_judge_give_a_warning(model: Model, caplog: pytest.LogCaptureFixture) -> None:
@@ -245,11 +259,11 @@ def test_answers_too_long_for_the_judge_give_a_warning(model: Model, caplog: pyt
 def test_a_local_judge_stops_at_once(model: Model) -> None:
     interrupt = Interrupt()
     with closing(make_judge(model, interrupt)) as local:
-        verdicts = Judging(pairs_of(ANSWERS, SUITE), OBJECTIVES, local, ()).verdicts()
-        first = next(verdicts)
+        asking = verdicts_by(local, pairs_of(ANSWERS, SUITE))
+        first = next(asking)
         interrupt.set()
         with pytest.raises(Interrupted):
-            list(verdicts)
+            list(asking)
     assert first.aspect == "vivid"
 
 
