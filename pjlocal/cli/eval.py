@@ -131,6 +131,7 @@ def run_suite(
     from ..evaluation.run import Run, made_with, make_tasks, scoring_settings, write_run
     from ..evaluation.score import check_scoring_models
     from ..evaluation.suite import check_systems, without_effect
+    from ..evaluation.tables import power_note
     from ..gguf.locate import find_model
 
     interrupt = Interrupt()
@@ -164,7 +165,7 @@ def run_suite(
                 say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
             _report_other_answers(folder, run)
             write_run(folder, run)
-            say(f"suite {wanted.name}: {_outlook(len(tasks), len(questions))}")
+            say(f"suite {wanted.name}: {len(tasks):,} {plural(len(tasks), 'answer')}. {power_note(len(questions))}")
             with progress_bars() as progress:
                 generate(folder, tasks, parallel, interrupt, partial(progress, "answers"), there)
             _score_run(folder, run, scoring, prompting, engine, interrupt)
@@ -399,20 +400,6 @@ def _score_run(
 
     with progress_bars() as progress:
         score_run(folder, run, scoring, prompting, engine, interrupt, progress, say)
-
-
-def _outlook(n_answers: int, n_prompts: int) -> str:
-    """The number of answers to write, and the smallest win rate that they can show to be significant."""
-    from ..evaluation.statistics import smallest_significant
-
-    least = smallest_significant(n_prompts)
-    power = (
-        "too few for any win rate to be significant"
-        if least is None
-        else f"enough for a win rate of {least:.0%} to be significant"
-    )
-    answers = f"{n_answers:,} {plural(n_answers, 'answer')}"
-    return f"{answers} to {n_prompts} {plural(n_prompts, 'prompt')}; {power}"
 
 
 def _report_other_answers(folder: Folder, run: Run) -> None:

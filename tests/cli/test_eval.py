@@ -61,7 +61,7 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     run = ["eval", "run", suite, "--out", "out", "-m", tiny("llama"), "--threads", "1"]
     result = pjlocal(*run)
     assert result.returncode == 0, result.stderr
-    assert "suite small: 12 answers to 4 prompts; too few for any win rate to be significant" in result.stderr
+    assert "suite small: 12 answers. 4 prompts are too few for any win rate to be significant" in result.stderr
     for heading in (
         "Checks that need no model",
         "Scores by llama.gguf",
