@@ -109,14 +109,14 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
         raise InvalidValue('server must be true, false or a URL, as in server = "http://localhost:8473"', "server")
     presets = _presets(tables.pop("presets", {}))
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
-    top = _with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
+    top = with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
     if "model" in top:
         try:
             top["model"] = model_named(top["model"], folder)
         except UsageError as error:
             raise InvalidValue(str(error), "model") from None
     values: dict[str, Any] = {
-        name: _with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
+        name: with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
         for name, table in tables.items()
     }
     return Config(**top, **values, presets=presets, personas=personas)
@@ -143,7 +143,7 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
         values = {key: table[key] for key in keys if key in table}
-        return _with_preferences(_values(values, settings, folder, *where), presets, folder, *where)
+        return with_preferences(_values(values, settings, folder, *where), presets, folder, *where)
 
     values: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in GROUPS.items()}
     return Overrides(**of(Overrides, PREFERENCES), **values)
@@ -165,7 +165,8 @@ def _check_name(kind: str, name: str) -> None:
         raise UsageError(f"a {kind}'s name is one bare word of letters, digits, - and _ (not {name!r})")
 
 
-def _with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
+def with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
+    """Check the preferences among a table's values, and make the paths of files in them absolute."""
     for key in values.keys() & {*PREFERENCES, "avoid"}:
         values[key] = tuple(preference(spec, presets, folder, *where, key) for spec in values[key])
     return values

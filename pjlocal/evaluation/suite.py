@@ -117,7 +117,7 @@ class System(Settings):
     name: str
     settings: Mapping[str, Any] = field(default_factory=dict)
     only: int | None = setting(None, least=1)
-    model: str | None = None
+    model: str | None = setting(None, model=True)
     against: str | None = None
 
     def views(self, objectives: Objectives) -> list[list[str]]:

@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from ..config import tomlfile
-from ..config.config import TABLES
-from ..config.values import InvalidValue, checked, model_named, preference
+from ..config.config import TABLES, with_preferences
+from ..config.values import InvalidValue, checked
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets, without_strength
 from ..request import Request
@@ -117,7 +117,7 @@ class _Table:
         """The values under these keys, after a check that ``kind`` accepts them together with ``rest``."""
         values = {key: value for key, value in self.values.items() if key in keys}
         try:
-            return checked(values, kind, self.folder, rest=rest)
+            return with_preferences(checked(values, kind, self.folder, rest=rest), presets(), self.folder)
         except InvalidValue as wrong:
             raise self.wrong(str(wrong), wrong.keys[-1]) from None
 
@@ -126,15 +126,7 @@ class _Table:
         values_by_name = dict[str, Any]()
         for kind in TABLES.values():
             values_by_name |= self.build(get_type_hints(kind).keys() & _SETTINGS, kind)
-        if "avoid" in values_by_name:
-            values_by_name["avoid"] = tuple(self.preference(text, "avoid") for text in values_by_name["avoid"])
         return values_by_name
-
-    def preference(self, text: str, key: str) -> str:
-        try:
-            return preference(text, presets(), self.folder)
-        except InvalidValue as wrong:
-            raise self.wrong(str(wrong), key) from None
 
     def refuse_unknown(self, known: Iterable[str]) -> None:
         known = list(known)
@@ -179,8 +171,7 @@ def _objectives(table: _Table, name: str) -> Objectives:
     table.refuse_unknown(["name", "prefer", "checks"])
     if not (wishes := table.typed("prefer", tuple[str, ...])):
         raise table.wrong('prefer must name preferences, as in ["vivid", "creative"]', "prefer")
-    table.build(["prefer"], Objectives, {"name": name})  # checks them together
-    prefer = tuple(table.preference(wish, "prefer") for wish in wishes)
+    prefer = table.build(["prefer"], Objectives, {"name": name})["prefer"]
     known = {without_strength(wish): lasting for wish, lasting in zip(wishes, prefer, strict=True)}
     known |= dict(zip(wishes, prefer, strict=True))
     tables = table.tables("checks", "check") if "checks" in table.values else ()
@@ -202,13 +193,7 @@ def _check(table: _Table, name: str, known: dict[str, str]) -> Check:
 
 def _system(table: _Table, name: str) -> System:
     table.refuse_unknown(["name", *_OF_A_SYSTEM, *_SETTINGS])
-    system = System(**table.build(_OF_A_SYSTEM, System, {"name": name}), name=name, settings=table.settings())
-    if system.model is None:
-        return system
-    try:
-        return replace(system, model=model_named(system.model, table.folder))
-    except UsageError as error:
-        raise table.wrong(str(error), "model") from None
+    return System(**table.build(_OF_A_SYSTEM, System, {"name": name}), name=name, settings=table.settings())
 
 
 def _check_together(table: _Table, suite: Suite) -> None:
