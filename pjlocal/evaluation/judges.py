@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,15 +19,8 @@ from ..settings import Engine, Prompting
 from .question import REPLIES, SYSTEM, Question
 from .records import computed_with, digest_of
 
-
-@dataclass(frozen=True)
-class Opinion:
-    """The probabilities of a judge's three possible replies, summing to 1."""
-
-    p_first: float
-    p_second: float
-    p_tie: float
-
+#: The probabilities of a judge's three possible replies, for the first answer, the second, and a tie; their sum is 1.
+Opinion = tuple[float, float, float]
 
 #: Questions about the same two answers, in both orders.
 Group = Sequence[Question]
@@ -139,7 +131,7 @@ def opinion(logs: Sequence[float]) -> Opinion:
     """
     weights = np.exp(np.array(logs) - max(logs))
     p_first, p_second, p_tie = (weights / weights.sum()).tolist()
-    return Opinion(p_first, p_second, p_tie)
+    return p_first, p_second, p_tie
 
 
 def _spelling(model: Model, text: str) -> NDArray[np.intp]:

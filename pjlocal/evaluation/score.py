@@ -248,8 +248,7 @@ def verdicts(
     n_done = sum(question.key in done for group in groups for question in group)
     progress(n_done, total)
     for question, p in judge.ask(missing, done):
-        first, second = question.first.key, question.second.key
-        yield Verdict(question.key, first, second, question.aspect, judge.name, p.p_first, p.p_second, p.p_tie)
+        yield Verdict(question.key, question.first.key, question.second.key, question.aspect, judge.name, *p)
         n_done += 1
         progress(n_done, total)
     for reason, n in judge.failures.most_common():

@@ -182,7 +182,7 @@ class SaysOne:
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
         for group in groups:
-            yield from ((q, Opinion(1.0, 0.0, 0.0)) for q in group if q.key not in done)
+            yield from ((q, (1.0, 0.0, 0.0)) for q in group if q.key not in done)
 
 
 def verdicts_by(

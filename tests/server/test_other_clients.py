@@ -64,8 +64,8 @@ def test_the_real_model_says_what_it_says_without_a_server_and_judges_for_an_eva
         first, second = make_answer("Arr, matey!"), make_answer("Plainly said.", system="plain")
         judge = EndpointJudge(f"{served.url}/v1", smollm2.stem, Interrupt())
         ((_, said),) = judge.ask([[Question(first, second, "p", "Talk like a pirate.", 0)]], set())
-        assert said.p_first + said.p_second + said.p_tie == pytest.approx(1)
-        assert 0 < said.p_first < 1  # by the probabilities, not by the one token of the reply
+        assert sum(said) == pytest.approx(1)
+        assert 0 < said[0] < 1  # by the probabilities, not by the one token of the reply
 
 
 @pytest.mark.slow
