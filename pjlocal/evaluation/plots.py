@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..errors import extra
 from ..visible import shown_line
@@ -22,15 +22,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-@dataclass(frozen=True)
-class Rate:
-    """A win rate with its interval, from 0 to 1.  ``group`` is the aspect, such as a preference."""
+class Rate(NamedTuple):
+    """A system's win rate in an aspect, such as a preference, with its interval, from 0 to 1."""
 
-    label: str
+    aspect: str
+    system: str
     value: float
     low: float
     high: float
-    group: str = ""
 
 
 Point = tuple[float, float]  # x, y
@@ -99,13 +98,13 @@ _STYLE: Any = {
 def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
     """Draw a forest plot: a row for each comparison, and a line at 50 %."""
     rows: list[Rate | str] = []
-    for group, some in groupby(rates, lambda rate: rate.group):
-        rows += [group, *some]
+    for aspect, some in groupby(rates, lambda rate: rate.aspect):
+        rows += [aspect, *some]
     with _figure(_WIDTH, 0.9 + 0.3 * len(rows)) as figure:
         axes = figure.add_subplot()
         axes.axvline(50, color=INK, linewidth=0.8, linestyle=(0, (4, 3)), zorder=0)
         axes.set(xlim=(0, 100), ylim=(len(rows) - 0.4, -0.6), xlabel=f"% won against {shorten(against)}")
-        axes.set_yticks(range(len(rows)), [shorten(row if isinstance(row, str) else row.label) for row in rows])
+        axes.set_yticks(range(len(rows)), [shorten(row if isinstance(row, str) else row.system) for row in rows])
         axes.tick_params(axis="y", length=0)
         for at, (row, tick) in enumerate(zip(rows, axes.get_yticklabels(), strict=True)):
             if isinstance(row, str):
@@ -116,8 +115,7 @@ def win_rates(rates: Sequence[Rate], title: str, against: str) -> Plot:
             axes.plot(100 * row.value, at, "o", color=_COLORS[0], markerfacecolor=face, markersize=6)
             text = f"{row.value:.0%} [{100 * row.low:.0f}, {100 * row.high:.0f}]"
             axes.annotate(text, (102, at), annotation_clip=False, va="center", fontsize=8)
-        data = [(rate.group, rate.label, rate.value, rate.low, rate.high) for rate in rates]
-        return _plot(figure, title, ("aspect", "system", "rate", "low", "high"), data)
+        return _plot(figure, title, ("aspect", "system", "rate", "low", "high"), rates)
 
 
 def plane(points: Mapping[str, Point], title: str, x: str, y: str) -> Plot:
@@ -218,7 +216,6 @@ def _saved(figure: Figure, form: str) -> bytes:
 def inline(plot: Plot) -> str:
     """A plot for an HTML page, which adds the beginning of the ``svg`` element itself."""
     svg = plot.svg.partition("<svg")[2]
-    svg = re.sub(r"<metadata>.*?</metadata>\s*", "", svg, flags=re.DOTALL)
     used = {name for pair in re.findall(r'"#([^"]+)"|url\(#([^)]+)\)', svg) for name in pair}
     # Unused ids are the same in all plots, such as ``figure_1``.
     return re.sub(r' id="([^"]*)"', lambda match: match[0] if match[1] in used else "", svg)

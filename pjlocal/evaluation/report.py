@@ -211,7 +211,7 @@ def _win_plots(comparison: Comparison) -> Iterator[Plot]:
 def _rate(row: WinRow) -> Rate:
     rate = row.result.rate
     low, high = (rate.value if end is None else end for end in (rate.low, rate.high))
-    return Rate(row.system, rate.value, low, high, row.aspect)
+    return Rate(row.aspect, row.system, rate.value, low, high)
 
 
 def _reward_plots(comparison: Comparison) -> Iterator[Plot]:

@@ -23,7 +23,7 @@ def texts(plot: Plot) -> list[str]:
 
 
 def drawn() -> list[Plot]:
-    rates = [Rate("both", 0.66, 0.55, 0.75, "vivid"), Rate("judge", 0.5, 0.4, 0.6, "vivid"), Rate("both", 0, 0, 0, "")]
+    rates = [Rate("vivid", "both", 0.66, 0.55, 0.75), Rate("vivid", "judge", 0.5, 0.4, 0.6), Rate("", "both", 0, 0, 0)]
     points = {"prompt": (0.2, -1.3), "judge": (0.2001, -1.3001), "both": (0.1999, -1.2999)}
     series = {"vivid": [(1, 50), (4, 60)], "creative": [(1, 50), (4, 60)]}
     return [win_rates(rates, "W", "prompt"), plane(points, "P", "x", "y"),
@@ -65,7 +65,7 @@ def test_several_figures_are_numbered_and_written_all_or_none(tmp_path: Path) ->
 
 def everywhere(text: str) -> list[Plot]:
     return [
-        win_rates([Rate(text, 0.5, 0.4, 0.6, text)], text, text),
+        win_rates([Rate(text, text, 0.5, 0.4, 0.6)], text, text),
         plane({text: (1, 2)}, text, text, text),
         lines({text: {text: [(1, 1)], "other": [(1, 1)]}}, text, text),
     ]
