@@ -6,6 +6,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,10 +45,8 @@ def findings(model: str | None) -> Iterator[Finding]:
     config = Config()
     for what, check in _CHECKS.items():
         yield from _run_check(what, check)
-    try:
+    with suppress(PjlocalError):  # reported among the findings
         config = load_config()
-    except PjlocalError:
-        pass  # reported among the findings
     if _is_llama_cpp_loaded():
         yield from _run_check("self-test", lambda: _self_test(model or config.model, Engine(**config.engine)))
 

@@ -109,7 +109,7 @@ def _is_about_words(check: Check) -> bool:
 
 
 def _results(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> Iterator[bool | None]:
-    """The result of each requirement; None for a comparison with the plain answer if either has no words."""
+    """The result of each requirement; None if the readability of either answer is not known."""
     text = answer.text
     if check.regex is not None:
         yield _found(check.name, check.regex, text)
@@ -125,12 +125,10 @@ def _results(check: Check, answer: AnswerRecord, plain: AnswerRecord | None) -> 
         yield answer.finish_reason == "stop"
     if check.lowercase:
         yield not any(letter.isupper() or letter.istitle() for letter in text)
-
-    if check.shorter_than is not None:
-        most = check.shorter_than * len(words(plain.text)) if plain else 0
-        yield len(words(text)) <= most if most else None
-    if check.simpler_than_plain:
-        mine, other = readability(text), readability(plain.text) if plain else None
+    if plain and check.shorter_than is not None:
+        yield len(words(text)) <= check.shorter_than * len(words(plain.text))
+    if plain and check.simpler_than_plain:
+        mine, other = readability(text), readability(plain.text)
         yield mine > other if mine is not None and other is not None else None
 
 

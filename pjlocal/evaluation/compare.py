@@ -353,8 +353,6 @@ def _judged(results: Results) -> list[_Judged]:
     answers = {answer.key: answer for answer in results.answers}
     found: dict[tuple[str, str, str, str], _Judged] = {}
     for verdict in results.verdicts:
-        if verdict.first not in answers or verdict.second not in answers:
-            continue
         first, second = answers[verdict.first], answers[verdict.second]
         leads = results.suite.leads(first.system, second.system)
         mine, other = (first, second) if leads else (second, first)

@@ -71,17 +71,15 @@ def side_by_side(answers: Iterable[AnswerRecord], suite: Suite) -> list[SideBySi
     objectives_at = {name: at for at, name in enumerate(prefer)}
     system_at = {system.name: at for at, system in enumerate(suite.systems)}
     prompt_at: dict[str, int] = {}
-    together: dict[tuple[int, int, int, str], list[AnswerRecord]] = {}
+    together: dict[tuple[int, int, int], list[AnswerRecord]] = {}
     for answer in answers:
         at = prompt_at.setdefault(answer.prompt_id, len(prompt_at))
-        place = objectives_at.get(answer.objectives, len(prefer)), at, answer.seed, answer.objectives
-        together.setdefault(place, []).append(answer)
+        together.setdefault((objectives_at[answer.objectives], at, answer.seed), []).append(answer)
     rows = []
-    for (*_, seed, objectives), same in sorted(together.items(), key=lambda item: item[0]):
-        same.sort(key=lambda answer: system_at.get(answer.system, len(system_at)))
-        by_system = {answer.system: answer for answer in same}
-        first = same[0]
-        rows.append(SideBySide(objectives, prefer.get(objectives, ()), first.prompt_id, first.prompt, seed, by_system))
+    for place in sorted(together):
+        same = sorted(together[place], key=lambda answer: system_at[answer.system])
+        by_system, one = {answer.system: answer for answer in same}, same[0]
+        rows.append(SideBySide(one.objectives, prefer[one.objectives], one.prompt_id, one.prompt, one.seed, by_system))
     return rows
 
 
@@ -112,10 +110,9 @@ def legends(row: SideBySide, suite: Suite) -> list[Legend]:
     distinct: list[Legend] = []
     for name, answer in row.answers.items():
         wrote = {span.writer for span in spans(answer)} - {None}
-        system = systems.get(name)
-        panel = bool(system and suite.in_force(system, "panel")) or bool(wrote - {*VIEW_NAMES, ALL})
-        prefer = system.preferred(row.prefer) if system else row.prefer
-        assigned = [[preference] for preference in row.prefer] if panel else deal(prefer)
+        system = systems[name]
+        panel = suite.in_force(system, "panel") or wrote - {*VIEW_NAMES, ALL}
+        assigned = [[preference] for preference in row.prefer] if panel else deal(system.preferred(row.prefer))
         legend = Legend(dict(zip(PANEL_NAMES, assigned, strict=False)), ALL in wrote)
         if wrote and legend.views and legend not in distinct:
             distinct.append(legend)

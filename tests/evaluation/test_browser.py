@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -15,16 +16,20 @@ from terminal import Terminal
 from pjlocal.errors import UsageError
 from pjlocal.evaluation.browser import Browser, choose, show
 from pjlocal.evaluation.side_by_side import SideBySide, side_by_side
+from pjlocal.evaluation.suite import Objectives
 
 SHOW = """
 import sys
+from dataclasses import replace
 from evaluated import SUITE, answers
 from pjlocal.evaluation.browser import show
 from pjlocal.evaluation.side_by_side import side_by_side
+from pjlocal.evaluation.suite import Objectives
 from pjlocal.screen.console import make_console
+suite = replace(SUITE, objectives=(*SUITE.objectives, Objectives("long", ("vivid", "creative"))))
 long = " ".join(f"word{n}" for n in range(200))
 records = answers(3) + answers(4, objectives=("long",), text=long)[9:]
-show(side_by_side(records, SUITE), SUITE, make_console(sys.stdout), on_terminal=True)
+show(side_by_side(records, suite), suite, make_console(sys.stdout), on_terminal=True)
 """
 
 
@@ -79,7 +84,8 @@ def test_escape_sequences_in_an_answer_do_not_reach_the_terminal() -> None:
     records = [
         answer("both", n, text, objectives=text, pieces=[[text, "bonus", "b"]]) for n, text in enumerate(HOSTILE)
     ]
-    text = printed(side_by_side(records, SUITE))
+    suite = replace(SUITE, objectives=tuple(Objectives(text, ("vivid", "creative")) for text in HOSTILE))
+    text = printed(side_by_side(records, suite))
     assert "\x1b" not in text and "\u202e" not in text and "[bold]" in text
     text.encode()
 
