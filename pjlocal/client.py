@@ -43,6 +43,7 @@ _POLL_S = 0.05  # between two checks for Ctrl-C
 _MOST_ERROR = 1 << 16  # bytes read of an error's body
 _IN_PATHS = "/%:@!$&'()*+,;=~"  # ASCII characters of a path that are sent unchanged, besides letters and digits
 _MOST_QUOTED = 200  # characters quoted of an unknown server's error
+_NO_ROOM = "no_room"  # the code of an answer that the server can never write
 _NO_CHAT = "chat_not_found"  # the code of a status 404; with others, the server is one of another version
 
 
@@ -346,6 +347,8 @@ class Server:
         """The error that the server reports after the status was sent."""
         if data.get("code") == "stopping":
             return _stopped()
+        if data.get("code") == _NO_ROOM and self.is_resident:
+            return ServerError(data["error"])
         if data.get("status") == UsageError.exit_status:
             return UsageError(data["error"])
         if data.get("type") == "invalid_request_error":
@@ -372,6 +375,8 @@ class Server:
             return ServerBusy(f"{self.name} is busy: {message}")
         if status == 503:
             return ServerGone(f"{self.name}: {message}")
+        if code == _NO_ROOM and self.is_resident:  # the model can be loaded here instead
+            return ServerError(message)
         if status in (400, 404) or (status < 500 and not self.is_resident):
             return UsageError(message)
         return ServerError(f"{self.name}: {message}")

@@ -33,6 +33,10 @@ class TooLong(UsageError):
     """The prompt does not fit into the context."""
 
 
+class NoRoom(UsageError):
+    """The server has too few places, or too little memory for the views, to write this answer at any time."""
+
+
 class ModelError(PjlocalError):
     """The model cannot be found, loaded or run, or there is not enough memory for it."""
 

@@ -114,8 +114,12 @@ class LoadedModel:
         request = self.judge.with_model_defaults(request)
         roles = self.judge.roles(request)
         self.judge.check(request.sampling)
-        self.engine.lanes.check_room(len(roles.prefixes))
+        self.check_room(roles)
         return request, roles
+
+    def check_room(self, roles: Roles) -> None:
+        """Refuse an answer with too many views.  Callable from any thread.  Raises NoRoom."""
+        self.engine.lanes.check_room(len(roles.prefixes))
 
     def count(self, text: str) -> int:
         """The number of tokens of a text.

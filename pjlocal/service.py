@@ -14,11 +14,12 @@ from .answer import ViewTokens
 from .engine.engine import Submission
 from .engine.interrupt import Interrupt
 from .engine.log_probs import TokenLogProbs
-from .errors import PjlocalError, UsageError
+from .errors import NoRoom, PjlocalError
 from .events import Result, Started, TokenEvent
 from .gguf.sampling import model_defaults_in_words
 from .jobs import Busy, Checked, Job, Monitor, PreparedRequest, SavedTurn, Stopping, Token
 from .loaded import LoadedModel
+from .prompting.plan import make_roles
 from .prompting.tools import CallSupport
 from .sessions.asking import turn_settings
 from .sessions.faults import RemovedError, StoreError
@@ -90,12 +91,16 @@ class Service:
         """Queue jobs: all of them, or none.
 
         Raises:
-            UsageError: there are more jobs than places.
+            NoRoom: the service can never write so many answers, or answers with so many views.
+            UsageError: the preferences exclude each other.
             Busy: too few places are free now.
             Stopping: the service is ending.
         """
-        if (n := sum(job.n_answers for job in jobs)) > self.places:
-            raise UsageError(f"the server takes at most {self.places} answers at once (not {n})")
+        self._check_places(n := sum(job.n_answers for job in jobs))
+        if model := self._model:
+            for job in jobs:
+                if not job.text:
+                    model.check_room(make_roles(job.request))
         with self._changed:
             if self._is_stopping:
                 raise Stopping(_STOPPING)
@@ -106,6 +111,13 @@ class Service:
             self._monitor.jobs(len(self._unfinished))
             self._submitted += jobs
             self._changed.notify()
+
+    def _check_places(self, n_answers: int) -> None:
+        if n_answers > self.places:
+            raise NoRoom(
+                f"the server takes at most {self.places} answers at once (not {n_answers}): ask for fewer, or start it "
+                "with a larger --queue"
+            )
 
     def cancel(self, jobs: Sequence[Job]) -> None:
         """End jobs without further news.  Their places are free before the next token is decoded."""
@@ -173,6 +185,7 @@ class Service:
             if job.text:
                 prepared = Checked(model.count(job.text))
             elif job.prompt is None:
+                self._check_places(job.request.n_answers)
                 model.check(job.request)
                 prepared = Checked()
             else:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..attachments import Attachment, read_attachment, with_attachments
-from ..client import RemoteAnswer, Server, ServerError, WarningLog, find_server
+from ..client import RemoteAnswer, Server, ServerBusy, ServerError, WarningLog, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import ModelError, OutputError, PjlocalError, UsageError
 from ..request import Request
@@ -230,12 +230,15 @@ def _run_batch(source: str, out: str, parallel: int, job: Job, url: str | None, 
 
 
 def _writes(server: Server, requests: Sequence[Request]) -> bool:
-    """True if a resident server can write the answers to all requests."""
-    try:
-        for request in requests:
+    """True if a resident server can write the answers to all requests, now or later."""
+    for request in {repr(request.replace(seed=0)): request for request in requests}.values():
+        try:
             server.check_can_write(request)
-    except ServerError:
-        return False
+            server.check(request)
+        except (UsageError, ServerBusy):
+            pass  # the row reports it, or waits
+        except ServerError:
+            return False
     return True
 
 

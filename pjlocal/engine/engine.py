@@ -191,7 +191,8 @@ class Engine:
         """Queue an answer, to be written in its turn.
 
         Raises:
-            UsageError: the answer has more views than the capacity, or the engine is closed.
+            NoRoom: the answer has more views than the capacity.
+            UsageError: the engine is closed.
         """
         self.check_open()
         for part in answer.parts:

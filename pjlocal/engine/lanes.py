@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ..errors import DeviceMemoryError, UsageError
+from ..errors import DeviceMemoryError, NoRoom, UsageError
 from ..gguf.memory import padded_context
 from ..settings import DEFAULT_VIEWS, FixedLayout
 from ..settings import Engine as EngineSettings
@@ -143,6 +143,7 @@ class Lanes:
         if capacity:
             self.context_limit = min(self.context_limit, capacity.n_ctx)
             self._sets[0] = self._make_shared(capacity)
+            self._most_views = len(self._sets[0].sequences)
 
     def layout(self, n_views: int, *, separate: bool = False) -> FixedLayout:
         """The layout of an answer with ``n_views`` views.
@@ -181,12 +182,13 @@ class Lanes:
         """Refuse an answer that has more views than the capacity.
 
         Raises:
-            UsageError: the answer has too many views.
+            NoRoom: the answer has too many views.
         """
-        if self.capacity and n_views > (most := len(self._sets[0].sequences)):
+        if self.capacity and n_views > self._most_views:
             least = -(-n_views // self.capacity.n_views)
-            raise UsageError(
-                f"this answer needs {n_views} views, and there is room for {most}: give --parallel {least}"
+            raise NoRoom(
+                f"this answer needs {n_views} views, and the server has room for {self._most_views}: give fewer "
+                f"preferences, or start it with --parallel {least}"
             )
 
     def have_room(self, n_views: int) -> bool:

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..client import is_loopback
 from ..engine.interrupt import Interrupted
-from ..errors import PjlocalError, RefusedError, TooLong, UsageError, explain
+from ..errors import NoRoom, PjlocalError, RefusedError, TooLong, UsageError, explain
 from ..jobs import Busy, Stopping
 from ..sessions.faults import RemovedError
 from .bodies import in_fields
@@ -90,6 +90,7 @@ _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
     (TooLarge, 413, "invalid_request_error", "too_large"),
     (TooSlow, 408, "invalid_request_error", "timeout"),
     (TooLong, 400, "invalid_request_error", "context_length_exceeded"),
+    (NoRoom, 400, "invalid_request_error", "no_room"),
     (UsageError, 400, "invalid_request_error", None),
     (RefusedError, 400, "invalid_request_error", None),
     (Exception, 500, "server_error", None),

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from pjlocal.chat.judges import Judge, make_judge
 from pjlocal.client import ServerError
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, UsageError
-from pjlocal.request import Request, place
+from pjlocal.request import Request, deal, place
 from pjlocal.sessions.recorder import Recorder
 from pjlocal.sessions.session import Session
 
@@ -278,6 +278,25 @@ def test_an_unloaded_model_is_loaded_again(model: Path, server_environment: dict
         said(chat, LONG)
         when(lambda: served.metric("pjlocal_model_loaded") == 0)
         assert len(said(chat, "And then?")) == 12 and chat.judge.server
+
+
+@pytest.mark.parametrize(("prefer", "change"), [(["vivid"], {"best": 9}), (["vivid"] * 9, {"panel": True})])
+def test_an_answer_for_which_the_server_has_no_room_loads_the_model(
+    model: Path, server_environment: dict[str, str], prefer: list[str], change: dict[str, Any]
+) -> None:
+    engine = ENGINE.replace(n_batch=303)
+    with serving(model, server_environment, "--batch", "303", "--queue", "1"):
+        with chatting(model, engine=engine) as chat:
+            said(chat, "One.")
+            assert chat.judge.server
+            chat.put_in_force(chat.judge.request.replace(views=deal(prefer), **change))
+            said(chat, "Two.")
+            assert not chat.judge.server
+        request = chat.judge.request
+        with closing(
+            make_judge(str(model), finds=True, engine=engine, interrupt=Interrupt(), request=request)
+        ) as judge:
+            assert not judge.server
 
 
 @pytest.mark.slow

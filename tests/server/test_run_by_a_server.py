@@ -24,7 +24,7 @@ from waiting import PATIENCE_S, when
 
 from pjlocal import Engine, PersonaJudge, Sampling, TokenEvent
 from pjlocal.cli.run import Job
-from pjlocal.client import RemoteAnswer, ServerError
+from pjlocal.client import RemoteAnswer, Server, ServerError
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError, explain
 from pjlocal.events import Result, Statistics
@@ -272,6 +272,29 @@ def test_more_at_once_than_the_server_has_places_for_load_the_model(
             assert one
             one.close()
         when(lambda: full.metric("pjlocal_answers_now") == 0)
+
+
+TOO_LARGE = (
+    make_request(["vivid", "concise"], mode="both", best=4),
+    make_request(["vivid", "creative", "formal", "simple", "correct", "concise", "warm"], panel=True),
+)
+
+
+def test_an_answer_for_which_the_server_has_no_room_loads_the_model(
+    model: Path, server_environment: dict[str, str], tmp_path: Path
+) -> None:
+    engine = ENGINE.replace(n_batch=201)
+    with serving(model, server_environment, "--batch", "201", "--parallel", "2", "--queue", "1") as small:
+        assert by_server(model, engine=engine)
+        for request in TOO_LARGE:
+            assert by_server(model, request, engine=engine) is None
+            with pytest.raises(UsageError, match=r"--queue|--parallel"):
+                Server(small.page(), Interrupt()).answer(request, messages=[{"role": "user", "content": "hello"}])
+        (tmp_path / "rows").write_text("hello\n")
+        rows = ("run", "-m", str(model), "--threads", "1", "--batch-size", "201", "--batch", str(tmp_path / "rows"))
+        command = [*PJLOCAL, *rows, "-p", "vivid", "-p", "concise", "--best", "4", "-n", "2"]
+        result = subprocess.run(command, env=server_environment, capture_output=True, text=True, timeout=PATIENCE_S)
+        assert result.returncode == 0 and '"text"' in result.stdout, result
 
 
 @pytest.mark.slow
