@@ -327,7 +327,7 @@ class ResponsesReply:
     def _event(self, name: str, /, **fields: Any) -> bytes:
         number = self._n_events
         self._n_events += 1
-        return f"event: {name}\n".encode() + as_event({"type": name, "sequence_number": number, **fields})
+        return f"event: {name}\n".encode() + as_event({**fields, "type": name, "sequence_number": number})
 
     def _response(self, answers: Answers) -> dict[str, Any]:
         """The response object so far."""

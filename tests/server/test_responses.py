@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import openai
 import pytest
 from openai import OpenAI
+from openai.types.responses import ResponseErrorEvent
 from pydantic import BaseModel
+
+from pjlocal.errors import UsageError
+from pjlocal.server.responses import Responses, ResponsesReply
+from pjlocal.server.streaming import Choice
 
 OPTIONS = ("--batch", "32")
 
@@ -146,6 +154,22 @@ def test_unsupported_fields_are_refused_with_the_reason(client: OpenAI, asked: d
         with pytest.raises(openai.BadRequestError) as refused:
             client.responses.create(**({"model": "llama", "input": "hello", "stream": stream} | asked))
         assert says in refused.value.message, refused.value.message
+
+
+def test_an_error_in_a_stream_is_an_error_event() -> None:
+    async def failing() -> AsyncIterator[Any]:
+        raise UsageError("wrong")
+        yield
+
+    async def events() -> list[bytes]:
+        body = Responses.model_validate({"input": "hello"})
+        reply = ResponsesReply(body, body.as_chat(), "llama", None)
+        return [event async for event in reply._stream(SimpleNamespace(choices=[Choice()]), failing())]  # type: ignore[arg-type]
+
+    *_, last = asyncio.run(events())
+    name, _, data = last.decode().strip().partition("\ndata: ")
+    assert name == "event: error"
+    assert ResponseErrorEvent.model_validate_json(data, strict=True).message == "wrong"
 
 
 CALL: Any = {"type": "function_call", "call_id": "1", "name": "weather", "arguments": "{}"}
