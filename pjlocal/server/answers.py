@@ -17,6 +17,7 @@ from starlette.routing import Route
 from ..events import N_ALTERNATIVES
 from ..jobs import Job, ModelName, SavedTurn
 from ..prompting.conversation import parse_conversation
+from ..prompting.dials import with_views
 from ..prompting.prompt import Message
 from ..request import KEYS, refuse_removed
 from ..request import Request as AnswerRequest
@@ -202,7 +203,8 @@ class AnswerRoutes:
             return request
         if unknown := [*{*body.unset}.difference(KEYS)]:
             raise Wrong(f"unset names an unknown setting: {unknown[0]!r}")
-        return base.unset(body.unset).override(check_overrides(body.settings or {}, self._n_ctx, base))
+        request = base.unset(body.unset).override(check_overrides(body.settings or {}, self._n_ctx, base))
+        return with_views(request, request.views)
 
     async def alternatives(self, request: Request) -> Response:
         """The alternatives to a token of a saved answer."""

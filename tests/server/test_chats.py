@@ -16,6 +16,7 @@ from saved_chats import a_turn, saved
 from served import VIEWS, Served, serving, streamed
 from waiting import when
 
+from pjlocal import Generation
 from pjlocal.events import TokenEvent
 from pjlocal.request import Request, place
 from pjlocal.sessions.store import Store
@@ -224,6 +225,21 @@ def test_a_dial_beyond_the_limits_or_of_no_preset_is_refused_in_a_line(served: S
     for preference, says in (("vivid:10", "strength"), ("vivd", "vivid"), ("@notes.txt", "files")):
         reply = served.http.post("/api/dials", json={"preference": preference, "more": True})
         assert reply.status_code == 400 and says in reply.json()["error"]["message"]
+
+
+def test_a_question_of_the_page_uses_a_panel_where_more_and_prefer_in_the_terminal_do(
+    served: Served, store: Store
+) -> None:
+    def panel_of(chat: int | None, *preferences: str) -> bool:
+        ask(served, "Why?", chat, {"draft_prefer": preferences, "judge_prefer": [], "max_tokens": 2})
+        panel: bool = store.load(chat or store.latest()).settings["generation"]["panel"]
+        return panel
+
+    assert panel_of(None, "vivid:2", "warm") and not panel_of(None, "vivid", "warm")
+    for few in (["vivid"], []):
+        settings = Request(place(["vivid", "warm", "formal"]), Generation(panel=True)).as_dict()
+        session = saved(store, "panel", a_turn(), settings=settings)
+        assert panel_of(session.id, "vivid", "warm") and not panel_of(session.id, *few)
 
 
 def test_the_last_turn_can_be_undone_and_no_other(served: Served, store: Store) -> None:
