@@ -234,6 +234,17 @@ def test_the_form_says_what_automatic_chooses_and_what_its_settings_do(page) -> 
     )
 
 
+def test_strength_and_best_have_no_effect_without_preferences(page, store: Store) -> None:
+    chromium = page()
+    fill(chromium, strength="2", best="2")
+    for view in "ab":
+        chromium.eval(f"document.querySelector('[data-view={view}] .chip[aria-pressed=true]').click()")
+    ask(chromium, "Why?")
+    chromium.wait_for(WRITTEN)
+    assert chromium.eval("document.getElementById('trouble').textContent") == ""
+    assert store.load(store.latest()).turns[-1].settings["mode"] == "plain"
+
+
 def test_a_bonus_is_marked_otherwise_than_bold_markdown_and_the_legend_names_all_writers(opened) -> None:
     agreed = replace(accepted(" both", 2), judge=None, kind="resampled")
     turn = Turn("Why?", [bonus("**Bold** and"), accepted(" so", 1), agreed], {"preferences": {"a": ["vivid"]}}, "stop")

@@ -85,15 +85,16 @@ function showSeed(seed) {
   by("seed").value = ofChat || (seed ?? "");
 }
 
-/** The settings to send with a question, and the names of those that the user left empty. */
+/** The settings to send with a question, and the names of those that the user left empty, or that have no effect. */
 export function chosen() {
+  const isGiven = (name) => text(name) && (hasPreferences() || !["strength", "best"].includes(name));
   const settings = { draft_prefer: wishes("a"), judge_prefer: wishes("b"), placement: by("placement").value };
   settings.system = by("system").value.trim();
   if (by("mode").value) settings.mode = by("mode").value;
-  if (text("strength")) settings.strength = decimal("strength");
-  for (const name of NUMBERS) if (text(name)) settings[name] = WHOLE.includes(name) ? whole(text(name)) : number(decimal(name));
+  if (isGiven("strength")) settings.strength = decimal("strength");
+  for (const name of NUMBERS) if (isGiven(name)) settings[name] = WHOLE.includes(name) ? whole(text(name)) : number(decimal(name));
   if (ofChat && text("seed") === ofChat) delete settings.seed;
-  return { settings, unset: NUMBERS.filter((name) => !text(name)) };
+  return { settings, unset: NUMBERS.filter((name) => !isGiven(name)) };
 }
 
 /** The settings in the format of saved turns. */
@@ -107,7 +108,8 @@ const decimal = (id) => text(id).replace(",", ".");
 // Text that is not a number is sent unchanged: the server's message names the field.  `ask` refuses a number that would be rounded.
 const number = (text) => (Number.isNaN(Number(text)) ? text : Number(text));
 const whole = (text) => (!/^-?\d+$/.test(text) ? text : Number.isSafeInteger(Number(text)) ? Number(text) : BigInt(text));
-const modeInForce = () => by("mode").value || (wishes("a").length + wishes("b").length ? preferred : "plain");
+const hasPreferences = () => wishes("a").length + wishes("b").length > 0;
+const modeInForce = () => by("mode").value || (hasPreferences() ? preferred : "plain");
 
 function explain() {
   const mode = modeInForce();
