@@ -295,7 +295,10 @@ class Server:
         data = None
         if body is not None:
             headers["Content-Type"] = "application/json"
-            data = json.dumps(body).encode()
+            try:
+                data = json.dumps(body, ensure_ascii=False).encode()
+            except UnicodeEncodeError:
+                raise UsageError("the text is not valid UTF-8") from None
         connection = HTTPConnection(self._host, self._port)
         try:
             connection.sock = self._connect(patience)

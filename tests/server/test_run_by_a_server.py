@@ -247,6 +247,12 @@ def test_a_wrong_request_has_the_same_error_as_without_a_server(
         assert explain(told_by_server.value) == explain(here.value)
 
 
+@pytest.mark.parametrize(("prompt", "prefer"), [("caf\udce9 hello", []), ("hello", ["sing caf\udce9"])])
+def test_text_that_is_not_utf_8_is_called_so(served: Served, model: Path, prompt: str, prefer: list[str]) -> None:
+    with pytest.raises(UsageError, match=r"^the text is not valid UTF-8"):
+        by_server(model, make_request(prefer), prompt)
+
+
 def test_an_answer_beside_others_is_the_same(served: Served, model: Path) -> None:
     answer = by_server(model, make_request(["vivid"], max_tokens=50))
     assert answer
