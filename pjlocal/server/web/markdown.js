@@ -102,7 +102,7 @@ function list(source, all, first, depth) {
   while (at < all.length && (match = ITEM.exec(text(all[at]))) && /\d/.test(match[2]) === ordered) {
     const begin = at++;
     const indent = match[1].length + match[2].length + 1;
-    until((next) => !next.trim() || /^\s*/.exec(next)[0].length >= Math.min(indent, 2));
+    until((next) => !next.trim() || columns(next) >= Math.min(indent, 2));
     while (at - 1 > begin && !text(all[at - 1]).trim()) at--; // blank lines after it are between blocks
     const inside = all.slice(begin, at).map((one, n) => cut(one, n ? spaces(text(one), indent) : match[0].length));
     const task = /^\[([ xX])\] /.exec(text(inside[0]));
@@ -121,7 +121,15 @@ function list(source, all, first, depth) {
 
 const begins = (line) => [FENCE, HEADING, RULE, QUOTE, ITEM].some((block) => block.test(line));
 const cut = ({ from, to }, n) => ({ from: Math.min(to, from + n), to });
-const spaces = (line, most) => Math.min(most, /^\s*/.exec(line)[0].length);
+const after = (column, char) => (char === "\t" ? column + 4 - (column % 4) : column + 1);
+/** The columns of white space at the beginning of a line. */
+const columns = (line) => [.../^\s*/.exec(line)[0]].reduce(after, 0);
+/** The characters of white space at the beginning of a line that begin in its first `most` columns. */
+const spaces = (line, most) => {
+  let n = 0;
+  for (let column = 0; column < most && /\s/.test(line[n] ?? ""); n++) column = after(column, line[n]);
+  return n;
+};
 const made = (found, leaf) => found.map((block) => block.make(leaf));
 /** The nodes of a list item; its first paragraph has no element of its own. */
 const tight = (found, leaf) => found.flatMap((block, n) => (n || !block.plain ? [block.make(leaf)] : block.plain(leaf)));
@@ -141,7 +149,7 @@ function cells(source, { from, to }) {
   const push = (end) => {
     const text = source.slice(begin, end);
     if (text.trim() || (begin !== from && end !== to)) {
-      found.push({ from: begin + spaces(text, text.length), to: begin + text.trimEnd().length });
+      found.push({ from: begin + spaces(text, Infinity), to: begin + text.trimEnd().length });
     }
     begin = end + 1;
   };
