@@ -271,6 +271,9 @@ CODE = '<div class="code"><button class="copy" type="button">Copy code</button><
         ("![a](https://x.example/i.png) [b](javascript:1)", "<p><span>a</span> <span>b</span></p>"),
         (f"[cat]({CAT}) ({CAT}, https://x.example/a).", f"<p>{LINK.format(CAT, 'cat')} ({LINK.format(CAT, CAT)}, "
          f"{LINK.format('https://x.example/a', 'https://x.example/a')}).</p>"),
+        ("[https://a.b](https://a.b) *[**https://a.b**](https://c.d)*",
+         f"<p>{LINK.format('https://a.b', 'https://a.b')} "
+         f"<em>{LINK.format('https://c.d', '<strong>https://a.b</strong>')}</em></p>"),
         ("", ""), ("\n\n", ""), ("**", "<p>**</p>"), ("[", "<p>[</p>"), ("1.", "<ol><li></li></ol>"),
     ],
 )  # fmt: skip

@@ -198,7 +198,7 @@ const AROUND = [
   ["_", "em"],
 ];
 
-function spans(text, from, to, literal, depth) {
+function spans(text, from, to, literal, depth, inLink = false) {
   const nodes = [];
   let done = from;
   const flush = (end) => {
@@ -210,7 +210,7 @@ function spans(text, from, to, literal, depth) {
     done = end;
     return end;
   };
-  const inside = (name, begin, end) => node(name, spans(text, begin, end, literal, depth + 1));
+  const inside = (name, begin, end, isLabel = inLink) => node(name, spans(text, begin, end, literal, depth + 1, isLabel));
   for (let at = from; at < to; ) {
     const here = text[at];
     const math = here === "$" || here === "\\" ? inFormula(text, at, to) : null;
@@ -232,9 +232,9 @@ function spans(text, from, to, literal, depth) {
       const link = /^!?\[([^[\]\n]*)\]\(<?((?:[^\s()<>]|\([^\s()<>]*\))*)>?(?:\s+"[^"\n]*")?\)/.exec(text.slice(at, Math.min(to, at + 2000)));
       if (link) {
         const begin = at + link[0].indexOf("[") + 1;
-        at = put(at, at + link[0].length, linked(link[2], here === "!", inside("span", begin, begin + link[1].length)));
+        at = put(at, at + link[0].length, linked(link[2], here === "!", inside("span", begin, begin + link[1].length, true)));
       } else at++;
-    } else if (here === "h" && /^https?:\/\//.test(text.slice(at, at + 8)) && !/\w/.test(text[at - 1] ?? "")) {
+    } else if (!inLink && here === "h" && /^https?:\/\//.test(text.slice(at, at + 8)) && !/\w/.test(text[at - 1] ?? "")) {
       const end = at + addressIn(text.slice(at, to)).length;
       at = put(at, end, linked(text.slice(at, end), false, node("span", literal(at, end))));
     } else if (depth < DEPTH) {
