@@ -313,6 +313,18 @@ def test_markdown_is_rendered_in_bounded_time(page) -> None:
         rendered(chromium, part * (32_000 // len(part)))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["*a ", "**a ", "~~a _a "])
+def test_marks_that_nothing_closes_are_looked_for_once(page, part: str) -> None:
+    chromium = page()
+    chromium.eval(
+        "var n = 0; const { indexOf } = String.prototype;"
+        "String.prototype.indexOf = function (...args) { n++; return indexOf.apply(this, args); }"
+    )
+    rendered(chromium, part * 1000)
+    assert chromium.eval("n") < 10_000
+
+
 def rendered(chromium: Chromium, source: str) -> str:
     chromium.eval(
         "var html; Promise.all([import('/markdown.js'), import('/nodes.js')]).then(([{ blocks }, { draw, node }]) => {"

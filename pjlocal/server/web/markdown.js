@@ -200,6 +200,7 @@ const AROUND = [
 
 function spans(text, from, to, literal, depth, inLink = false) {
   const nodes = [];
+  const unclosed = new Set(); // marks that nothing closes from here on
   let done = from;
   const flush = (end) => {
     if (done < end) nodes.push(...literal(done, end));
@@ -239,7 +240,8 @@ function spans(text, from, to, literal, depth, inLink = false) {
       at = put(at, end, linked(text.slice(at, end), false, node("span", literal(at, end))));
     } else if (depth < DEPTH) {
       const around = AROUND.find(([mark]) => text.startsWith(mark, at) && opens(text, at, mark));
-      const end = around ? ends(text, at + around[0].length, to, around[0]) : -1;
+      const end = around && !unclosed.has(around[0]) ? ends(text, at + around[0].length, to, around[0]) : -1;
+      if (around && end < 0) unclosed.add(around[0]);
       if (end > 0) at = put(at, end + around[0].length, inside(around[1], at + around[0].length, end));
       else at += around ? around[0].length : 1;
     } else at++;
