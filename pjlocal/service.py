@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from queue import SimpleQueue
 
 from .answer import ViewTokens
@@ -63,10 +63,7 @@ class Service:
         self.call_support = CallSupport()
         self._changed = threading.Condition()  # guards the fields below
         self._unfinished: set[Job] = set()  # jobs that have not ended
-        self._submitted: deque[Job] = deque()
-        self._cancelled: deque[Job] = deque()
-        self._stopped: deque[Job] = deque()
-        self._ready: deque[tuple[Job, PreparedRequest | Checked | Exception]] = deque()
+        self._calls: list[Callable[[], None]] = []  # for the engine's thread, in order
         self._only_job: Job | None = None  # the only job that the engine decodes for
         self._is_stopping = self._stops_now = False
         # Used only in the engine's thread:
@@ -109,7 +106,7 @@ class Service:
                 raise Busy(f"the server is busy: {n_unfinished} answers are being written or waiting. Try again soon")
             self._unfinished |= set(jobs)
             self._monitor.jobs(len(self._unfinished))
-            self._submitted += jobs
+            self._calls += [partial(self._begin, job) for job in jobs]
             self._changed.notify()
 
     def _check_places(self, n_answers: int) -> None:
@@ -123,15 +120,15 @@ class Service:
         """End jobs without further news.  Their places are free before the next token is decoded."""
         for job in jobs:
             job.is_cancelled = True
-        self._enqueue(self._cancelled, jobs)
+        self._enqueue(self._cancel, jobs)
 
     def stop(self, jobs: Sequence[Job]) -> None:
         """End jobs as interrupted."""
-        self._enqueue(self._stopped, jobs)
+        self._enqueue(self._interrupt_job, jobs)
 
-    def _enqueue(self, queue: deque[Job], jobs: Sequence[Job]) -> None:
+    def _enqueue(self, call: Callable[[Job], None], jobs: Sequence[Job]) -> None:
         with self._changed:
-            queue += jobs
+            self._calls += [partial(call, job) for job in jobs]
             if self._only_job in jobs:
                 self._stop_engine.set()
             self._changed.notify()
@@ -195,7 +192,7 @@ class Service:
         except BaseException as error:  # it would end the thread, and all other jobs would wait for ever
             prepared = PjlocalError(f"preparing ended: {error!r}")
         with self._changed:
-            self._ready.append((job, prepared))
+            self._calls.append(partial(self._receive, job, prepared))
             self._changed.notify()
 
     def _wait_for_preparer(self) -> None:
@@ -223,34 +220,19 @@ class Service:
             with self._changed:
                 idles = self._model and not self._preparing
                 awake = self._changed.wait_for(self._has_work, self._unload_after if idles else None)
+                calls, self._calls = self._calls, []
             if not awake:
                 self._unload()
                 continue
-            self._handle_queues()
+            for call in calls:
+                call()
             if self._writing:
                 self._step()
             if self._is_stopping and not (self._preparing or self._writing):
                 return
 
     def _has_work(self) -> bool:
-        to_do = self._submitted or self._cancelled or self._stopped or self._ready or self._writing
-        return bool(to_do or (self._is_stopping and not self._preparing))
-
-    def _handle_queues(self) -> None:
-        """Handle the queues that other threads fill."""
-        with self._changed:
-            coming, ready = list(self._submitted), list(self._ready)
-            cancelled, stopped = list(self._cancelled), list(self._stopped)
-            for queue in (self._submitted, self._cancelled, self._stopped, self._ready):
-                queue.clear()
-        for job in coming:
-            self._begin(job)
-        for job in cancelled:
-            self._cancel(job)
-        for job, prepared in ready:
-            self._receive(job, prepared)
-        for job in stopped:
-            self._interrupt_job(job)
+        return bool(self._calls or self._writing or (self._is_stopping and not self._preparing))
 
     def _begin(self, job: Job) -> None:
         """Give a request to the preparing thread."""
@@ -305,10 +287,9 @@ class Service:
         engine = self._model.engine
         n_fed, n_decodes = engine.lanes.n_fed, engine.lanes.n_decodes
         with self._changed:
-            only = next(iter(self._writing.values())) if len(self._writing) == 1 else None
-            if only in self._stopped or only in self._cancelled:
+            if self._calls:
                 return
-            self._only_job = only
+            self._only_job = next(iter(self._writing.values())) if len(self._writing) == 1 else None
         try:
             news = engine.step()
         except Exception as error:  # unforeseen: the contexts may be in any state
