@@ -18,7 +18,7 @@ from .errors import ModelError, TooLong, UsageError
 from .jobs import Job, PreparedRequest, Raw
 from .persona import PersonaJudge
 from .prompting.plan import Plan, Roles
-from .prompting.prompt import ChatTemplate, Message
+from .prompting.prompt import Message
 from .prompting.tools import CallSupport, Tools
 from .request import Request
 from .sessions.asking import fitted, n_exchanges
@@ -72,11 +72,10 @@ class LoadedModel:
         with ExitStack() as undo:
             self.model = Model(path, settings, interrupt, n_views=n_views)
             undo.callback(self.model.close)
-            self._template = ChatTemplate(self.model)
-            undo.callback(self._template.close)
             #: Used to plan answers; its own engine makes no contexts.
-            self.judge = PersonaJudge(self.model, engine=settings, interrupt=interrupt, template=self._template)
+            self.judge = PersonaJudge(self.model, engine=settings, interrupt=interrupt)
             undo.callback(self.judge.close)
+            self._template = self.judge.template
             self.n_ctx = self.judge.context_limit
             try:
                 capacity = Capacity(parallel, n_views, self.n_ctx, 1 + lookahead)

@@ -67,7 +67,6 @@ class PersonaJudge:
             lists, the preferences of view a and of view b.
         draft_prefer, judge_prefer: preferences of view a, which drafts first, and of view b; instead of ``prefer``.
         request: all settings of an answer at once, instead of the preferences and the three groups.
-        template: the template of a loaded `Model` that several judges share; its process ends when all are closed.
 
     Raises:
         UsageError: preferences, a setting, a schema, an expression or a Lark grammar cannot be used.
@@ -89,7 +88,6 @@ class PersonaJudge:
         request: Request | None = None,
         engine: settings.Engine = settings.Engine(),
         interrupt: Interrupt | None = None,
-        template: ChatTemplate | None = None,
         **changes: Any,
     ) -> None:
         if request is None:
@@ -116,18 +114,17 @@ class PersonaJudge:
         loaded = model if isinstance(model, Model) else None
         self._file = loaded.path if loaded else _path_of(model)
         self.check_files(request)
-        self._open(loaded or self._file, template, expected_views(request, roles))
+        self._open(loaded or self._file, expected_views(request, roles))
         #: The engine that writes the answers.
         self.decoder = Engine(self.model, engine, self.interrupt)
         self._together: tuple[Capacity, Engine] | None = None  # the engine for several answers to one prompt
         self.load_s = time.perf_counter() - started
 
-    def _open(self, model: Model | Path, template: ChatTemplate | None, n_views: int) -> None:
-        """Load the model and make its template, unless they are given."""
-        process = None if template else TemplateProcess()  # it starts while the model loads
+    def _open(self, model: Model | Path, n_views: int) -> None:
+        """Load the model, unless it is given, and make its template."""
+        process = TemplateProcess()  # it starts while the model loads
         with ExitStack() as undo, ExitStack() as on_failure:
-            if process:
-                on_failure.callback(process.close)
+            on_failure.callback(process.close)
             if isinstance(model, Model):
                 self.model = model
                 undo.callback(model.lifetime.hold(self))
@@ -135,12 +132,8 @@ class PersonaJudge:
                 self.model = Model(model, self.engine, self.interrupt, n_views=n_views)
                 undo.callback(self.model.close)
             self.request = self.with_model_defaults(self.request)
-            if template:
-                self.template = template
-                undo.callback(template.lifetime.hold(self))
-            else:
-                self.template = ChatTemplate(self.model, process)
-                undo.callback(self.template.close)
+            self.template = ChatTemplate(self.model, process)
+            undo.callback(self.template.close)
             on_failure.pop_all()
             self._closing = undo.pop_all()
 
@@ -153,7 +146,7 @@ class PersonaJudge:
     def close(self) -> None:
         """End the answer being written and free the contexts.  Callable from any thread.
 
-        The model and its template are freed too, unless other judges use them."""
+        The model is freed too, unless other judges use it."""
         self.decoder.close()
         if self._together:
             self._together[1].close()

@@ -39,12 +39,12 @@ def run(model: Path, code: str) -> list[str]:
     return result.stdout.splitlines()
 
 
-def test_a_shared_model_and_template_live_until_their_last_user_is_closed(tiny: Any) -> None:
+def test_a_shared_model_lives_until_its_last_user_is_closed(tiny: Any) -> None:
     lines = run(
         tiny("llama"),
         """
 text = judge("Hi", **HOW).text
-second, third = made(judge.model, template=judge.template), made(judge.model)
+second, third = made(judge.model), made(judge.model)
 judge.close()
 judge.close()
 assert second("Hi", **HOW).text == third("Hi", **HOW).text == text

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from typing import Any
 
-from ..engine.lifetime import Lifetime
 from ..engine.model import Model
 from ..errors import RefusedError
 from ..settings import Prompting
@@ -71,9 +70,6 @@ class ChatTemplate:
         self.model = model
         self._answers = AnswerTokens(model)
         self._process = process or TemplateProcess()
-        #: The lifetime of the process, which ends with its last user.
-        self.lifetime = Lifetime("this chat template", self._process.end)
-        self._let_go = self.lifetime.hold(self)
         self._render = jinja(model, self._process) or dialogue
         #: Whether the prompts are plain dialogues, because there is no usable template.
         self.is_dialogue = self._render is dialogue
@@ -83,8 +79,8 @@ class ChatTemplate:
         self.listener: Callable[[str], None] | None = None
 
     def close(self) -> None:
-        """Release the process, which ends after its last user."""
-        self._let_go()
+        """End the process."""
+        self._process.end()
 
     @cached_property
     def has_think_switch(self) -> bool:

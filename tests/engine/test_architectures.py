@@ -59,9 +59,7 @@ def ids(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> lis
 def another(judge: PersonaJudge, **changes) -> PersonaJudge:
     """A judge with empty caches."""
     other = judge.engine.replace(**changes)
-    return PersonaJudge(
-        judge.model, WISHES, engine=other, prompting=PROMPTING, sampling=SAMPLING, template=judge.template, mode="judge"
-    )
+    return PersonaJudge(judge.model, WISHES, engine=other, prompting=PROMPTING, sampling=SAMPLING, mode="judge")
 
 
 def alone(judge: PersonaJudge, prompt: str | Sequence[Message], **settings) -> list[int]:
