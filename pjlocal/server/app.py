@@ -27,7 +27,7 @@ from .bodies import Wrong, validated
 from .chats import chat_routes
 from .metrics import Metrics
 from .model_routes import MOST_FILE, model_routes
-from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply, parse
+from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply
 from .page import page_routes
 from .replies import JsonResponse
 from .responses import Responses, ResponsesReply, naming_own_fields
@@ -106,10 +106,10 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
         return JsonResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:
-        return await _respond(parse(Chat, await read_body(request)))
+        return await _respond(validated(Chat, await read_body(request)))
 
     async def completion(request: Request) -> Response:
-        return await _respond(parse(Completion, await read_body(request)))
+        return await _respond(validated(Completion, await read_body(request)))
 
     async def responses(request: Request) -> Response:
         parsed = validated(Responses, await read_body(request))

@@ -10,12 +10,13 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 from uuid import uuid4
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
+from typing_extensions import Self
 
 from ..engine.log_probs import LogProbs
 from ..errors import UsageError, did_you_mean
@@ -38,7 +39,6 @@ from .bodies import (
     in_fields,
     in_sent_fields,
     split_persona,
-    validated,
     without_nulls,
 )
 from .replies import JsonResponse, as_event
@@ -288,7 +288,8 @@ class Body(Strict, extra="allow"):
         known = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
         return flat(known | (self.model_extra or {}))
 
-    def check_others(self) -> None:
+    @model_validator(mode="after")
+    def _check_others(self) -> Self:
         """Refuse unsupported fields that would change the answer.  Raises Wrong."""
         others = flat(self.model_extra or {})
         meant = {*UNSUPPORTED, *SYNONYMS}
@@ -302,6 +303,7 @@ class Body(Strict, extra="allow"):
             check_nested(IN_STREAM_OPTIONS, self.stream_options.model_extra or {}, "stream_options")
         if self.best_of not in (None, 1, self.n):
             raise Wrong("best_of must equal n: every answer is sent", "best_of")
+        return self
 
 
 class Chat(Offering, Body):
@@ -349,8 +351,8 @@ class Chat(Offering, Body):
     def persona(self, n_ctx: int) -> Overrides:
         return check_overrides(split_persona(self._system)[0], n_ctx)
 
-    def check_others(self) -> None:
-        super().check_others()
+    @model_validator(mode="after")
+    def _check_messages(self) -> Self:
         for number, message in enumerate(self.messages):
             check_nested(IN_MESSAGES, message.model_extra or {}, f"messages.{number}")
             begins = message.role == "assistant" and number == len(self.messages) - 1
@@ -358,6 +360,7 @@ class Chat(Offering, Body):
                 if getattr(message, name) and not begins:
                     field = f"messages.{number}.{name}"
                     raise Wrong(f"{field} is only for an assistant's message at the end", field)
+        return self
 
 
 def _prompts(prompt: Any) -> Any:
@@ -389,20 +392,6 @@ class Completion(Body):
 
     def system_and_prompts(self) -> tuple[str, Sequence[Raw]]:
         return "", [Raw(prompt) if isinstance(prompt, str) else Raw(tokens=prompt) for prompt in self.prompt]
-
-
-_Body = TypeVar("_Body", bound=Body)
-
-
-def parse(kind: type[_Body], body: bytes) -> _Body:
-    """Parse and check the body of a request for an answer.
-
-    Raises:
-        Wrong: the body is not JSON, or a field is wrong or not supported.
-    """
-    parsed = validated(kind, body)
-    parsed.check_others()
-    return parsed
 
 
 # Replies.

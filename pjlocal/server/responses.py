@@ -76,7 +76,6 @@ class Responses(Strict, extra="allow"):
         if self.tools:
             values["tools"] = [{"type": tool.get("type"), "function": tool} for tool in self.tools]
         chat = checked(Chat, values | {"tool_choice": self.tool_choice})
-        chat.check_others()
         if chat.n not in (None, 1):
             raise Wrong("n must be 1 here: use /v1/chat/completions", "n")
         return chat

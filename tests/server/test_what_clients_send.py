@@ -13,7 +13,8 @@ from sending import CHAT, COMPLETION, GOOD, refusal, send, texts
 from served import Served, serving
 
 from pjlocal.errors import UsageError
-from pjlocal.server.openai import Chat, Completion, parse
+from pjlocal.server.bodies import validated
+from pjlocal.server.openai import Chat, Completion
 
 ASKED: dict[str, dict[str, Any]] = {
     name: {key: GOOD[name][key]} for name, key in ((CHAT, "messages"), (COMPLETION, "prompt"))
@@ -28,7 +29,7 @@ OPTIONS = ("--ctx", str(N_CTX), "--parallel", "2", "--mode", "judge")  # a defau
 
 def settings(path: str = CHAT, **fields: Any) -> dict[str, Any]:
     """The settings that a body sets."""
-    body = parse(Chat if path == CHAT else Completion, json.dumps(ASKED[path] | fields).encode())
+    body = validated(Chat if path == CHAT else Completion, json.dumps(ASKED[path] | fields).encode())
     flat = body.overrides(N_CTX).flat()
     return {name: list(value) if isinstance(value, tuple) else value for name, value in flat.items()}
 
