@@ -19,7 +19,7 @@ from .jobs import Job, PreparedRequest, Raw
 from .persona import PersonaJudge
 from .prompting.plan import Plan, Roles
 from .prompting.prompt import Message
-from .prompting.tools import CallSupport, Tools
+from .prompting.tools import Tools
 from .request import Request
 from .sessions.asking import fitted, n_exchanges
 from .settings import DEFAULT_VIEWS, Generation
@@ -88,19 +88,13 @@ class LoadedModel:
     def close(self) -> None:
         self._closing.close()
 
-    @property
-    def call_support(self) -> CallSupport:
-        """The chat template's support of functions and calls."""
-        return self._template.call_support
-
-    def describe(self, defaults: Request) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Facts about the model, for JSON."""
         return {
             "context_limit": self.n_ctx,
             "description": self.model.description,
             "placed": self.judge.placed,
             "recommended": self.judge.recommended,
-            "request": defaults.as_dict(),
         }
 
     def check(self, request: Request) -> tuple[Request, Roles]:
@@ -208,10 +202,8 @@ class LoadedModel:
             raise UsageError("mode rewrite needs a conversation: use /v1/chat/completions")
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
-        prompts = [[*(self._tokens(text) if text else ()), *raw.tokens] for text in texts]
+        # A text may contain control tokens, such as those for filling in the middle.
+        read = [self.model.with_bos(self.model.tokenize(text, special=True)) if text else [] for text in texts]
+        prompts = [[*tokens, *raw.tokens] for tokens in read]
         plan = self.judge.plan_prompts([Message("user", raw.text)], prompts, request, roles)
         return replace(plan, is_dialogue=False, shares_prefix=False, may_think=False)
-
-    def _tokens(self, text: str) -> list[int]:
-        """The tokens of a whole prompt.  It may contain control tokens, such as those for filling in the middle."""
-        return self.model.with_bos(self.model.tokenize(text, special=True))

@@ -76,7 +76,7 @@ class Service:
     def load(self) -> LoadedModel:
         """Load the model before the first job.  Raises the errors of loading."""
         self._model = self._load(self._stop_engine)
-        self.call_support = self._model.call_support
+        self.call_support = self._model.judge.template.call_support
         self._monitor.loaded(True)
         return self._model
 

@@ -122,7 +122,7 @@ def serve(
     with listen(host, port) as listening:
         with on_sigint(interrupt, ending=()), Spinner() as spinner:
             spinner.say("Loading the model")
-            loaded = service.load().describe(request)
+            loaded = service.load().describe()
         if interrupt.is_requested:  # after the last check of the loading
             raise Interrupted
         saved_as = ModelName(lasting_name(model), shown)
