@@ -33,7 +33,7 @@ from .streaming import as_events, read_body
 _NO_CHAT = "no saved chat has this number"
 _MOST_QUERY = 1000  # characters
 _MOST_EXPORT = 1 << 28  # bytes of a chat to import
-_MOST_DIGITS = len(str(2**63))
+_MOST_DIGITS = 18  # of a number in a path; the database has no numbers from 2**63
 _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
 
 _T = TypeVar("_T")
@@ -243,7 +243,6 @@ async def _changed(number: int, change: Callable[[Store], _T]) -> _T:
         with Store() as store:
             return change(store)
 
-    _check_number(number)
     try:
         return await asyncio.to_thread(changing)
     except RemovedError:
@@ -256,17 +255,10 @@ async def open_chat(number: int, *, with_undone: bool = False) -> Session:
     Raises:
         NoChat: the chat does not exist.
     """
-    _check_number(number)
     try:
         return await _stored(lambda store: store.load(number, with_undone))
-    except UsageError:
+    except (UsageError, OverflowError):
         raise NoChat(_NO_CHAT) from None
-
-
-def _check_number(number: int) -> None:
-    """Raises NoChat: the database can have no such number."""
-    if not 0 < number < 2**63:
-        raise NoChat(_NO_CHAT)
 
 
 def _described(session: Session) -> dict[str, Any]:
