@@ -12,17 +12,6 @@ from ..jobs import Monitor
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 
 
-class _CountErrors(logging.Handler):
-    """A log handler that counts errors."""
-
-    def __init__(self, errors: Counter) -> None:
-        super().__init__(logging.ERROR)
-        self._errors = errors
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self._errors.inc()
-
-
 class Metrics(Monitor):
     """The metrics of one server, separate from those of other servers in the process."""
 
@@ -46,7 +35,13 @@ class Metrics(Monitor):
 
     def count_errors(self, logger: logging.Logger) -> None:
         """Count the errors of a logger from now on."""
-        logger.addHandler(_CountErrors(self._errors))
+
+        def count(record: logging.LogRecord) -> bool:
+            if record.levelno >= logging.ERROR:
+                self._errors.inc()
+            return True
+
+        logger.addFilter(count)
 
     def jobs(self, n: int) -> None:
         self._jobs.set(n)
