@@ -38,7 +38,7 @@ _MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answer
 
 
 class _Message(Exact):
-    role: Literal["system", "developer", "user", "assistant"]
+    role: Literal["system", "user", "assistant"]
     content: str
     tokens: list[Annotated[int, Field(ge=0)]] = Field(default=[], fail_fast=True)
 
@@ -164,7 +164,8 @@ class AnswerRoutes:
         """The answer to messages outside a saved chat."""
         assert body.messages is not None
         request = self._request(body, self._defaults)
-        system, messages = parse_conversation([_as_message(message) for message in body.messages])
+        sent = [Message(message.role, message.content, tuple(message.tokens)) for message in body.messages]
+        system, messages = parse_conversation(sent)
         return Job(
             request.with_system(system) if system else request,
             messages,
@@ -225,11 +226,6 @@ class AnswerRoutes:
             return JsonResponse({"token": turn.events[position].as_dict(), "alternatives": found})
 
         return AnswerResponse(answers.cancel, respond)
-
-
-def _as_message(message: _Message) -> Message:
-    role = "system" if message.role == "developer" else message.role
-    return Message(role, message.content, tuple(message.tokens))
 
 
 def _replaced(session: Session, chat: _InChat) -> Turn | None:
