@@ -549,10 +549,6 @@ def _summary(result: Result) -> dict[str, Any]:
     return {key: report[key] for key in report if key not in ("text", "thinking", "model", "finish_reason")}
 
 
-def _readable(piece: bytes) -> str:
-    return piece.decode("utf-8", "replace")
-
-
 def _key_of(piece: bytes) -> str:
     """A token as a completion names it: its text, or ``bytes:`` and its bytes where it holds a part of a character.
 
@@ -565,7 +561,7 @@ def _key_of(piece: bytes) -> str:
 
 
 def _one(piece: bytes, log_prob: float) -> dict[str, Any]:
-    return {"token": _readable(piece), "logprob": log_prob, "bytes": list(piece)}
+    return {"token": piece.decode("utf-8", "replace"), "logprob": log_prob, "bytes": list(piece)}
 
 
 def _logprob(of: LogProbs) -> dict[str, Any]:
