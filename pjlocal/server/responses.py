@@ -246,7 +246,7 @@ class ResponsesReply:
         await answers.finish()
         (choice,) = answers.choices
         assert choice.result
-        for _ in (*self._add(choice.tokens), *self._end(choice.result)):
+        for _ in (*self._events(choice.tokens), *self._events(choice.result)):
             pass
         return JsonResponse(self._response(answers), headers=warning_header(answers))
 
@@ -268,10 +268,7 @@ class ResponsesReply:
             yield self._event("error", **{**facts, "error": facts})
 
     def _events(self, news: Sequence[Token] | Result) -> Iterator[bytes]:
-        return self._end(news) if isinstance(news, Result) else self._add(news)
-
-    def _add(self, tokens: Sequence[Token]) -> Iterator[bytes]:
-        return self._grow(self._reader.push([token.event for token in tokens]))
+        return self._end(news) if isinstance(news, Result) else self._grow(self._reader.push([t.event for t in news]))
 
     def _grow(self, part: Part) -> Iterator[bytes]:
         if part.thinking and self._chat.with_thinking:
