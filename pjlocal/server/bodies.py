@@ -18,7 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ValidationError, model_validato
 from pydantic_core import ErrorDetails, from_json
 
 from ..config import tomlfile
-from ..errors import PjlocalError, UsageError
+from ..errors import UsageError
 from ..loaded import check_servable
 from ..prompting.preferences import without_strength
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, absolute
@@ -271,8 +271,6 @@ def parse_request(values: Mapping[str, Any], *, is_answered: bool = False) -> Re
             raise UsageError("a request cannot name the server's files: write the text out")
         if not is_answered:
             check_servable(request.generation)
-    except PjlocalError:
-        raise
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise UsageError(f"not a request of this version of pjlocal: {error!r}") from None
     return request
