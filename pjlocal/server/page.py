@@ -12,7 +12,7 @@ from starlette.routing import Route
 from ..prompting.plan import strength_in_force
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
-from ..settings import DEFAULT_MODE, Mode
+from ..settings import DEFAULT_MODE, Generation, Mode
 from .replies import JsonResponse
 
 _PACKAGE = files("pjlocal")
@@ -40,7 +40,6 @@ def page_routes(model: str, defaults: AnswerRequest, most_file: int) -> list[Rou
     Args:
         most_file: the most bytes of a file that is sent with a question.
     """
-    automatic = defaults.replace(strength=None).generation
 
     async def page(request: Request) -> Response:
         name, kind = FILES[request.url.path]
@@ -52,7 +51,7 @@ def page_routes(model: str, defaults: AnswerRequest, most_file: int) -> list[Rou
                 "model": model,
                 "presets": presets(),
                 "default_mode": DEFAULT_MODE,
-                "strengths": {mode: strength_in_force(automatic, mode) for mode in get_args(Mode)},
+                "strengths": {mode: strength_in_force(Generation(), mode) for mode in get_args(Mode)},
                 "settings": defaults.as_dict(),
                 "most_file": most_file,
             }
