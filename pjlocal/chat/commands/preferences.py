@@ -90,9 +90,10 @@ def _wishes(words: str) -> list[str]:
             resolve(wish)
     except UsageError:
         bare = words.lower().replace(",", " ").split()
-        if len(bare) < 2 or all(get_close_matches(word, presets(), cutoff=0.8) for word in bare):
+        is_list = words[0] in "\"'" or all(get_close_matches(word, presets(), cutoff=0.8) for word in bare)
+        if len(bare) < 2 or is_list:
             raise
-        return [words.strip("\"'")]
+        return [words]
     return wishes
 
 
