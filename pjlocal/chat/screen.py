@@ -243,9 +243,9 @@ class TerminalScreen(Screen):
 def _ending(turn: Turn) -> str:
     """A notice about an incomplete answer; empty for a complete one."""
     while_thinking = " while thinking, without an answer" if turn.events and turn.events[-1].thought else ""
-    if turn.finish_reason == "interrupted":
+    if turn.ending == "interrupted":
         return f"(stopped{while_thinking})"
-    if turn.finish_reason == "length":
+    if turn.ending == "length":
         return f"({_cut_off(turn, while_thinking)})"
     return f"(ended{while_thinking})" if while_thinking else ""
 

@@ -54,7 +54,7 @@ def as_markdown(session: Session, drafts: bool = False) -> str:
 def _answer_parts(turn: Turn, number: str, note: str = "") -> list[str]:
     """The thinking and the answer, under headings with this number."""
     preferences = [f"{name}: {', '.join(wishes)}" for name, wishes in _preferences(turn).items() if wishes]
-    facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.finish_reason, ""), note]
+    facts = [*_facts(turn), *preferences, _ENDINGS.get(turn.ending, ""), note]
     answer, thinking = shown(turn.answer), shown(turn.thinking)
     thoughts = [f"### Thinking {number}", thinking + _closing_fence(thinking)] if thinking else []
     line = " · ".join(markdown_line(fact) for fact in facts if fact)
@@ -139,7 +139,7 @@ def _on_page(turn: Turn) -> dict[str, Any]:
         "thoughts": _tokens(turn, thought=True),
         "n_thoughts": sum(event.thought for event in turn.events),
         "tokens": _tokens(turn, thought=False),
-        "ending": _ENDINGS.get(turn.finish_reason, ""),
+        "ending": _ENDINGS.get(turn.ending, ""),
     }
 
 

@@ -77,6 +77,13 @@ class Turn:
         )
 
     @property
+    def ending(self) -> FinishReason | None:
+        """The finish reason to show.  An answer whose end the user wrote is complete: it counts as interrupted only
+        when it is continued."""
+        is_written = self.finish_reason == "interrupted" and self.events and self.events[-1].kind == "given"
+        return "stop" if is_written else self.finish_reason
+
+    @property
     def text(self) -> str:
         """The whole output of the model, including its thinking and the marks around it."""
         return "".join(event.text for event in self.events)

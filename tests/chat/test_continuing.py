@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,7 +11,9 @@ import tiny_models
 from talking import ENDLESS, Talk, plain_event, talk
 
 from pjlocal import Sampling
+from pjlocal.chat.screen import TerminalScreen
 from pjlocal.events import TokenEvent
+from pjlocal.sessions.export import as_html, as_markdown
 from pjlocal.sessions.session import Turn
 from pjlocal.sessions.store import Store
 
@@ -142,6 +145,16 @@ def test_an_edited_answer_is_saved_and_read_by_the_model(chat: Talk, store: Stor
     chat.say("/undo")
     chat.say("/continue 2")
     assert chat.turns[0].answer.startswith("the sun sees") and len(chat.turns[0].events) == 3
+
+
+def test_an_answer_whose_end_the_user_wrote_is_shown_as_complete(chat: Talk, edited) -> None:
+    chat.say("Why?")
+    edited("It is so.")
+    chat.say("/edit answer")
+    file = io.StringIO()
+    TerminalScreen(file).show_turn(chat.turns[0], "text")
+    assert file.getvalue().endswith("It is so.\n"), "nothing below the answer"
+    assert all("interrupted" not in form(chat.conversation.session) for form in (as_markdown, as_html))
 
 
 def test_an_unchanged_answer_in_the_editor_changes_nothing(chat: Talk, edited) -> None:

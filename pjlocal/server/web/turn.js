@@ -115,7 +115,8 @@ export class Written {
   /** The ending in words; empty while the answer is written. */
   get #ending() {
     if (this.finish === undefined) return "";
-    const ending = this.finish === null ? "unfinished" : ENDINGS[this.finish] ?? "";
+    const isWritten = this.finish === "interrupted" && this.answer.events.at(-1)?.kind === "given"; // by the user
+    const ending = this.finish === null ? "unfinished" : isWritten ? "" : ENDINGS[this.finish] ?? "";
     return this.answer.isThinking ? `${ending || "ended"} while thinking, without an answer` : ending;
   }
 }
