@@ -34,6 +34,7 @@ _TOKEN = {
 _REJECTED = {"id": int, "text": str, "p": _NUMBER, "q": _NUMBER}
 _USAGE = {"prompt_tokens": list, "completion_tokens": int}
 #: The types of the values that may be there.
+_SETTINGS = {"generation": dict, "sampling": dict, "prompting": dict, "explicit": list, "seed": (int, _NULL)}
 _GENERATION = {"avoid": list, "max_tokens": int, "think_tokens": (int, _NULL)}
 _STATISTICS = {"usage": dict, "timings": dict, "acceptance_rate": (*_NUMBER, _NULL)}
 _TIMINGS = {"prefill_s": _NUMBER, "tokens_per_second": (*_NUMBER, _NULL)}
@@ -123,7 +124,7 @@ def _turn(values: Any, where: str) -> Turn:
 
 
 def _check_settings(settings: Mapping[str, Any], where: str) -> None:
-    _check_given(settings, {"generation": dict}, where)
+    _check_given(settings, _SETTINGS, where)
     _check_given(settings.get("generation", {}), _GENERATION, where)
     preferences = settings.get("preferences", {})
     views = preferences.values() if isinstance(preferences, dict) else [None]
@@ -166,7 +167,7 @@ def _check(values: Any, types: Mapping[str, Any], where: str) -> None:
     if not isinstance(values, dict):
         raise UsageError(f"{where} is not an object")
     for name, kind in ({**types} | {name: _OPTIONAL[name] for name in _OPTIONAL.keys() & values.keys()}).items():
-        value = values.get(name)
+        value = values.get(name, ...)
         is_odd_number = (type(value) is int and abs(value) >= 2**63) or value != value
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool) or is_odd_number:
             raise UsageError(f"{where} has no valid {name}")

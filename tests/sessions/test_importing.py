@@ -88,6 +88,7 @@ def test_an_error_in_standard_input_is_named_so() -> None:
 def test_every_text_comes_back(store: Store) -> None:
     for session in (hostile_session(), chat(accepted("Be"), bonus(" é", 1)), chat(), Session("Empty")):
         for turn in session.turns:
+            turn.settings = turn.settings | {"seed": 7}  # a text is refused
             turn.events = [type(e)(n, *[getattr(e, f) for f in e.__slots__[1:]]) for n, e in enumerate(turn.events)]
         again = parse_export(as_json(session), "x.json")
         assert (again.title, again.turns) == (session.title, [*map(dated, session.turns)])
@@ -154,6 +155,10 @@ def changed(path: str, value: Any) -> str:
         (changed("turns.0.settings.preferences", "vivid"), "turn 1 has no valid preferences"),
         (changed("turns.0.drafts.0.settings.preferences", {"a": "vivid"}), "turn 1, draft 1 has no valid preferences"),
         (changed("turns.0.settings.generation", None), "turn 1 has no valid generation"),
+        (changed("turns.0.settings.prompting", None), "turn 1 has no valid prompting"),
+        (changed("turns.0.settings.sampling", []), "turn 1 has no valid sampling"),
+        (changed("turns.0.settings.explicit", None), "turn 1 has no valid explicit"),
+        (changed("turns.0.settings.seed", "7"), "turn 1 has no valid seed"),
         (changed("turns.0.settings.generation", {"max_tokens": "9"}), "turn 1 has no valid max_tokens"),
         (changed("turns.0.statistics.usage", 5), "turn 1 has no valid usage"),
         (changed("turns.0.statistics.usage", {"prompt_tokens": [5]}), "turn 1 has no valid completion_tokens"),
@@ -165,6 +170,8 @@ def changed(path: str, value: Any) -> str:
         (changed("turns.0.answer", "Other"), "the answer of turn 1 differs from the text of its tokens"),
         (changed("turns.0.finish_reason", "bored"), "turn 1 has no valid finish_reason"),
         (changed("turns.0.drafts.0.tokens.1.p", ...), "turn 1, draft 1, token 1 has no valid p"),
+        (changed("turns.0.tokens.0.q", ...), "turn 1, token 0 has no valid q"),
+        (changed("turns.0.tokens.0.rejected", ...), "turn 1, token 0 has no valid rejected"),
         (changed("turns.0.drafts", "none"), "turn 1 has no valid drafts"),
         (changed("turns.0.tokens.1.rejected", {"id": 1}), "turn 1, token 1 has no valid text"),
         (changed("turns.0.tokens.1.position", 7), "turn 1, token 1 has no valid position"),
