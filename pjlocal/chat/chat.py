@@ -47,7 +47,7 @@ class Chat:
             UsageError: nothing is saved.
         """
         if self.saved is None:
-            raise UsageError("this chat is not saved: start it without --no-save to use saved chats")
+            raise UsageError("this chat is not saved: start it with --save to use saved chats")
         return self.saved
 
     def answer(self, writing: Writing) -> None:

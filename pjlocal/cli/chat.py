@@ -71,7 +71,7 @@ def chat(
         raise UsageError("--save-cache needs a model loaded here: leave it out, or give --no-server")
     save_cache = save_cache and not there
     if not save and (go_on or session is not None):
-        raise UsageError("--continue and --session need saved chats: leave out --no-save")
+        raise UsageError("--continue and --session need saved chats: give --save")
     from ..chat import loop
     from ..chat.chat import Chat
     from ..chat.conversation import Conversation

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from commandline import PREFER, one_line
+from commandline import PREFER, configure, one_line
 from talking import QUESTIONS, Talk, plain_event, prompt_text, talk
 
 from pjlocal.sessions.session import Session, Turn
@@ -177,7 +177,14 @@ def test_an_unsaved_chat_cannot_list_sessions(tiny, tmp_path: Path) -> None:
         for line in ("Why?", "/title Mine", "/undo", "/lambda 3", "How?", "/new"):
             chat.say(line)
         for line in ("/sessions", "/load 1"):
-            assert chat.say(line) == ["this chat is not saved: start it without --no-save to use saved chats"]
+            assert chat.say(line) == ["this chat is not saved: start it with --save to use saved chats"]
+
+
+@pytest.mark.parametrize("config", ["", "save = false"])
+def test_continuing_a_chat_needs_saving(pjlocal, environment, config: str) -> None:
+    configure(environment, config)
+    result = pjlocal("chat", "--continue", *["--no-save"] * (not config))
+    assert one_line(result.stderr) == "pjlocal: --continue and --session need saved chats: give --save"
 
 
 # Sessions, on a terminal.
@@ -207,7 +214,7 @@ def test_a_chat_continues_with_its_turns_preferences_and_settings(start, toy, to
 def test_a_chat_that_is_not_saved_leaves_no_file(start, toy, environment) -> None:
     chat = start(*toy, "-n", "2", "--no-save")
     chat.say("Go")
-    assert chat.say("/sessions") == "this chat is not saved: start it without --no-save to use saved chats"
+    assert chat.say("/sessions") == "this chat is not saved: start it with --save to use saved chats"
     chat.type("\x1b[A")
     chat.at_prompt("/sessions")
     chat.type("\x03")
