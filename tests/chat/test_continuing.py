@@ -162,8 +162,9 @@ def test_an_unchanged_answer_in_the_editor_changes_nothing(chat: Talk, edited) -
     before = list(chat.turns)
     edited(chat.turns[0].answer.strip())
     assert chat.say("/edit answer") == ["the answer is unchanged"]
-    edited("")
-    assert chat.say("/edit answer") == ["the answer is unchanged"] and chat.turns == before
+    for what in ("question", "answer"):
+        edited("")
+        assert chat.say(f"/edit {what}") == [f"the {what} is empty: nothing is changed"] and chat.turns == before
     assert chat.say("/edit title") == ["/edit must be one of question, answer (not 'title')"]
 
 

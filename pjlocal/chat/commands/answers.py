@@ -198,7 +198,7 @@ def edit(chat: Chat, words: str) -> None:
     if what == "answer":
         _edit_answer(chat, last.answer)
         return
-    if not (question := _edited(chat, last.question)):
+    if not (question := _edited(chat, what, last.question)):
         chat.screen.say("the question is unchanged: nothing is asked")
         return
     chat.screen.greet(f"> {visible(question)}")
@@ -206,16 +206,22 @@ def edit(chat: Chat, words: str) -> None:
         chat.answer(chat.conversation.ask(question, replacing=last))
 
 
-def _edited(chat: Chat, before: str) -> str:
-    """A text of the last turn as the user leaves it in the editor; empty if it is unchanged."""
+def _edited(chat: Chat, what: str, before: str) -> str:
+    """A text of the last turn as the user leaves it in the editor; empty if it is unchanged.
+
+    Raises:
+        UsageError: the user leaves an empty text.
+    """
     chat.conversation.recorder.check_seen()
     with suspend.undone():
         text = edit_text(before)
+    if not text:
+        raise UsageError(f"the {what} is empty: nothing is changed")
     return "" if text == before.strip() else text
 
 
 def _edit_answer(chat: Chat, before: str) -> None:
-    if not (answer := _edited(chat, before)):
+    if not (answer := _edited(chat, "answer", before)):
         chat.screen.say("the answer is unchanged")
         return
     # The editor keeps no white space around the text.  Behind another end there is none.
