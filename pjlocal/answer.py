@@ -16,7 +16,7 @@ from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Observer, Policies, Policy, Rows, Rules, algorithm1, lockstep
 from .engine.engine import Engine
-from .engine.filters import parse_token
+from .engine.filters import parse_stop_tokens
 from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.log_probs import most
@@ -280,7 +280,7 @@ class SingleAnswer(Answer):
             self._stream = TextStream([*generation.stop, *DIALOGUE_STOPS], head, before[len(before.rstrip("\n")) :])
         else:
             self._stream = TextStream(generation.stop)
-        self._stop_tokens = {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
+        self._stop_tokens = parse_stop_tokens(model, generation)
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self.layout = slot.layout
         if generation.schedule == "reference" and len(prompts) > 1 and self.engine.model.recurrent:

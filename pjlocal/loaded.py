@@ -106,7 +106,7 @@ class LoadedModel:
         check_servable(request.generation)
         request = self.judge.with_model_defaults(request)
         roles = self.judge.roles(request)
-        self.judge.check(request.sampling)
+        self.judge.check(request)
         self.check_room(roles)
         return request, roles
 

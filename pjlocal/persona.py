@@ -24,7 +24,7 @@ from .best import BestAnswer
 from .decoding.schedule import Observer
 from .engine.constraint import check_constraint, make_constraint
 from .engine.engine import Engine, Submission
-from .engine.filters import FilterChain
+from .engine.filters import FilterChain, parse_stop_tokens
 from .engine.interrupt import Interrupt, Interrupted
 from .engine.lanes import Capacity
 from .engine.machine import threads_in_words
@@ -190,13 +190,15 @@ class PersonaJudge:
             prefix(preferences)
         self.request = self.request.replace(views=views)
 
-    def check(self, sampling: settings.Sampling) -> None:
-        """Refuse sampling settings that cannot be used with this model.
+    def check(self, request: Request) -> None:
+        """Refuse settings that cannot be used with this model.
 
         Raises:
-            UsageError: a grammar, schema, expression or logit bias cannot be used.
+            UsageError: a grammar, schema, expression, logit bias or stop token cannot be used.
         """
         self.decoder.check_open()
+        sampling = request.sampling
+        parse_stop_tokens(self.model, request.generation)
         check_constraint(sampling)
         FilterChain(self.model, sampling, (), (0,), make_constraint(self.model, sampling))
 

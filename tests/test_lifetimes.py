@@ -55,7 +55,7 @@ third.close()
 assert life.is_over
 for act in (
     lambda: judge("Hi"), lambda: judge.stream("Hi"), lambda: judge.plan("Hi", judge.request),
-    lambda: judge.check(judge.request.sampling), lambda: third("Hi"), lambda: made(model),
+    lambda: judge.check(judge.request), lambda: third("Hi"), lambda: made(model),
     lambda: model.tokenize("a", special=False), lambda: model.piece(3),
     lambda: model.description, lambda: model.is_end(3), lambda: model.eos_text, lambda: model.lora("none"),
 ):

@@ -281,7 +281,7 @@ class Conversation:
             ModelError: the same for an adapter.
         """
         request = self.judge.request.override(persona).with_model_defaults(self.judge.recommended)
-        self.judge.check(request.sampling)
+        self.judge.check(request)
         self.put_in_force(request)
 
     def switch_model(self, name: str, load: Callable[[str | None], Judge]) -> None:

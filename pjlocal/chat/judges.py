@@ -22,7 +22,7 @@ from ..prompting.prompt import NO_THINK_SWITCH
 from ..request import Request
 from ..sessions.asking import as_messages, fitted, turn_seed, written_under
 from ..sessions.session import Session, Turn
-from ..settings import Engine, FixedLayout, Sampling, random_seed
+from ..settings import Engine, FixedLayout, random_seed
 
 
 @dataclass(frozen=True)
@@ -226,10 +226,11 @@ class RemoteJudge:
         self.placed = started.placed
         self._log_warnings(started)
 
-    def check(self, sampling: Sampling) -> None:
-        """Refuse filters that cannot be used with this model.  Raises UsageError."""
+    def check(self, request: Request) -> None:
+        """Refuse filters and stop tokens that cannot be used with this model.  Raises UsageError."""
+        checked = self.request.with_group(request.sampling).replace(stop_token=request.generation.stop_token)
         try:
-            self.server.check(self.request.with_group(sampling).without_model_defaults())
+            self.server.check(checked.without_model_defaults())
         except ServerError:
             if self._path is None:
                 raise

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..decoding.judge import Distribution, Uniforms
 from ..errors import RefusedError, UsageError
-from ..settings import Sampling
+from ..settings import Generation, Sampling
 from .constraint import Constraint, Gate, Mask, cannot_begin
 from .gbnf import parse_grammar
 from .model import Model
@@ -467,6 +467,11 @@ def parse_token(model: Model, text: str, what: str) -> int:
     if len(tokens) != 1:
         raise UsageError(f"{what}: {text!r} is {len(tokens)} tokens of this model, not one: {tokens}")
     return tokens[0]
+
+
+def parse_stop_tokens(model: Model, generation: Generation) -> set[int]:
+    """The tokens of ``--stop-token``.  Raises the errors of `parse_token`."""
+    return {parse_token(model, text, f"--stop-token {text!r}") for text in generation.stop_token}
 
 
 def _chain(samplers: Sequence[Any]) -> Any:

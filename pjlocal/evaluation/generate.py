@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import closing
 from dataclasses import replace
@@ -16,6 +16,7 @@ from ..errors import UsageError
 from ..events import Started, TokenEvent
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
+from ..request import Request
 from .records import AnswerRecord, Folder
 from .run import Task
 
@@ -71,8 +72,7 @@ def _here(tasks: Sequence[Task], parallel: int, interrupt: Interrupt) -> Generat
 
 
 def _on_server(tasks: Sequence[Task], server: Server, parallel: int) -> Generator[AnswerRecord, None, None]:
-    requests = (task.request.replace(seed=0) for task in tasks)
-    for request in {repr(request): request for request in requests}.values():
+    for request in _distinct(tasks):
         server.check_can_write(request)
         server.check(request)
     log_warnings = WarningLog()
@@ -102,6 +102,12 @@ def _write_on_server(server: Server, task: Task, on_started: Callable[[Started],
         raise UsageError(f"prompt {task.prompt.id}: {error}") from None
 
 
+def _distinct(tasks: Sequence[Task]) -> Collection[Request]:
+    """The different requests of the tasks, apart from their seeds."""
+    requests = (task.request.replace(seed=0) for task in tasks)
+    return {repr(request): request for request in requests}.values()
+
+
 def _loaded(task: Task) -> tuple[str, str]:
     """A key of the model and its engine settings.  Tasks with the same key are written together."""
     return task.contestant.model.name, repr(task.contestant.engine)
@@ -113,8 +119,8 @@ def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:
     Raises:
         UsageError: a prompt does not fit into the context, or a setting cannot be used.
     """
-    for sampling in {task.request.sampling for task in tasks}:
-        judge.check(sampling)
+    for request in _distinct(tasks):
+        judge.check(request)
     plans = []
     for task in tasks:
         try:

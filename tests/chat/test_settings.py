@@ -117,6 +117,8 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set stop 'a", "a quotation mark is missing in 'a"),
         ("/set stop ''", "stop must not be empty: it would end every answer before its first token"),
         ("/set logit-bias the", "logit-bias"),
+        ("/set stop-token 'two words'", "stop-token 'two words': 'two words' is "),
+        ("/set stop-token 99999999", "stop-token '99999999': the model has tokens 0 to "),
         ("/set seed 9223372036854775808", "seed must be at most 9223372036854775807"),
         ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
         ("/set qqq 1", "no setting 'qqq': /set lists them"),

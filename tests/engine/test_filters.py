@@ -12,6 +12,7 @@ from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.policies import RowReducer
 from pjlocal.engine.shortlist import InvalidLogits, make_shortlist
 from pjlocal.errors import UsageError
+from pjlocal.request import Request
 
 
 def softmax(logits: np.ndarray, temperature: float = 1.0) -> np.ndarray:
@@ -163,20 +164,20 @@ def test_a_grammar_needs_no_room_for_temporary_files(
         raise OSError("No space left on device")
 
     monkeypatch.setattr("tempfile.TemporaryFile", full)
-    vivid_and_creative.check(Sampling(grammar='root ::= "yes"'))
+    vivid_and_creative.check(Request(sampling=Sampling(grammar='root ::= "yes"')))
     with pytest.raises(UsageError, match="cannot be parsed"):
-        vivid_and_creative.check(Sampling(grammar="root ::= ("))
+        vivid_and_creative.check(Request(sampling=Sampling(grammar="root ::= (")))
 
 
 @pytest.mark.parametrize("grammar", ['root ::= "a"{3,1}', 'root ::= "a"{2,0}', 'root ::= "a"{99999999999999999999}'])
 def test_a_grammar_with_an_impossible_repetition_is_refused(vivid_and_creative, grammar: str) -> None:
     """llama.cpp would take all memory."""
     with pytest.raises(UsageError, match="the grammar cannot be parsed: it repeats something"):
-        vivid_and_creative.check(Sampling(grammar=grammar))
+        vivid_and_creative.check(Request(sampling=Sampling(grammar=grammar)))
 
 
 def test_a_grammar_may_write_what_looks_like_a_repetition(vivid_and_creative: PersonaJudge) -> None:
-    vivid_and_creative.check(Sampling(grammar='root ::= "{3,1}" [{}3,1] "b"{1,3} # {9,1}'))
+    vivid_and_creative.check(Request(sampling=Sampling(grammar='root ::= "{3,1}" [{}3,1] "b"{1,3} # {9,1}')))
 
 
 def test_the_vocabularys_last_tokens_are_on_the_short_list_only_if_they_are_probable() -> None:

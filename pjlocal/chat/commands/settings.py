@@ -45,8 +45,8 @@ def set_named(chat: Chat, name: str, value: str) -> None:
             else:
                 request = judge.request.replace(**{f.name: group.parse(f.name, value)})
             request = request.with_model_defaults(judge.recommended)
-            if isinstance(group, Sampling):
-                judge.check(request.sampling)
+            if isinstance(group, Sampling) or f.name == "stop_token":
+                judge.check(request)
             chat.use(request)
         chat.screen.show(tables.settings([getattr(judge.request, attribute)], _in_force(chat), f.name))
         return
