@@ -138,6 +138,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/undoo", "unknown command /undoo: did you mean /undo"),
         ("/help undoo", "unknown command /undoo: did you mean /undo"),
         ("/qqqqq", "unknown command /qqqqq: /help lists them"),
+        ("/", "unknown command /: /help lists them"),
         ("/open 3", "unknown command /open: did you mean /load?"),
         ("/Reset", "unknown command /reset: did you mean /new?"),
     ],

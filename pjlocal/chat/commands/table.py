@@ -64,7 +64,7 @@ _OTHER_NAMES = {
 
 def is_command(line: str) -> bool:
     """True if a line is a command.  A path such as /etc/hosts and a line that begins with two slashes are not."""
-    return re.match(r"/[\w?-]+(\s|$)", line) is not None
+    return re.match(r"/([\w?-]+(\s|$)|\s*$)", line) is not None
 
 
 def run(chat: Chat, line: str) -> None:
