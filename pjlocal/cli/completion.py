@@ -53,9 +53,15 @@ def personas() -> Iterable[tuple[str, str]]:
     return [(name, "persona") for name in load_config().personas]
 
 
-def own(incomplete: str) -> Names:
-    """Presets and personas."""
+def presets_and_personas(incomplete: str) -> Names:
     return [*presets(incomplete), *personas(incomplete)]
+
+
+def own(incomplete: str) -> Names:
+    """The user's own presets, and personas."""
+    from ..prompting.preferences import PRESETS
+
+    return [name for name in presets_and_personas(incomplete) if name[0] not in PRESETS]
 
 
 @_completes

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
 
@@ -82,9 +82,12 @@ def list_presets() -> None:
         typer.echo(in_columns(f"{name:{width}}  persona   ", visible(sets), sys.stdout))
 
 
-_Name = Annotated[
-    str, typer.Argument(help="Its name: one bare word.", show_default=False, autocompletion=completion.own)
-]
+def _name(complete: Callable[[str], completion.Names]) -> Any:
+    return typer.Argument(help="Its name: one bare word.", show_default=False, autocompletion=complete)
+
+
+_Name = Annotated[str, _name(completion.presets_and_personas)]
+_OwnName = Annotated[str, _name(completion.own)]
 
 
 @prefs_app.command("show")
@@ -104,7 +107,7 @@ def show_preset(name: _Name) -> None:
 
 @prefs_app.command()
 def add(
-    name: _Name,
+    name: _OwnName,
     text: Annotated[str, typer.Argument(help="The preference in words; - reads standard input, @FILE a file.")],
     force: Annotated[bool, typer.Option("--force", help="Replace a preset of that name.")] = False,
 ) -> None:
@@ -169,7 +172,7 @@ def import_card(
 
 
 @prefs_app.command()
-def rm(name: _Name) -> None:
+def rm(name: _OwnName) -> None:
     """Remove one of your presets or personas."""
     if name.lower() in load_config().personas:
         remove_persona(config_path(), name)

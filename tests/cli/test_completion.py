@@ -63,6 +63,7 @@ def test_bash_completes_models_presets_personas_commands_and_options(shell: dict
     assert completed(shell, "pjlocal", "chat", "-p", "pi") == ["pirate"]
     assert completed(shell, "pjlocal", "run", "-P", "") == ["captain"]
     assert completed(shell, "pjlocal", "prefs", "show", "cap") == ["captain"]
+    assert completed(shell, "pjlocal", "prefs", "rm", "") == ["pirate", "captain"], "only what it removes"
     assert {"models", "doctor", "chat"} <= {*completed(shell, "pjlocal", "")}
     assert completed(shell, "pjlocal", "run", "--temp") == ["--temperature"]
     assert completed(shell, "pjlocal", "run", "--mode", "ba") == ["base"]
