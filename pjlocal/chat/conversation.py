@@ -19,7 +19,7 @@ from ..request import Overrides, Request, deal, in_turn
 from ..sessions.asking import turn_settings
 from ..sessions.recorder import Recorder, Recording
 from ..sessions.session import Session, Turn
-from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode
+from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode, in_chat_words
 from .judges import Judge, StartedAnswer
 
 log = logging.getLogger("pjlocal")
@@ -100,7 +100,7 @@ class Conversation:
             judge = self.judge.load_here()
             if judge is None:
                 raise
-            log.warning("the model is loaded here: %s", error)
+            log.warning("the model is loaded here: %s", in_chat_words(str(error)))
             self.judge.close()
             self.judge = judge
         return self.judge.begin(self.session, turn, request, replacing, keep)

@@ -42,7 +42,8 @@ def settings(groups: Iterable[Settings], in_force: Mapping[str, str], named: str
                 value = getattr(group, f.name)
                 changed = "bold" if value != f.default else ""
                 automatic = in_force.get(f.name) if value is None else None
-                text = f"{automatic} (automatic)" if automatic else _plain(value, f.metadata.get("unset", "none"))
+                unset = in_chat_words(f.metadata.get("unset", "none"))
+                text = f"{automatic} (automatic)" if automatic else _plain(value, unset)
                 shown = " ".join(visible(text).split())
                 about = in_chat_words(f.metadata["help"]).replace("(repeatable", "(one or more")
                 table.add_row(flag(f).removeprefix("--"), Text(shown, changed), Text(about, "dim"))

@@ -183,6 +183,7 @@ def test_set_alone_lists_every_setting_and_a_name_shows_its_value(chat: Talk) ->
     assert "repeatable" not in table and not re.search(r"\s-(p|-seed)\b", table), "these are for the command line"
     assert re.search(r"^top-k +20 ", shown(chat, "/set top-k"), re.MULTILINE)
     assert re.search(r"^lambda +4 ", shown(chat, "/lambda"), re.MULTILINE)
+    assert "shares max-tokens" in shown(chat, "/set think-tokens")
 
 
 @pytest.mark.parametrize(
