@@ -696,7 +696,7 @@ class Engine(Settings):
         least=8,
         most=_INT32,
     )
-    n_batch: int = setting(512, "--batch-size", "--batch", help="Prompt tokens read at a time.", least=1, most=65536)
+    n_batch: int = setting(512, "--batch-size", help="Prompt tokens read at a time.", least=1, most=65536)
     n_threads: int | None = setting(
         None,
         "--threads",

@@ -93,9 +93,6 @@ def _parameters(
 ) -> list[inspect.Parameter]:
     """A command's own parameters as Typer reads them, with options in the place of settings and a `Request`."""
     parameters: list[inspect.Parameter] = []
-    infos = [info for parameter in own for info in getattr(parameter.annotation, "__metadata__", ())]
-    # Typer keeps the first flag in `default`.
-    reserved = {spelled for info in infos for spelled in (info.default, *(info.param_decls or ()))}
     for parameter in own:
         hint = parameter.annotation  # get_type_hints would hide an option's Annotated in an Optional on Python 3.10
         if parameter.name == "given":
@@ -104,9 +101,9 @@ def _parameters(
             at = 1 + next((i for i, p in enumerate(parameters) if p.name == "model"), -1)
             parameters[at:at] = [_keyword(name, _PREFERENCE_OPTIONS[name], []) for name in preferences]
             for settings in GROUPS.values():
-                parameters += _options(settings, defaults, reserved)
+                parameters += _options(settings, defaults)
         elif _is_group(hint):
-            parameters += _options(hint, defaults, reserved)
+            parameters += _options(hint, defaults)
         else:
             parameters.append(parameter.replace(annotation=hint, kind=inspect.Parameter.KEYWORD_ONLY))
             if parameter.name == "server":
@@ -169,10 +166,8 @@ def _requested(values: dict[str, Any], persona: Overrides, config: Config, given
     return Request(views, **groups, explicit=explicit)
 
 
-def _options(
-    settings: type[Settings], defaults: Mapping[str, Any], reserved: Collection[str]
-) -> list[inspect.Parameter]:
-    """The options of these settings, without flags that the command uses itself."""
+def _options(settings: type[Settings], defaults: Mapping[str, Any]) -> list[inspect.Parameter]:
+    """The options of these settings."""
     hints = get_type_hints(settings)
     parameters = []
     for f in dataclasses.fields(settings):
@@ -180,7 +175,7 @@ def _options(
         if hint == tuple[str, ...]:
             hint, default = list[str], []
         option = typer.Option(
-            *(spelled for spelled in f.metadata["flags"] if spelled not in reserved),
+            *f.metadata["flags"],
             help=f.metadata["help"],
             metavar=f.metadata.get("metavar", "FILE" if "file" in f.metadata else None),
             rich_help_panel=f.metadata.get("panel") or _PANELS[settings],

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -102,8 +101,6 @@ def run(
     request: Request,
     engine: Engine,
 ) -> int:
-    if batch is not None and batch.isdecimal() and not os.path.exists(batch):  # the flag's former meaning
-        engine, given, batch = engine.replace(n_batch=int(batch)), given | {"n_batch"}, None
     if batch is not None:
         if unused := [shown for name, shown in _OF_ONE.items() if name in given]:
             raise UsageError(f"--batch has its own prompts and output: leave out {' and '.join(unused)}")

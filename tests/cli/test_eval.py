@@ -153,7 +153,7 @@ def test_another_cache_type_or_context_size_writes_and_scores_again(
         assert len(answers) == 6 and len(run.keys) == 3
         scored = {score.answer for score in folder.read(Score).values() if score.metric == "fluency"}
         assert scored == set(answers)
-    for same in (["--threads", "2"], ["--batch", "64"], ["--parallel", "1"]):
+    for same in (["--threads", "2"], ["--batch-size", "64"], ["--parallel", "1"]):
         assert pjlocal(*command, *setting, *same).returncode == 0
     assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 6
 

@@ -173,7 +173,7 @@ def test_ctrl_c_in_a_first_answer_shows_what_there_is_of_it(
 @pytest.mark.slow
 @pytest.mark.parametrize("delay", [0.0, 0.15, 0.3, 0.5])
 def test_ctrl_c_while_loading_or_reading_the_prompt_is_quiet(environment, delay: float) -> None:
-    process = popen(environment, *PREFER, "--batch", "4096", "word and word " * 2000)
+    process = popen(environment, *PREFER, "--batch-size", "4096", "word and word " * 2000)
     maps = Path(f"/proc/{process.pid}/maps")
     when(lambda: "libllama" in maps.read_text())  # before that Python itself may still be starting
     time.sleep(delay)

@@ -142,7 +142,7 @@ def test_while_a_prompt_is_read_the_stream_says_how_much_of_it(
 ) -> None:
     asked = body(make_request(["vivid", "creative"], max_tokens=2), "word " * 1000)  # seconds
     with (
-        serving(smollm2, server_environment, "--ctx", "8192", "--batch", "64") as served,
+        serving(smollm2, server_environment, "--ctx", "8192", "--batch-size", "64") as served,
         served.http.stream("POST", "/api/answers", json=asked) as reply,
     ):
         lines = [line for line in reply.iter_lines() if line]
@@ -250,7 +250,7 @@ def test_a_prompt_that_is_read_in_one_long_batch_is_stopped_before_the_batch_is_
 ) -> None:
     asked = body(make_request(["vivid", "creative"]), "word " * 3500)  # seconds, on any machine
     with (
-        serving(smollm2, server_environment, "--ctx", "8192", "--batch", "4096") as served,
+        serving(smollm2, server_environment, "--ctx", "8192", "--batch-size", "4096") as served,
         served.http.stream("POST", "/api/answers", json=asked) as reply,
     ):
         time.sleep(0.5)

@@ -33,7 +33,7 @@ ASKED: dict[str, Any] = {
     "max_tokens": 12,
     "extra_body": {"pjlocal": BEST},
 }
-OPTIONS = ("--parallel", "2", "--batch", "32")  # four answers of four views wait for each other
+OPTIONS = ("--parallel", "2", "--batch-size", "32")  # four answers of four views wait for each other
 
 
 def test_the_chosen_answer_is_the_content_and_all_scores_are_there(client: OpenAI, alone: Callable[..., str]) -> None:

@@ -185,7 +185,7 @@ def test_a_chat_that_has_loaded_the_model_goes_back_to_a_server_with_the_command
 
     with chatting_after_its_server_has_gone(model, server_environment, engine) as chat:
         assert not chat.judge.server
-        with serving(model, server_environment, "--batch", "302"):
+        with serving(model, server_environment, "--batch-size", "302"):
             said(chat, "Two.")
             assert not chat.judge.server, "it holds the conversation, which a server would have to read again"
             chat.switch_model(str(model), load)
@@ -196,7 +196,8 @@ def test_a_chat_that_has_loaded_the_model_goes_back_to_a_server_with_the_command
 def chatting_after_its_server_has_gone(
     model: Path, environment: dict[str, str], engine: Engine
 ) -> Iterator[Conversation]:
-    with serving(model, environment, "--batch", str(engine.n_batch)) as dying, chatting(model, engine=engine) as chat:
+    options = ("--batch-size", str(engine.n_batch))
+    with serving(model, environment, *options) as dying, chatting(model, engine=engine) as chat:
         dying.end()
         said(chat, "One.")
         yield chat
@@ -212,7 +213,7 @@ def test_an_adapter_that_is_not_there_is_refused_at_once(served: Served, model: 
 @pytest.mark.slow
 def test_ctrl_c_works_whatever_the_server_does(model: Path, server_environment: dict[str, str]) -> None:
     engine = ENGINE.replace(n_ctx=32768, n_batch=300)
-    options = (*BIG, "--batch", "300")
+    options = (*BIG, "--batch-size", "300")
     with (
         serving(model, server_environment, *options) as frozen,
         chatting(model, engine=engine, max_tokens=9000) as chat,
@@ -244,7 +245,7 @@ def test_a_model_that_cannot_be_loaded_here_is_tried_again_with_the_next_questio
         raise ModelError("no memory")
 
     engine = ENGINE.replace(n_batch=301)
-    with serving(model, server_environment, "--batch", "301") as dying, chatting(model, engine=engine) as chat:
+    with serving(model, server_environment, "--batch-size", "301") as dying, chatting(model, engine=engine) as chat:
         said(chat, "One.")
         dying.end()
         with monkeypatch.context() as patch:
@@ -259,10 +260,10 @@ def test_a_restarted_server_continues_the_chat(model: Path, server_environment: 
     engine = ENGINE.replace(n_batch=32)  # rounds alike, whatever is read together
     with chatting(model, server=False, engine=engine) as chat:
         expected = [said(chat, LONG), said(chat, "And then?")]
-    with serving(model, server_environment, "--batch", "32") as first, chatting(model, engine=engine) as chat:
+    with serving(model, server_environment, "--batch-size", "32") as first, chatting(model, engine=engine) as chat:
         answers = [said(chat, LONG)]
         first.end()  # which a chat that says nothing does not hold up
-        with serving(model, server_environment, "--batch", "32") as second:
+        with serving(model, server_environment, "--batch-size", "32") as second:
             answers.append(said(chat, "And then?"))
             assert chat.judge.server and second.metric("pjlocal_tokens_fed_total") > 0
     assert answers == expected
@@ -270,7 +271,7 @@ def test_a_restarted_server_continues_the_chat(model: Path, server_environment: 
 
 @pytest.mark.slow
 def test_an_unloaded_model_is_loaded_again(model: Path, server_environment: dict[str, str]) -> None:
-    options = ("--batch", "300", "--unload-after", "0.2")
+    options = ("--batch-size", "300", "--unload-after", "0.2")
     with (
         serving(model, server_environment, *options) as served,
         chatting(model, engine=ENGINE.replace(n_batch=300)) as chat,

@@ -11,7 +11,7 @@ from test_chats import ANSWERS, ask, refused
 
 from pjlocal.sessions.store import Store
 
-OPTIONS = (*VIEWS, "--max-tokens", "12", "--batch", "32")
+OPTIONS = (*VIEWS, "--max-tokens", "12", "--batch-size", "32")
 LONG: dict[str, Any] = {"pjlocal": {"ignore_end": True}, "seed": 3, "max_tokens": 9}
 Q: Any = {"role": "user", "content": "Tell me of cats."}
 BEGUN: Any = {"role": "assistant", "content": "the cat"}

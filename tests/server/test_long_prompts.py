@@ -23,7 +23,7 @@ from pjlocal.runtime_socket import socket_path
 pytestmark = pytest.mark.usefixtures("here")
 
 ENGINE = Engine(n_threads=1, n_ctx=32768, n_batch=512)
-OPTIONS = ("--ctx", "32768", "--parallel", "2", "--batch", "512")
+OPTIONS = ("--ctx", "32768", "--parallel", "2", "--batch-size", "512")
 LONG = "word " * 800  # 4,000 tokens: eight whole batches
 N_TOKENS, PIECE = 4000, 32
 

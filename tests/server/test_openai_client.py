@@ -16,7 +16,7 @@ from pjlocal import Engine, PersonaJudge, Sampling
 
 ASK: Any = [{"role": "user", "content": "Tell me about cats."}]
 LONG = {"pjlocal": {"ignore_end": True}}  # a tiny model likes to end at once
-OPTIONS = ("--batch", "32")
+OPTIONS = ("--batch-size", "32")
 
 
 def test_every_persona_is_listed_as_a_model(client: OpenAI) -> None:

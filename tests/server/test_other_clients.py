@@ -26,7 +26,7 @@ MODELS = """
   api_base: {url}/v1
   completion: true
 """
-OPTIONS = ("--batch", "32")
+OPTIONS = ("--batch-size", "32")
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from pjlocal.errors import UsageError
 from pjlocal.server.responses import Responses, ResponsesReply
 from pjlocal.server.streaming import Choice
 
-OPTIONS = ("--batch", "32")
+OPTIONS = ("--batch-size", "32")
 
 
 class Trip(BaseModel):

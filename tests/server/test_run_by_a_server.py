@@ -271,7 +271,7 @@ def test_more_at_once_than_the_server_has_places_for_load_the_model(
 ) -> None:
     engine = ENGINE.replace(n_ctx=32768, n_batch=200)
     wish = make_request(max_tokens=30_000)
-    with serving(model, server_environment, *BIG, "--batch", "200", "--queue", "0") as full:
+    with serving(model, server_environment, *BIG, "--batch-size", "200", "--queue", "0") as full:
         held = [by_server(model, wish, engine=engine) for _ in range(2)]  # as many as --parallel says
         assert all(held) and by_server(model, wish, engine=engine) is None
         for one in held:
@@ -308,12 +308,12 @@ def test_an_answer_for_which_the_server_has_no_room_loads_the_model(
 def test_a_server_that_ends_in_the_middle_ends_run_with_a_line(
     model: Path, server_environment: dict[str, str], signum: int
 ) -> None:
-    with serving(model, server_environment, *BIG, "--batch", "500") as dying:
-        with endless(model, server_environment, "--batch", "500") as process:
+    with serving(model, server_environment, *BIG, "--batch-size", "500") as dying:
+        with endless(model, server_environment, "--batch-size", "500") as process:
             dying.process.send_signal(signum)
             _, stderr = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1 and "run the command again" in one_line(stderr)
-    options = (*BIG, "--batch", "500", "-n", "2", "--seed", "1")
+    options = (*BIG, "--batch-size", "500", "-n", "2", "--seed", "1")
     result = run(model, server_environment, *options)  # of a killed one the socket is left
     about_context, ending = result.stderr.splitlines()
     assert result.returncode == 0 and "the context of " in about_context and "cut off after 2 tokens" in ending
@@ -438,7 +438,7 @@ def test_a_folder_that_others_can_replace_is_not_private(tmp_path: Path) -> None
 def test_the_socket_is_the_users_alone_and_goes_with_its_server(
     model: Path, server_environment: dict[str, str]
 ) -> None:
-    options = ("--batch", "400")
+    options = ("--batch-size", "400")
     path = socket_path(model, ENGINE.replace(n_batch=400))
     assert path
     with serving(model, server_environment, *options) as first:

@@ -17,7 +17,7 @@ import pytest
 from served import Served, serving
 from waiting import when
 
-OPTIONS = ("--ctx", "32768", "--parallel", "2", "--queue", "1", "--batch", "32")  # rounds as `alone` does
+OPTIONS = ("--ctx", "32768", "--parallel", "2", "--queue", "1", "--batch-size", "32")  # rounds as `alone` does
 ENDLESS = 30_000  # tokens: seconds even of a tiny model, however fast the machine
 
 
