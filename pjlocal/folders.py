@@ -4,29 +4,12 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
+from typing import Literal
 
 
-def data_folder() -> Path | None:
-    """The folder for chats and models; None if the user has no home."""
-    return _folder("data")
-
-
-def config_folder() -> Path | None:
-    """The folder for settings; None if the user has no home."""
-    return _folder("config")
-
-
-def cache_folder() -> Path | None:
-    """The folder for files that can be made again; None if the user has no home."""
-    return _folder("cache")
-
-
-def runtime_folder() -> Path | None:
-    """The folder for files that last as long as a login, such as sockets; None if the system has no such folder."""
-    return _folder("runtime")
-
-
-def _folder(kind: str) -> Path | None:
+def user_folder(kind: Literal["data", "config", "cache", "runtime"]) -> Path | None:
+    """The user's folder for chats and models, for settings, for files that can be made again, or for files that last as
+    long as a login, such as sockets; None if the user has no home, or the system has no such folder."""
     from platformdirs import PlatformDirs
 
     try:

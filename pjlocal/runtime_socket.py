@@ -10,7 +10,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from . import __version__
-from .folders import runtime_folder
+from .folders import user_folder
 from .prompting.preferences import presets
 from .settings import Engine
 
@@ -24,7 +24,7 @@ def socket_path(model: Path, engine: Engine) -> Path | None:
     The name is a hash of the version, the model file and its state, the engine settings, the presets, and environment
     variables, so a server that differs in one of them has another socket.
     """
-    folder = runtime_folder()
+    folder = user_folder("runtime")
     if folder is None or not hasattr(socket, "AF_UNIX"):
         return None
     try:

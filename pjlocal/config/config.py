@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, get_type_hints
 
 from ..errors import UsageError, did_you_mean
-from ..folders import config_folder
+from ..folders import user_folder
 from ..prompting.preferences import PRESETS
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides
 from ..settings import Engine, Settings, Thoughts, View, advise, key_of, typed
@@ -79,7 +79,7 @@ def config_path() -> Path:
 def _config_path() -> Path | None:
     if named := os.environ.get("PJLOCAL_CONFIG"):
         return user_path(named)
-    folder = config_folder()
+    folder = user_folder("config")
     return folder and folder / "config.toml"
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from ..config.config import Config, config_path, load_config
 from ..errors import PjlocalError, byte_size, explain
-from ..folders import cache_folder, config_folder, data_folder
+from ..folders import user_folder
 from ..settings import Engine, Generation
 from .hardware import Card, cards
 
@@ -136,7 +136,7 @@ def gpu_finding(present: list[Card], used: list[Device], backends: list[str]) ->
 
 
 def _configuration() -> Iterator[Finding]:
-    if config_folder() is None and "PJLOCAL_CONFIG" not in os.environ:
+    if user_folder("config") is None and "PJLOCAL_CONFIG" not in os.environ:
         yield Finding("configuration", "note", _HOMELESS)
         return
     path = config_path()
@@ -145,7 +145,7 @@ def _configuration() -> Iterator[Finding]:
 
 
 def _folders() -> Iterator[Finding]:
-    for what, folder in (("data", data_folder()), ("cache", cache_folder())):
+    for what, folder in (("data", user_folder("data")), ("cache", user_folder("cache"))):
         if folder is None:
             yield Finding(f"{what} folder", "note", _HOMELESS)
         elif trouble := _trouble_writing(folder):
@@ -184,7 +184,7 @@ def _database() -> Iterator[Finding]:
     from ..sessions.database import store_path
     from ..sessions.store import Store
 
-    if data_folder() is None and "PJLOCAL_DATABASE" not in os.environ:
+    if user_folder("data") is None and "PJLOCAL_DATABASE" not in os.environ:
         yield Finding("chats", "note", _HOMELESS)
         return
     path = store_path()

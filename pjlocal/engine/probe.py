@@ -17,7 +17,7 @@ from pathlib import Path
 from llama_cpp import __version__ as llama_cpp_version
 
 from ..errors import ModelError
-from ..folders import cache_folder
+from ..folders import user_folder
 from ..gguf.check import find_unusual
 from ..gguf.header import Header
 from .interrupt import Interrupt, Interrupted
@@ -73,7 +73,7 @@ def _try(path: Path, seconds: float) -> str:
 
 def _mark(header: Header) -> Path | None:
     """The marker file that records a successful probe of this unchanged file with this llama.cpp."""
-    folder = cache_folder()
+    folder = user_folder("cache")
     if folder is None:
         return None
     known = hashlib.blake2b(llama_cpp_version.encode(), digest_size=16)

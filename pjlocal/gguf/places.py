@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..folders import data_folder
+from ..folders import user_folder
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def model_folders() -> list[Path]:
     is_here = os.path.exists(here) and checkout.exists() and here.samefile(checkout)
     if checkout.is_dir() and (checkout.parent / "pyproject.toml").is_file() and not is_here:
         folders.append(checkout)
-    if data := data_folder():
+    if data := user_folder("data"):
         folders.append(data / "models")
     return folders
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from ..engine.machine import memory
-from ..folders import data_folder
+from ..folders import user_folder
 from ..gguf.catalogue import recommend
 from ..gguf.locate import EMBEDDED, all_models, embedded_model
 
@@ -18,7 +18,7 @@ def small_model_notice(model: str) -> str:
     Args:
         model: the file name of the model that answered.
     """
-    embedded, folder = embedded_model(), data_folder()
+    embedded, folder = embedded_model(), user_folder("data")
     if embedded is None or folder is None or model != embedded.name:
         return ""
     try:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ..folders import data_folder
+from ..folders import user_folder
 from ..request import name_judge
 from ..textfile import user_path
 from . import schema, words
@@ -34,7 +34,7 @@ def store_path() -> Path:
     """
     if named := os.environ.get("PJLOCAL_DATABASE"):
         return user_path(named)
-    folder = data_folder()
+    folder = user_folder("data")
     if folder is None:
         raise StoreError("no home folder for saved chats is known: set HOME, or PJLOCAL_DATABASE to a file")
     return folder / "chats.db"
