@@ -133,9 +133,15 @@ def _model_of(stored: Mapping[str, Any], model: str | None, given: frozenset[str
     """
     from ..gguf.locate import lasting_name
 
-    if "model" not in given and stored.get("model"):
-        return _same_model(stored["model"], screen)
-    return lasting_name(model)
+    if "model" in given or not (saved := stored.get("model")):
+        return lasting_name(model)
+    try:
+        name = lasting_name(saved)
+    except ModelError as error:
+        raise ModelError(f"the chat's model is missing: {error}. Give another one with -m") from None
+    if name != saved:  # older versions saved the typed name, which may mean another file here
+        screen.say(f"the chat's model was saved as {saved}; here this name means {name}")
+    return name
 
 
 def _converse(chat_state: Chat, save: bool, save_cache: bool) -> int:
@@ -202,23 +208,6 @@ def _opened(store: Store | RemoteStore | None, go_on: bool, name: str | None) ->
                 raise
             return Session(title=parse_title(name))
     return Session()
-
-
-def _same_model(saved: str, screen: Screen) -> str:
-    """The lasting name of the model of a saved chat.
-
-    Raises:
-        ModelError: the model is missing.
-    """
-    from ..gguf.locate import lasting_name
-
-    try:
-        name = lasting_name(saved)
-    except ModelError as error:
-        raise ModelError(f"the chat's model is missing: {error}. Give another one with -m") from None
-    if name != saved:  # older versions saved the typed name, which may mean another file here
-        screen.say(f"the chat's model was saved as {saved}; here this name means {name}")
-    return name
 
 
 def _check_files(generation: Generation, stored: Collection[str]) -> None:
