@@ -8,13 +8,13 @@ import re
 import stat
 import sys
 import threading
-from typing import Any
 
 import typer
 
 from ..engine.interrupt import INTERRUPTED, Ended, Interrupted
 from ..errors import explain
 from ..screen.console import say
+from ..visible import visible
 from .app import app
 
 #: Seconds after which a thread releases Python's lock to a waiting thread, here the one that decodes the other view.
@@ -154,31 +154,23 @@ def _unforeseen(error: BaseException | None) -> None:
         _fail(*explain(error))
 
 
-class _Formatter(logging.Formatter):
-    """A formatter without control characters: messages quote models' files and texts."""
+class _StandardError(logging.Handler):
+    """A handler that writes to the current standard error: while a spinner turns, Rich puts lines above it.
 
-    def format(self, record: logging.LogRecord) -> str:
-        from ..visible import visible
+    Control characters are replaced, because messages quote models' files and texts.
+    """
 
-        return visible(super().format(record))
-
-
-class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]  # generic from Python 3.11 on
-    """A handler that writes to the standard error of the moment: while a spinner turns, Rich puts lines above it."""
-
-    @property
-    def stream(self) -> Any:
-        return sys.stderr
-
-    @stream.setter
-    def stream(self, stream: Any) -> None:
-        pass
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            print(visible(self.format(record)), file=sys.stderr, flush=True)
+        except Exception:
+            self.handleError(record)
 
 
 def _show_log() -> None:
     """Send warnings, llama.cpp's log on request, and details of errors with --debug to standard error."""
     handler = _StandardError()
-    handler.setFormatter(_Formatter("pjlocal: %(message)s"))
+    handler.setFormatter(logging.Formatter("pjlocal: %(message)s"))
     logger = logging.getLogger("pjlocal")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
