@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
@@ -18,7 +19,7 @@ from ..errors import ModelError, OutputError, PjlocalError, UsageError
 from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner, say
-from ..screen.display import Display, Silent, cut_off, in_columns, statistics_line, when_ready
+from ..screen.display import Display, cut_off, in_columns, statistics_line, when_ready
 from ..settings import Engine, Generation
 from .options import OFF, OUTPUT, ModelOption, ServerOption, ThoughtsOption, ViewOption, server_at, takes_settings
 from .prompt_input import read_prompt
@@ -119,7 +120,7 @@ def run(
             shown = _answer(
                 job,
                 named,
-                lambda answer: Silent() if quiet else make_display(view, sys.stdout, answer, thoughts),
+                lambda answer: Display(io.StringIO()) if quiet else make_display(view, sys.stdout, answer, thoughts),
                 tracer,
                 finds=server != OFF,
             )

@@ -139,16 +139,6 @@ class Display:
         file.flush()
 
 
-class Silent(Display):
-    """Shows nothing: the answer goes elsewhere."""
-
-    def __init__(self) -> None:
-        super().__init__(sys.stdout)
-
-    def show(self, event: TokenEvent) -> None:
-        pass
-
-
 #: Descriptions of the layouts.
 LAYOUT_TEXT = {"contexts": "in contexts side by side", "batched": "in one batch"}
 
