@@ -64,12 +64,8 @@ def _in_force(chat: Chat) -> dict[str, str]:
 
 
 def _field(group: type[Settings], name: str) -> dataclasses.Field[Any] | None:
-    fields = dataclasses.fields(group)
-    return next((f for f in fields if name in {x.lstrip("-") for x in _spellings(f)}), None)
-
-
-def _spellings(f: dataclasses.Field[Any]) -> list[str]:
-    return [flags.partition("/")[0] for flags in f.metadata["flags"]]  # without the form that turns it off
+    named = {x.partition("/")[0].lstrip("-"): f for f in dataclasses.fields(group) for x in f.metadata["flags"]}
+    return named.get(name)  # the form that turns it off is no name
 
 
 def _names() -> list[str]:
