@@ -38,8 +38,22 @@ HOW_TO_LEAVE = "Ctrl-D or /quit leaves"
 _WIDE = 200  # columns of a table in a pipe
 
 
+def _shows(method: Callable[P, None]) -> Callable[P, None]:
+    """Decorate a method that writes to the screen: an OSError sets ``lost``, and is raised again."""
+
+    @functools.wraps(method)
+    def noticing(*args: P.args, **options: P.kwargs) -> None:
+        try:
+            method(*args, **options)
+        except OSError:
+            args[0].lost = True  # type: ignore[attr-defined]
+            raise
+
+    return noticing
+
+
 class Screen:
-    """The output of a chat.  This base class shows nothing."""
+    """The output of a chat.  This base class shows only the output of commands."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -67,8 +81,12 @@ class Screen:
     def gap(self) -> None:
         """Show an empty row; a pipe does not get it."""
 
+    @_shows
     def show(self, *renderables: RenderableType) -> None:
         """Show the output of a command."""
+        for renderable in renderables:
+            self._console.print(renderable)
+        self._console.file.flush()
 
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         """Show an answer while it is written."""
@@ -87,20 +105,6 @@ class Screen:
         return Spinner()
 
 
-def _shows(method: Callable[P, None]) -> Callable[P, None]:
-    """Decorate a method that writes to the screen: an OSError sets ``lost``, and is raised again."""
-
-    @functools.wraps(method)
-    def noticing(*args: P.args, **options: P.kwargs) -> None:
-        try:
-            method(*args, **options)
-        except OSError:
-            args[0].lost = True  # type: ignore[attr-defined]
-            raise
-
-    return noticing
-
-
 class PipeScreen(Screen):
     """A screen with plain answers on standard output, and all else on standard error."""
 
@@ -110,12 +114,6 @@ class PipeScreen(Screen):
 
     def say(self, text: str, style: str = NOTICE) -> None:
         say(text)
-
-    @_shows
-    def show(self, *renderables: RenderableType) -> None:
-        for renderable in renderables:
-            self._console.print(renderable)
-        self._file.flush()
 
     def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
         self.show(page(self.width, self.no_color))
@@ -159,11 +157,6 @@ class TerminalScreen(Screen):
     @_shows
     def gap(self) -> None:
         self._console.print()
-
-    @_shows
-    def show(self, *renderables: RenderableType) -> None:
-        for renderable in renderables:
-            self._console.print(renderable)
 
     @_shows
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
