@@ -19,7 +19,7 @@ from ..request import GROUPS, KEYS, PREFERENCES, Overrides
 from ..settings import Engine, Settings, Thoughts, View, advise, key_of, typed
 from ..textfile import user_path, write_text
 from . import tomlfile
-from .values import InvalidValue, checked, model_named, preference
+from .values import InvalidValue, checked, preference
 
 #: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
 TABLES: dict[str, type[Settings]] = {**GROUPS, "engine": Engine}
@@ -39,7 +39,7 @@ class Config(Overrides):
     top_keys: ClassVar[Sequence[str]] = TOP
     groups: ClassVar[Mapping[str, type[Settings]]] = TABLES
 
-    model: str | None = None
+    model: str | None = field(default=None, metadata={"model": True})
     view: View | None = None
     thoughts: Thoughts | None = None
     save: bool | None = None
@@ -110,11 +110,6 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
     presets = _presets(tables.pop("presets", {}))
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
     top = with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
-    if "model" in top:
-        try:
-            top["model"] = model_named(top["model"], folder)
-        except UsageError as error:
-            raise InvalidValue(str(error), "model") from None
     values: dict[str, Any] = {
         name: with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
         for name, table in tables.items()
