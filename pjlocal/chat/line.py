@@ -22,7 +22,6 @@ from prompt_toolkit.input.typeahead import get_typeahead, store_typeahead
 from prompt_toolkit.input.vt100_parser import Vt100Parser
 from prompt_toolkit.key_binding import KeyBindings, KeyPress, KeyPressEvent
 from prompt_toolkit.keys import Keys
-from prompt_toolkit.output.color_depth import ColorDepth
 from prompt_toolkit.shortcuts import CompleteStyle
 from prompt_toolkit.styles import Style
 
@@ -69,7 +68,6 @@ class Line:
             key_bindings=_keys(self._paste, self._clear, self._suspend),
             bottom_toolbar=self._toolbar,
             style=_NO_TOOLBAR,
-            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
             enable_open_in_editor=True,
         )
         self._session.default_buffer.on_text_changed += self._changed

@@ -17,7 +17,6 @@ from prompt_toolkit.key_binding import KeyBindings, KeyPressEvent
 from prompt_toolkit.layout.containers import ConditionalContainer, HSplit, VSplit, Window
 from prompt_toolkit.layout.controls import BufferControl, FormattedTextControl
 from prompt_toolkit.layout.layout import Layout
-from prompt_toolkit.output.color_depth import ColorDepth
 from rich.console import RenderableType
 
 from ..visible import one_line
@@ -72,7 +71,6 @@ class Pager:
             ),
             key_bindings=self._bindings(searching),
             full_screen=True,
-            color_depth=ColorDepth.DEPTH_1_BIT if os.environ.get("NO_COLOR") else None,
         )
         self._app.run(handle_sigint=False)  # keeps the current handler of SIGINT
 
