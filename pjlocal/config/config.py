@@ -272,6 +272,8 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
             file.
         OutputError: the file cannot be written.
     """
+    import tomlkit
+
     before = load_config(path)
     check_persona(name, PRESETS | dict(before.presets))
     text = tomlfile.read(path)
@@ -281,7 +283,7 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
         text = _without_persona(path, text, name)
     lines = [f"{line}\n" for line in tomlfile.assignments(values)]
     gap = "\n\n" if text.strip() else ""
-    text = f"{text.rstrip()}{gap}[personas.{tomlfile.key(name)}]\n{''.join(lines)}"
+    text = f"{text.rstrip()}{gap}[personas.{tomlkit.key(name).as_string()}]\n{''.join(lines)}"
     try:
         document = tomlfile.parse(path, text)
     except UsageError:  # without the new table it is valid

@@ -82,11 +82,6 @@ def _header(line: str) -> list[str]:
     return keys
 
 
-def key(name: str) -> str:
-    """A bare word as a TOML key, quoted if necessary."""
-    return name if re.fullmatch(r"[A-Za-z0-9_-]+", name) else f'"{name}"'
-
-
 def value(of: object) -> str:
     """Write a text, number, boolean or list of texts in TOML, in which it looks like JSON."""
     return json.dumps(of, ensure_ascii=False).replace("\x7f", "\\u007f")
