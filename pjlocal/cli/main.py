@@ -51,7 +51,10 @@ def _guarded() -> int:
         _drop_stdout()
         return 0
     except Ended as ended:
-        _flush_or_drop_stdout()
+        try:
+            sys.stdout.flush()
+        except OSError:  # the terminal is gone, as after SIGHUP
+            _drop_stdout()
         return ended.status
     except (KeyboardInterrupt, Interrupted, typer.Abort):
         return INTERRUPTED
@@ -174,14 +177,6 @@ def _show_log() -> None:
     logger = logging.getLogger("pjlocal")
     logger.addHandler(handler)
     logger.setLevel(logging.INFO)
-
-
-def _flush_or_drop_stdout() -> None:
-    """Flush standard output; drop it if the terminal is gone, as after SIGHUP."""
-    try:
-        sys.stdout.flush()
-    except OSError:
-        _drop_stdout()
 
 
 def _drop_stdout() -> None:

@@ -53,12 +53,12 @@ class RemoteStore:
 
     def rename(self, session_id: int, title: str) -> None:
         """Change the title of a session."""
-        self._change(session_id, {"title": title})
+        self.server.call("PATCH", f"/api/chats/{session_id}", {"title": title})
 
     def save_settings(self, session: Session) -> None:
         """Save the session's settings."""
         assert session.id is not None
-        self._change(session.id, {"settings": session.settings})
+        self.server.call("PATCH", f"/api/chats/{session.id}", {"settings": session.settings})
 
     def undo(self, session_id: int, turn_id: int) -> None:
         """Hide a turn."""
@@ -85,9 +85,6 @@ class RemoteStore:
     def remove(self, session_id: int) -> None:
         """Delete a session with all its turns."""
         self.server.call("DELETE", f"/api/chats/{session_id}")
-
-    def _change(self, session_id: int, values: Mapping[str, Any]) -> None:
-        self.server.call("PATCH", f"/api/chats/{session_id}", values)
 
     def _call(self, method: str, path: str, read: Callable[[Any], _T], body: Mapping[str, Any] | None = None) -> _T:
         """Call a route, and return its JSON as ``read`` converts it."""

@@ -92,13 +92,12 @@ class Store(Database):
             )
             self._insert_tokens(turn.id, turn)
 
-    def add_turn(self, session_id: int, turn: Turn) -> int:
+    def add_turn(self, session_id: int, turn: Turn) -> None:
         """Add a turn with its answer so far; sets ``turn.id``.  If it is in force, its other drafts are hidden."""
         with self._transaction():
             turn_id = self._insert_turn(session_id, turn)
             self._insert_tokens(turn_id, turn)
         turn.id = turn_id
-        return turn_id
 
     def set_undone(self, turn_id: int, undone: bool = True) -> None:
         """Hide a turn, or show it again."""
