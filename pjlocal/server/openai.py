@@ -10,13 +10,12 @@ import math
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from uuid import uuid4
 
 from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 from starlette.responses import Response
-from typing_extensions import Self
 
 from ..engine.log_probs import LogProbs
 from ..errors import UsageError, did_you_mean
@@ -46,6 +45,9 @@ from .streaming import ALIVE, Added, Answers, Choice, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Call, Calling, Offering, Part, Reader
 from .unsupported import IN_MESSAGES, IN_STREAM_OPTIONS, UNSUPPORTED, check_fields, check_nested
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 MOST_CHOICES = 16  # answers to one request
 _MOST_TOP = 100  # alternatives for each token

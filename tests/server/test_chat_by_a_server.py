@@ -286,7 +286,7 @@ def test_an_answer_for_which_the_server_has_no_room_loads_the_model(
     model: Path, server_environment: dict[str, str], prefer: list[str], change: dict[str, Any]
 ) -> None:
     engine = ENGINE.replace(n_batch=303)
-    with serving(model, server_environment, "--batch", "303", "--queue", "1"):
+    with serving(model, server_environment, "--batch-size", "303", "--queue", "1"):
         with chatting(model, engine=engine) as chat:
             said(chat, "One.")
             assert chat.judge.server

@@ -290,7 +290,7 @@ def test_an_answer_for_which_the_server_has_no_room_loads_the_model(
     model: Path, server_environment: dict[str, str], tmp_path: Path
 ) -> None:
     engine = ENGINE.replace(n_batch=201)
-    with serving(model, server_environment, "--batch", "201", "--parallel", "2", "--queue", "1") as small:
+    with serving(model, server_environment, "--batch-size", "201", "--parallel", "2", "--queue", "1") as small:
         assert by_server(model, engine=engine)
         for request in TOO_LARGE:
             assert by_server(model, request, engine=engine) is None
