@@ -283,14 +283,11 @@ class SingleAnswer(Answer):
         self._stop_tokens = parse_stop_tokens(model, generation)
         self.statistics.prompt_tokens = [len(prompt) for prompt in prompts]
         self.layout = slot.layout
-        if generation.schedule == "reference" and len(prompts) > 1 and self.engine.model.recurrent:
+        if self._drafts_ahead and self.engine.model.recurrent:
             raise UsageError(
                 "this model's KV cache cannot be rolled back, as --schedule reference requires: use --schedule "
                 "lockstep, which gives the same text"
             )
-        n_batch, n_judged = self.engine.settings.n_batch, min(generation.lam, self.limit) + 1
-        if generation.schedule == "reference" and self.plan.roles.n_speakers > 1 and n_judged > n_batch:
-            raise UsageError(f"--batch-size {n_batch} is too small: {n_judged} tokens are judged at once")
         self._phase = self._make_phase()
         policies = self._policies()
         metered = range(len(prompts)) if policies.meter else ()
@@ -305,7 +302,7 @@ class SingleAnswer(Answer):
         self._is_end = is_end
         rules = Rules(generation.lam, swap, generation.decoding, self.limit, is_end, self._phase)
         uniforms = Uniforms(self.seed)
-        if generation.schedule == "reference":
+        if self._drafts_ahead:
             self._decisions = algorithm1(slot, prompts, policies, rules, uniforms)
         else:
             self._decisions = lockstep(slot, prompts, policies, rules, uniforms, self._guesser(slot))
@@ -444,15 +441,18 @@ class SingleAnswer(Answer):
         self.statistics.count(decision)
         self.statistics.decode_s = now - self._started
 
+    @property
+    def _drafts_ahead(self) -> bool:
+        """True if Algorithm 1 writes it, which needs two preferences that take turns."""
+        return self._current.request.generation.schedule == "reference" and self._current.roles.n_speakers > 1
+
     def _n_rows(self) -> int:
         """The most tokens that a view decodes at once with logits after each.
 
         Algorithm 1 decodes a draft and the token before it; lockstep decodes one token and the guess after it.
         """
         generation = self._current.request.generation
-        if generation.schedule == "reference" and len(self._current.prompts) > 1:
-            return generation.lam + 1
-        return 1 + generation.lookahead
+        return 1 + (generation.lam if self._drafts_ahead else generation.lookahead)
 
     def _policies(self) -> Policies:
         """The policies that propose and decide."""

@@ -277,9 +277,6 @@ def algorithm1(
     `lockstep` is tested against it.  It needs a KV cache that can be truncated.  Between rounds no cache contains the
     last token of the text, because decoding that token gives the round's first logits.
     """
-    if len(policies.judges) == 1:
-        yield from lockstep(views, prompts, policies, rules, uniforms)
-        return
     views.start([prompt[:-1] for prompt in prompts])
     text: list[int] = []
     unread = [[prompt[-1]] for prompt in prompts]

@@ -30,7 +30,7 @@ from .threads import ThreadCount
 
 Logits = NDArray[np.float32]
 
-_TYPES = {name.lower(): number for number, (name, *_) in TENSOR_TYPES.items()}  # of KV caches
+_TYPES = {name.lower(): number for number, (name, *_) in TENSOR_TYPES.items()}  # of GGUF and of KV caches
 _FLASH_ATTENTION = {
     "auto": lib.LLAMA_FLASH_ATTN_TYPE_AUTO,
     "off": lib.LLAMA_FLASH_ATTN_TYPE_DISABLED,
@@ -91,7 +91,8 @@ class Context:
         n_rows: int = 1,
     ) -> None:
         self.model = model
-        self.n_batch = max(n_seq, min(engine.n_batch, n_ctx * n_seq))  # room for the next token of every sequence
+        # Room for the next token of every sequence, and for all tokens of one that are judged at once.
+        self.n_batch = max(n_seq, n_rows, min(engine.n_batch, n_ctx * n_seq))
         self._n_seq = n_seq
         self._interrupt = interrupt
         params = context_params(engine, n_ctx * n_seq, self.n_batch, n_seq, n_threads, interrupt)

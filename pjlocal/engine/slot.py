@@ -175,12 +175,14 @@ class Slot:
         cut = len(tokens) - rows
         sequence.unread += tokens[:cut]
         sequence.fed[:] = tokens[cut:]
-        reduce, sequence.reduce = sequence.reduce, lambda row, logits: logits.copy()
+        reduce, sequence.reduce = sequence.reduce, lambda row, logits: reduce(1 + row, logits)
         try:
             self._engine.decode_alone(sequence)
         finally:
             sequence.reduce = reduce
-        return [reduce(1 + row, logits) for row, logits in enumerate(sequence.rows)]
+        if sequence.error:
+            raise sequence.error
+        return sequence.rows
 
     def rewind(self, n_tokens: int) -> None:
         """Remove the last ``n_tokens`` tokens of every view."""

@@ -19,7 +19,6 @@ from pjlocal.decoding.guess import Lookahead
 from pjlocal.engine.engine import Engine as Decoder
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.engine.lanes import needs
-from pjlocal.errors import UsageError
 
 LAYOUTS = ["contexts", "batched"]
 REPETITIVE = "Repeat after me: " + ", ".join(4 * ["the cat sat on the mat"])
@@ -202,12 +201,11 @@ def test_auto_is_contexts_where_two_views_have_a_thread_each(tiny, n_threads: in
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("n_batch", [1, 8])
-def test_lambda_that_cannot_be_judged_in_one_batch_is_refused_by_the_reference(tiny, n_batch: int, layout: str) -> None:
+def test_the_reference_judges_more_tokens_than_a_batch_of_the_prompt_has(tiny, n_batch: int, layout: str) -> None:
     engine = Engine(n_batch=n_batch, layout=layout)
     with PersonaJudge(tiny("llama"), prefer=["vivid", "creative"], mode="judge", engine=engine) as judge:
-        events = iter(judge.stream("Hello", lam=20, schedule="reference", seed=1))
-        with pytest.raises(UsageError, match=f"-size {n_batch} is too small: 21 tokens are judged at once"):
-            next(events)
+        settings = {"lam": 20, "seed": 1, "max_tokens": 12, "ignore_end": True}
+        assert judge("Hello", **settings, schedule="reference").text == judge("Hello", **settings).text
 
 
 def planned_mib(caplog, monkeypatch, judge: PersonaJudge, **settings) -> float:
