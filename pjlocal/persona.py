@@ -8,6 +8,7 @@ with PersonaJudge(prefer=["vivid", "creative"]) as judge:
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -447,8 +448,8 @@ class PersonaJudge:
         path = self._find_aligner(aligner)
         if self._aligner is None or self._aligner[0] != path:
             if self._aligner:
-                self._aligner[1].close()
                 self._aligner = None
+                gc.collect()  # frees its model before the next one is loaded, unless an answer still needs it
             self._aligner = (path, PersonaJudge(path, engine=self.engine, interrupt=self.interrupt))
         return self._aligner[1]
 

@@ -77,6 +77,19 @@ def test_another_model_may_correct_it_and_is_loaded_once(tiny, monkeypatch) -> N
     assert inner.decoder.closed
 
 
+def test_answers_with_different_aligners_do_not_end_each_other_before_they_start(tiny) -> None:
+    options = {"mode": "rewrite", "max_tokens": 8, "ignore_end": True, "seed": 1}
+    with PersonaJudge(tiny("llama"), prefer=["vivid"]) as judge:
+        first = judge.stream("Hello", aligner=str(tiny("sliding_window")), **options)
+        life = judge._aligner[1].model.lifetime
+        second = judge.stream("Hello", aligner=str(tiny("llama")), **options)
+        assert len(list(second)) == len(list(first)) == 8
+        assert not life.is_over
+        del first
+        judge("Hello", aligner=str(tiny("sliding_window")), **options)
+        assert life.is_over, "a model that no answer needs is freed before another is loaded"
+
+
 def test_a_missing_aligner_is_reported_before_the_model_is_loaded(tmp_path: Path, pjlocal) -> None:
     result = pjlocal("run", "-p", "vivid", "--mode", "rewrite", "--aligner", "./nowhere.gguf", "hi")
     assert (result.returncode, result.stdout) == (1, "")
