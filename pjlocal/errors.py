@@ -34,7 +34,7 @@ class TooLong(UsageError):
 
 
 class NoRoom(UsageError):
-    """The server has too few places, or too little memory for the views, to write this answer at any time."""
+    """The server has too few places or views for this answer."""
 
 
 class ModelError(PjlocalError):

@@ -136,7 +136,7 @@ def run_suite(
 
     interrupt = Interrupt()
     # The engine settings have an effect on the models that score here.
-    there = server_at(server, interrupt, given if scoring == Scoring() else given & {"model"})
+    there = server_at(server, interrupt, given & {"model"} if scoring.loads_models else given)
     models = [] if there else _models(model, given)
     changes = {"prompts": prompts, "field": field, "limit": limit, "sample": sample}
     wanted = _changed_suite(suite, changes, models, request, given)

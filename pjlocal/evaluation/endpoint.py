@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -88,6 +89,8 @@ class EndpointJudge:
         self._options: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
         self._n_usable = 0
         self._not_before = 0.0  # the time at which the server asks for the next try
+        if self._key:
+            _warn_of_plain_http(self.url)
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
         """Yield the verdict on each question whose key is not in ``done``, in the order in which the replies come.
@@ -97,9 +100,6 @@ class EndpointJudge:
             ModelError: the server cannot be reached, refuses the requests, or sends no usable reply.
         """
         todo = iter([question for group in groups for question in group if question.key not in done])
-        parts = urlsplit(self.url)
-        if self._key and parts.scheme == "http" and not is_loopback(parts.hostname or ""):
-            log.warning("%s is not encrypted, so others on the network can read the key. Use https", self.url)
         loop = asyncio.new_event_loop()
         client = self._client()
         asking: dict[asyncio.Task[Opinion], Question] = {}
@@ -251,6 +251,13 @@ def find_key() -> str:
             check_key(key, name)
             return key
     return ""
+
+
+@cache  # an evaluation makes its judge twice: it checks one before the answers are written
+def _warn_of_plain_http(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "http" and not is_loopback(parts.hostname or ""):
+        log.warning("%s is not encrypted, so others on the network can read the key. Use https", url)
 
 
 def _address(url: str) -> str:

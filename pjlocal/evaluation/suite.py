@@ -98,10 +98,6 @@ class Objectives(Settings):
     prefer: tuple[str, ...]
     checks: tuple[Check, ...] = ()
 
-    def _check_together(self) -> None:
-        if len(set(self.prefer)) < len(self.prefer):
-            raise UsageError("--prefer names one preference twice")
-
 
 @dataclass(frozen=True)
 class System(Settings):
@@ -227,6 +223,11 @@ class Scoring(Settings):
     )
     judge_pairs: int | None = setting(None, help="The most pairs of each system to judge.", least=1, panel=PANEL)
 
+    @property
+    def loads_models(self) -> bool:
+        """True if a model that scores is loaded on this machine."""
+        return bool(self.scorer or self.reward_model or (self.judge and not self.judge_url))
+
 
 def system_request(suite: Suite, system: System, request: Request, given: Collection[str] = ()) -> Request:
     """The request of a system.
@@ -272,13 +273,15 @@ def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -
     """Refuse a suite with a system that cannot answer.  For the arguments, see `system_request`.
 
     Raises:
-        UsageError: settings of a system exclude each other, or the objectives have no preference of the number
+        UsageError: objectives name a preference twice; settings of a system exclude each other, or the objectives have no preference of the number
             ``only``; the message names the system.
     """
     from ..prompting.plan import make_roles  # loads llama.cpp, which reports and comparisons do not need
 
     for system, objectives in product(suite.systems, suite.objectives):
         n = len(objectives.prefer)
+        if len(set(objectives.prefer)) < n:
+            raise UsageError(f"objectives {objectives.name!r}: prefer names one preference twice")
         if system.only and system.only > n:
             raise UsageError(
                 f"system {system.name!r}: only = {system.only}, but the objectives {objectives.name!r} have {n} "

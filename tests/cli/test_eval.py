@@ -301,7 +301,10 @@ def test_a_personas_preferences_for_each_view_replace_the_suites_or_are_refused(
         (["small.toml", "--judge", "text.gguf"], "text.gguf"),
         (["small.toml", "--reward-model", "PLAIN"], "is not a reward model"),
         (["small.toml", "--strength", "11"], "a strength is a number"),
-        (["small.toml", "-p", "vivid", "-p", "vivid"], "pjlocal: --prefer names one preference twice"),
+        (
+            ["small.toml", "-p", "vivid", "-p", "vivid"],
+            "pjlocal: objectives 'vivid + vivid': prefer names one preference twice",
+        ),
         (["small.toml", "--parallel", "0"], "parallel"),
     ],
 )
