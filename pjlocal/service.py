@@ -94,9 +94,10 @@ class Service:
             Stopping: the service is ending.
         """
         self._check_places(n := sum(job.n_answers for job in jobs))
-        if model := self._model:
-            for job in jobs:
-                if not job.text:
+        for job in jobs:
+            if not job.text:
+                self._check_places(job.request.n_answers)  # also of a request that is only checked
+                if model := self._model:
                     model.check_room(make_roles(job.request))
         with self._changed:
             if self._is_stopping:
@@ -182,7 +183,6 @@ class Service:
             if job.text:
                 prepared = Checked(model.count(job.text))
             elif job.prompt is None:
-                self._check_places(job.request.n_answers)
                 model.check(job.request)
                 prepared = Checked()
             else:

@@ -6,7 +6,7 @@ import io
 import json
 import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated
 
@@ -229,14 +229,19 @@ def _run_batch(source: str, out: str, parallel: int, job: Job, url: str | None, 
 
 def _writes(server: Server, requests: Sequence[Request]) -> bool:
     """True if a resident server can write the answers to all requests, now or later."""
-    for request in {repr(request.replace(seed=0)): request for request in requests}.values():
-        try:
+    from ..prompting.plan import make_roles
+
+    by_size = {}
+    try:
+        for request in requests:
             server.check_can_write(request)
-            server.check(request)
-        except (UsageError, ServerBusy):
-            pass  # the row reports it, or waits
-        except ServerError:
-            return False
+            with suppress(UsageError):  # its row reports it
+                by_size[request.n_answers, len(make_roles(request).prefixes)] = request
+        for request in by_size.values():
+            with suppress(UsageError, ServerBusy):  # its row reports it, or waits
+                server.check(request)
+    except ServerError:
+        return False
     return True
 
 

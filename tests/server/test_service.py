@@ -16,9 +16,9 @@ from waiting import PATIENCE_S, when
 
 from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupt
-from pjlocal.errors import ModelError
+from pjlocal.errors import ModelError, NoRoom
 from pjlocal.events import Result
-from pjlocal.jobs import Job, News, Raw, Stopping
+from pjlocal.jobs import Busy, Job, News, Raw, Stopping
 from pjlocal.loaded import LoadedModel
 from pjlocal.prompting.prompt import Message
 from pjlocal.request import Request, place
@@ -44,6 +44,16 @@ def test_jobs_end_if_the_thread_dies_of_an_unexpected_error() -> None:
     assert not service.is_open
     with pytest.raises(Stopping):
         service.submit(make_jobs(1, news))
+
+
+def test_more_answers_than_places_are_refused_as_such_also_while_the_service_is_busy() -> None:
+    """Only then can a command load the model itself instead of waiting."""
+    service = Service(lambda interrupt: pytest.fail("it is not started"), 2, None, Interrupt())
+    service.submit(make_jobs(2, []))
+    with pytest.raises(Busy):
+        service.submit([Job(Request())])
+    with pytest.raises(NoRoom, match="at most 2 answers at once"):
+        service.submit([Job(Request(place(["vivid"]), Generation(best=3)))])
 
 
 def test_a_failed_load_is_reported_and_tried_again_for_the_next_job() -> None:
