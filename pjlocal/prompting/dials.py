@@ -33,7 +33,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
             if _is(given, name):
                 new = _turned(name, _strength(request, given), step)
                 changed = [*preferences[:at], *new, *preferences[at + 1 :]]
-                return with_views(request, [*request.views[:view], changed, *request.views[view + 1 :]])
+                return regroup(request, [*request.views[:view], changed, *request.views[view + 1 :]])
     avoided = request.generation.avoid
     for at, given in enumerate(avoided):
         if _is(given, name):
@@ -41,14 +41,18 @@ def adjust(request: Request, preference: str, step: float) -> Request:
             return request.replace(avoid=(*avoided[:at], *_turned(name, strength, -step), *avoided[at + 1 :]))
     if step < 0:
         return request.replace(avoid=(*avoided, *_turned(name, 0, -step)))
-    return with_views(request, add(request, [name]))
+    return regroup(request, add(request, [name]))
 
 
-def with_views(request: Request, views: Sequence[Sequence[str]]) -> Request:
-    """The request with other preferences, in a panel if those of one view have several strengths."""
-    differ = any(len({_strength(request, each) for each in view}) > 1 for view in views)
-    if differ and resolve_mode(request) not in OF_ONE_VIEW:
-        request = request.replace(panel=True)
+def regroup(request: Request, views: Sequence[Sequence[str]]) -> Request:
+    """The request with other preferences: in a panel if those of one view have several strengths, and no longer in one
+    if the former ones had."""
+
+    def differ(views: Sequence[Sequence[str]]) -> bool:
+        return any(len({_strength(request, each) for each in view}) > 1 for view in views)
+
+    if resolve_mode(request) not in OF_ONE_VIEW and differ(views) != differ(request.views):
+        request = request.replace(panel=differ(views))
     return request.with_views(views)
 
 

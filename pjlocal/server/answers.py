@@ -17,7 +17,7 @@ from starlette.routing import Route
 from ..events import N_ALTERNATIVES
 from ..jobs import Job, ModelName, SavedTurn
 from ..prompting.conversation import parse_conversation
-from ..prompting.dials import with_views
+from ..prompting.dials import regroup
 from ..prompting.prompt import Message
 from ..request import KEYS, refuse_removed
 from ..request import Request as AnswerRequest
@@ -205,7 +205,7 @@ class AnswerRoutes:
         if unknown := [*{*body.unset}.difference(KEYS)]:
             raise Wrong(f"unset names an unknown setting: {unknown[0]!r}")
         request = base.unset(body.unset).override(check_overrides(body.settings or {}, self._n_ctx, base))
-        return with_views(request, request.views)
+        return regroup(request.replace(views=base.views), request.views)
 
     async def alternatives(self, request: Request) -> Response:
         """The alternatives to a token of a saved answer."""

@@ -46,6 +46,9 @@ def test_a_preference_that_shares_a_view_gets_one_of_its_own() -> None:
     assert not adjust(three.replace(mode="prompt"), "formal", -STEP).generation.panel, "that mode has a single view"
     gone = adjust(weaker, "formal", -STEP)
     assert [*map(list, gone.views)] == [["vivid"], ["concise"]]
+    assert not adjust(weaker, "formal", STEP).generation.panel, "the strengths are equal again"
+    chosen = three.replace(panel=True)
+    assert adjust(chosen, "concise", STEP).generation.panel
     make_roles(gone)
     assert not adjust(gone.replace(views=[["vivid"], ["concise:0.5"]]), "concise", -STEP).generation.panel
 

@@ -236,6 +236,8 @@ def test_a_question_of_the_page_uses_a_panel_where_more_and_prefer_in_the_termin
         return panel
 
     assert panel_of(None, "vivid:2", "warm") and not panel_of(None, "vivid", "warm")
+    changed = store.latest()
+    assert panel_of(changed, "vivid:2", "warm") and not panel_of(changed, "vivid", "warm"), "no longer needed"
     for few in (["vivid"], []):
         settings = Request(place(["vivid", "warm", "formal"]), Generation(panel=True)).as_dict()
         session = saved(store, "panel", a_turn(), settings=settings)
