@@ -130,6 +130,8 @@ def _check_settings(settings: Mapping[str, Any], where: str) -> None:
     views = preferences.values() if isinstance(preferences, dict) else [None]
     if not all(isinstance(view, list) and all(isinstance(text, str) for text in view) for view in views):
         raise UsageError(f"{where} has no valid preferences")
+    if not all(isinstance(name, str) for name in settings.get("explicit", ())):
+        raise UsageError(f"{where} has no valid explicit")
 
 
 def _check_statistics(statistics: Mapping[str, Any], where: str) -> None:

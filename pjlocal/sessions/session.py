@@ -142,7 +142,8 @@ class Turn:
         while last > first and answer.endswith(old[last - 1].text, begin, end):
             end -= len(old[last - 1].text)
             last -= 1
-        between = [TokenEvent.given(0, answer[begin:end])] if begin < end else []
+        # A text at the end is the user's, although it may be empty: then the user ended the answer there.
+        between = [TokenEvent.given(0, answer[begin:end])] if begin < end or first < last == len(old) else []
         events = [*thoughts, *old[:first], *between, *old[last:]]
         ends_as_before = last < len(old) or answer == self.answer
         return replace(

@@ -118,7 +118,7 @@ def events(*texts: str) -> list[TokenEvent]:
     [
         ("The cat sat", ["The", " cat", " sat"], [], "stop"),
         ("The dog sat", ["The", " sat"], [" dog"], "stop"),
-        ("The cat", ["The", " cat"], [], "interrupted"),
+        ("The cat", ["The", " cat"], [""], "interrupted"),
         ("The cat sat down", ["The", " cat", " sat"], [" down"], "interrupted"),
         (" cat sat", [" cat", " sat"], [], "stop"),
         ("The sat", ["The", " sat"], [], "stop"),
@@ -155,6 +155,19 @@ def test_an_answer_whose_end_the_user_wrote_is_shown_as_complete(chat: Talk, edi
     TerminalScreen(file).show_turn(chat.turns[0], "text")
     assert file.getvalue().endswith("It is so.\n"), "nothing below the answer"
     assert all("interrupted" not in form(chat.conversation.session) for form in (as_markdown, as_html))
+
+
+def test_an_answer_whose_end_the_user_removed_is_shown_as_complete_and_can_be_continued(
+    chat: Talk, store: Store, edited
+) -> None:
+    chat.say("Why?")
+    shorter = "".join(event.text for event in chat.turns[0].events[:-2])
+    edited(shorter)
+    chat.say("/edit answer")
+    assert chat.turns[0].answer == shorter and chat.turns[0].ending == "stop"
+    assert saved(store) == chat.turns
+    chat.say("/continue 2")
+    assert chat.turns[0].answer.startswith(shorter) and chat.turns[0].ending == "length"
 
 
 def test_an_unchanged_answer_in_the_editor_changes_nothing(chat: Talk, edited) -> None:

@@ -158,6 +158,7 @@ def changed(path: str, value: Any) -> str:
         (changed("turns.0.settings.prompting", None), "turn 1 has no valid prompting"),
         (changed("turns.0.settings.sampling", []), "turn 1 has no valid sampling"),
         (changed("turns.0.settings.explicit", None), "turn 1 has no valid explicit"),
+        (changed("turns.0.settings.explicit", [["a"]]), "turn 1 has no valid explicit"),
         (changed("turns.0.settings.seed", "7"), "turn 1 has no valid seed"),
         (changed("turns.0.settings.generation", {"max_tokens": "9"}), "turn 1 has no valid max_tokens"),
         (changed("turns.0.statistics.usage", 5), "turn 1 has no valid usage"),
