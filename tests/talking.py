@@ -60,9 +60,6 @@ class FakeScreen(Screen):
     def say(self, text: str, style: str = "") -> None:
         self.said.append(text)
 
-    def show(self, *renderables: object) -> None:
-        self._console.print(*renderables)
-
     def answer(self, writing: Writing, conversation: Conversation, view: str) -> None:
         self.answers.append("")
         for n, event in enumerate(writing):

@@ -228,7 +228,7 @@ class RemoteJudge:
 
     def check(self, request: Request) -> None:
         """Refuse filters and stop tokens that cannot be used with this model.  Raises UsageError."""
-        checked = self.request.with_group(request.sampling).replace(stop_token=request.generation.stop_token)
+        checked = Request(sampling=request.sampling).replace(stop_token=request.generation.stop_token)
         try:
             self.server.check(checked.without_model_defaults())
         except ServerError:

@@ -273,8 +273,8 @@ def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -
     """Refuse a suite with a system that cannot answer.  For the arguments, see `system_request`.
 
     Raises:
-        UsageError: objectives name a preference twice; settings of a system exclude each other, or the objectives have no preference of the number
-            ``only``; the message names the system.
+        UsageError: objectives name a preference twice; settings of a system exclude each other; or the objectives have
+            no preference of the number ``only``.
     """
     from ..prompting.plan import make_roles  # loads llama.cpp, which reports and comparisons do not need
 
