@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from .answer import Answer
+    from .errors import ModelError, PjlocalError, UsageError
     from .events import Result, TokenEvent
     from .persona import PersonaJudge
     from .prompting.prompt import Message
@@ -26,6 +27,7 @@ _WHERE = {
     **dict.fromkeys(("Result", "TokenEvent"), "events"),
     **dict.fromkeys(("Engine", "Generation", "Prompting", "Sampling"), "settings"),
     "Message": "prompting.prompt",
+    **dict.fromkeys(("ModelError", "PjlocalError", "UsageError"), "errors"),
 }
 
 __all__ = [
@@ -33,11 +35,14 @@ __all__ = [
     "Engine",
     "Generation",
     "Message",
+    "ModelError",
     "PersonaJudge",
+    "PjlocalError",
     "Prompting",
     "Result",
     "Sampling",
     "TokenEvent",
+    "UsageError",
 ]
 
 

@@ -615,8 +615,8 @@ class RemoteAnswer:
 
 
 def _stopped() -> ServerGone:
-    return ServerGone("the server was stopped during the answer: run the command again")
+    return ServerGone("the server was stopped during the answer: try again")
 
 
 def _broken_off() -> ServerGone:
-    return ServerGone("the server stopped responding during the answer: run the command again, or with --no-server")
+    return ServerGone("the server stopped responding during the answer: try again, or with --no-server")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import difflib
 import json
 import math
 import os
@@ -212,6 +213,16 @@ REMOVED = {"rule": "it was removed, and mode both adds the pushes: leave it out"
 def key_of(name: str) -> str:
     """The key of the setting whose flag has this name, as ``n_ctx`` for ``ctx``; other names unchanged."""
     return flag_names(Generation, Sampling, Prompting, Engine).get(f"--{name.replace('_', '-')}", name)
+
+
+_ALIKE = 0.85  # of two names that may be one setting
+
+
+def similar_name(name: str, known: Collection[str]) -> str | None:
+    """The setting that an unknown field may mean: the one whose flag has this name, or almost this name."""
+    if (key := key_of(name)) in known:
+        return key
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE)), None)
 
 
 def advise(name: str, known: Collection[str], most: int = 3) -> str:

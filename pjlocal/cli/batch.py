@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,14 +20,13 @@ from ..prompting.prompt import Message, last_question
 from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
 from ..screen.console import say
 from ..screen.progress import progress_bars
-from ..settings import REMOVED, by_keywords, flag_names
+from ..settings import REMOVED, by_keywords, flag_names, similar_name
 from ..textfile import owner_only, user_path, write_text
 
 if TYPE_CHECKING:
     from ..persona import PersonaJudge
 
 _AT_ONCE = 16  # rows planned together, as a multiple of the answers written at once
-_ALIKE = 0.85  # similarity to a setting from which an unknown field counts as misspelt
 _COLUMNS = (".csv", ".tsv")  # formats in which every value is a text
 
 #: The settings of a row, by their names in a row: their keys, and their flags without the dashes.
@@ -181,8 +179,8 @@ def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -
     for name in record:
         if name in _REFUSED and name in given:
             raise UsageError(f"a row cannot have the field {name!r}: {_REFUSED[name]}")
-        if name not in _KNOWN and (similar := difflib.get_close_matches(name, _NAMES, 1, _ALIKE)):
-            raise UsageError(f"unknown field {name!r}: did you mean {similar[0]}?")
+        if name not in _KNOWN and (similar := similar_name(name, _NAMES)):
+            raise UsageError(f"unknown field {name!r}: did you mean {similar}?")
     if "persona" in given:
         request = request.override(load_config().persona(str(given["persona"])))
     changes: dict[str, Any] = {

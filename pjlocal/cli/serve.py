@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 from collections.abc import Iterable
 from functools import partial
@@ -102,6 +103,7 @@ def serve(
     if api_key == "":
         raise UsageError("--api-key must not be empty: leave it out, or give a key")
     check_key(api_key or "", f"--api-key ({KEY_VARIABLE})")
+    origins = [_origin(text) for text in cors]
     local = is_loopback(host)
     if not local and api_key is None:
         raise UsageError(
@@ -128,7 +130,7 @@ def serve(
         saved_as = ModelName(lasting_name(model), shown)
         token = secrets.token_urlsafe(_TOKEN_BYTES)
         app = create_app(
-            service, names, request, metrics, loaded, saved_as, token=token, key=api_key, local=local, origins=cors
+            service, names, request, metrics, loaded, saved_as, token=token, key=api_key, local=local, origins=origins
         )
         url = f"http://{f'[{host}]' if ':' in host else host}:{listening.getsockname()[1]}"
         with listen_locally(path, engine) as local_socket:
@@ -152,6 +154,14 @@ def _model_names(model: str | None, shown: str) -> tuple[str, set[str]]:
 
     name = model if model and Path(model).name == model else shown if model else EMBEDDED
     return name.removesuffix(".gguf"), {shown, shown.removesuffix(".gguf"), shown.removesuffix(":latest")}
+
+
+def _origin(text: str) -> str:
+    """An origin as browsers send it, without the slash of an address.  Raises UsageError if it is none."""
+    origin = text.rstrip("/")
+    if not re.fullmatch(r"\*|null|[a-z][\w+.-]*://[^/\s]+", origin):
+        raise UsageError(f"--cors must be an origin such as https://example.org, or * for all (not {text!r})")
+    return origin
 
 
 def _most_lookahead(request: Request, personas: Iterable[Overrides]) -> int:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..settings import REMOVED
+from ..settings import REMOVED, similar_name
 from .bodies import Wrong
 from .synonyms import NOTHING, is_one_of
 
@@ -106,9 +105,8 @@ IN_STREAM_OPTIONS = {"continuous_usage_stats": Unsupported("use include_usage: u
 #: Unknown fields that may be constraints.  Ignoring one would make the client accept any answer as valid.
 _FORM = re.compile("grammar|schema|regex|guided|structured|constrain|ebnf|gbnf|lark|json|(response|output)_format")
 
-_MOST_COMPARED = 20  # unknown fields of a request; difflib is slow
+_MOST_COMPARED = 20  # unknown fields of a request; comparing names is slow
 _LONGEST_NAME = 40
-_ALIKE = 0.85
 
 
 def check_fields(others: Mapping[str, Any], known: Collection[str]) -> None:
@@ -132,8 +130,8 @@ def check_fields(others: Mapping[str, Any], known: Collection[str]) -> None:
                 _check(name, _UNKNOWN_FORM, value)
             unknown.append(name)
     for name in unknown[:_MOST_COMPARED]:
-        if similar := difflib.get_close_matches(name, known, n=1, cutoff=_ALIKE):
-            raise Wrong(f"unknown field {name}: did you mean {similar[0]}?", name)
+        if similar := similar_name(name, known):
+            raise Wrong(f"unknown field {name}: did you mean {similar}?", name)
 
 
 def check_nested(unsupported: Mapping[str, Unsupported], others: Mapping[str, Any], path: str) -> None:

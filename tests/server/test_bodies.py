@@ -272,6 +272,8 @@ def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
         ("functions", [{}], "use tools"),
         ("function_call", {"name": "f"}, "use tools"),
         ("temprature", 0, "did you mean temperature"),
+        ("lambda", 1, "did you mean lam?"),
+        ("min-p", 0.5, "did you mean min_p?"),
     ],
 )
 def test_unsupported_fields_that_change_the_answer_are_refused(

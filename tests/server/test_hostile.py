@@ -27,7 +27,7 @@ GOOD = {"messages": [{"role": "user", "content": "hello"}], "max_tokens": 2}
 @pytest.fixture(scope="module")
 def served(tiny: Callable[[str], Path], server_environment: dict[str, str]) -> Iterator[Served]:
     environment = server_environment | {"PJLOCAL_API_KEY": KEY}
-    with serving(tiny("llama"), environment, "--cors", "https://friend.example") as made:
+    with serving(tiny("llama"), environment, "--cors", "https://friend.example/") as made:
         made.http.headers["Authorization"] = f"Bearer {KEY}"
         yield made
         status, said = made.end()

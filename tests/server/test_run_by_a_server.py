@@ -312,7 +312,7 @@ def test_a_server_that_ends_in_the_middle_ends_run_with_a_line(
         with endless(model, server_environment, "--batch-size", "500") as process:
             dying.process.send_signal(signum)
             _, stderr = process.communicate(timeout=PATIENCE_S)
-        assert process.returncode == 1 and "run the command again" in one_line(stderr)
+        assert process.returncode == 1 and "during the answer: try again" in one_line(stderr)
     options = (*BIG, "--batch-size", "500", "-n", "2", "--seed", "1")
     result = run(model, server_environment, *options)  # of a killed one the socket is left
     about_context, ending = result.stderr.splitlines()
@@ -402,8 +402,7 @@ def test_the_text_so_far_is_reported_if_the_server_dies_during_an_answer(
     assert (report["model"], report["lambda"], report["seed"]) == (model.name, 4, 7)
     assert report["strengths"] == known["strengths"]
     assert (
-        result.returncode == 1
-        and "stopped responding during the answer: run the command again" in result.stderr.splitlines()[-1]
+        result.returncode == 1 and "stopped responding during the answer: try again" in result.stderr.splitlines()[-1]
     )
     if trace:
         assert len(Path(file).read_text().splitlines()) == 2
