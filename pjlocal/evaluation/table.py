@@ -92,7 +92,7 @@ class Table:
                 yield Text()
             if len(self.groups) > 1 and len(part.groups) == 1:
                 yield Text(shown_line(part.groups[0][0]), "italic")
-            yield _rich_table(part)
+            yield _rich_table(part, options.max_width)
         yield from (Text(shown_line(note), "dim") for note in self.notes)
 
 
@@ -129,17 +129,28 @@ def _fitting(table: Table, width: int) -> list[Table]:
     return [first, *_fitting(replace(table, columns=table.columns[len(first.columns) :]), width)]
 
 
-def _needed(table: Table) -> int:
-    """The width of a table in characters, with two spaces between its columns."""
+def _needed(table: Table, wraps: bool = True) -> int:
+    """The width of a table in characters, with two spaces between its columns.
+
+    Args:
+        wraps: each word of a heading has a line of its own.
+    """
     widths = [max(cell_len(shown_line(name)) for name in (table.head, *table.names))]
     for heading, column in zip(table.headings, table.columns, strict=True):
-        texts = [*shown_line(heading).split(), *map(str, column.cells)]
+        texts = [*(_words(heading) if wraps else [shown_line(heading)]), *map(str, column.cells)]
         widths.append(max(map(cell_len, texts), default=0))
     return sum(widths) + 2 * (len(widths) - 1)
 
 
-def _rich_table(table: Table) -> RichTable:
-    grid = plain_table(*map(shown_line, (table.head, *table.headings)), right=range(1, len(table.columns) + 1))
+def _words(heading: str) -> list[str]:
+    return shown_line(heading).split()
+
+
+def _rich_table(table: Table, width: int) -> RichTable:
+    # Rich would also break words to make room for a heading in one line.
+    wraps = _needed(table, wraps=False) > width
+    headings = ["\n".join(_words(heading)) if wraps else shown_line(heading) for heading in table.headings]
+    grid = plain_table(shown_line(table.head), *headings, right=range(1, len(table.columns) + 1))
     for name, cells in table.rows:
         values = (Text(no_wrap=True).append(str(cell), _style(cell)) for cell in cells)  # padding has no style
         grid.add_row(Text(shown_line(name)), *values)

@@ -170,6 +170,14 @@ def test_a_table_that_is_just_too_wide_is_split_and_no_digit_is_lost() -> None:
     assert len(printed(table, width=41).splitlines()) == 3, "and one that just fits is whole"
 
 
+def test_words_of_headings_are_not_broken() -> None:
+    headings = ["words", "tokens", "finished", "distinct words", "distinct pairs", "repetition", "readability"]
+    table = Table("The texts", "system", ("prompt",), tuple(Column(each, (Cell("1.0", 1.0),)) for each in headings))
+    for width in (78, 88, 200):
+        text = printed(table, width=width)
+        assert all(word in text.split() for heading in headings for word in heading.split()), text
+
+
 def test_names_from_a_file_are_text_everywhere() -> None:
     for text in HOSTILE:
         table = Table(text, text, (text,), (Column(text, (Cell(text),), text),), (text,))
