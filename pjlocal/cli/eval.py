@@ -226,7 +226,7 @@ def report(
             for path, title in write_figures(results, compare(results), target, force):
                 say(f"{path}: {title}")
             return
-        write_report(results, compare(results), run.facts, target, force)
+        write_report(results, compare(results), run.facts(len(results.answers)), target, force)
 
 
 @eval_app.command("compare")
@@ -435,11 +435,11 @@ def _print_report(folder: Folder, run: Run, *, with_page: bool = False) -> None:
 
     results = _results(folder, run)
     comparison, page = compare(results), folder.path / "report.html"
-    print_report(results, comparison, run.facts, make_console(sys.stdout))
+    print_report(results, comparison, run.facts(len(results.answers)), make_console(sys.stdout))
     if not with_page:
         return
     try:
-        write_report(results, comparison, run.facts, page, force=True)
+        write_report(results, comparison, run.facts(len(results.answers)), page, force=True)
     except UsageError as error:
         say(f"{page} is not written: {error}")
     else:

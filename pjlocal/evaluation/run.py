@@ -84,14 +84,18 @@ class Run:
     keys: tuple[str, ...]
     made_with: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
-    def facts(self) -> list[str]:
-        """Texts about models, prompts, versions and machine, for the report."""
+    def facts(self, n_written: int) -> list[str]:
+        """Texts about models, prompts, versions and machine, for the report.
+
+        Args:
+            n_written: the number of the run's answers that exist.
+        """
         origin = self.made_with
         models = ", ".join(f"{name} ({digest[:12]})" for name, digest in origin.get("models", {}).items())
         versions = f"pjlocal {origin.get('pjlocal')}, llama-cpp-python {origin.get('llama_cpp_python')}"
-        n = len(self.prompts)
-        return [f"models: {models}", f"{n} {plural(n, 'prompt')}", versions, str(origin.get("machine"))]
+        n, n_all = len(self.prompts), len(self.keys)
+        missing = [f"{n_written:,} of {n_all:,} answers: the run is not finished"] if n_written < n_all else []
+        return [f"models: {models}", f"{n} {plural(n, 'prompt')}", *missing, versions, str(origin.get("machine"))]
 
 
 @dataclass(frozen=True)

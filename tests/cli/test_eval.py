@@ -374,7 +374,11 @@ def test_ctrl_c_keeps_finished_answers_and_says_how_to_continue(
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 130 and "the same command continues" in err, err
-    assert 1 <= len(file.read_text().splitlines()) < 12 and not out
+    n = len(file.read_text().splitlines())
+    assert 1 <= n < 12 and not out
+    command = [*PJLOCAL, "eval", "report", "out"]
+    report = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert f"{n} of 12 answers: the run is not finished" in report.stdout
 
 
 @pytest.mark.slow
