@@ -207,8 +207,12 @@ class Request:
 
     @property
     def n_answers(self) -> int:
-        """The number of answers to write, of which one is chosen."""
-        return self.generation.best if self.has_preferences else 1
+        """The number of answers to write, of which one is chosen.
+
+        A ``best`` that was not set for this answer rests in modes that choose by nothing.
+        """
+        rests = self.generation.mode in ("plain", "rewrite") and "best" not in self.explicit
+        return self.generation.best if self.has_preferences and not rests else 1
 
     def as_defaults(self) -> Request:
         """Return the request as the defaults of others, which may have preferences or none."""

@@ -302,7 +302,7 @@ def _check_best(request: Request, mode: Mode, neutral: int | None) -> None:
         ways = [*(["use --mode both"] if mode != "both" else []), *(["add --strength 1.5"] if more else [])]
         raise UsageError(
             f"--best chooses by pushes, which need a neutral view, and mode {mode}{more} has none: "
-            f"{' or '.join(ways)}, or leave --best out"
+            f"{' or '.join(ways)}, or give --best 1"
         )
 
 
