@@ -256,12 +256,16 @@ def read_run(folder: Folder) -> Run:
             )
         prompts = tuple(Prompt(**prompt) for prompt in values["prompts"])
         return Run(suite_from_dict(values["suite"]), prompts, tuple(values["keys"]), values["made_with"])
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"{folder.path} contains no evaluation: make one with pjlocal eval run --out {folder.path}"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"{folder.run_file} cannot be read: {error}") from None
+    except OSError as error:
+        raise UsageError(f"{folder.run_file} cannot be read: {error.strerror}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"{folder.run_file} is not valid ({error!r}): run the evaluation again in another folder"
+        ) from None
 
 
 def scoring_settings(

@@ -311,7 +311,7 @@ def test_run_json_can_be_read_again(tmp_path: Path) -> None:
         with pytest.raises(UsageError, match="another version"):
             read_run(folder)
         folder.run_file.write_text("{")
-        with pytest.raises(UsageError, match="cannot be read"):
+        with pytest.raises(UsageError, match="is not valid"):
             read_run(folder)
     with Folder(tmp_path / "none") as folder, pytest.raises(UsageError, match="contains no evaluation"):
         read_run(folder)
