@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from ..errors import UsageError
 from ..request import Request, deal
-from ..settings import OF_ONE_VIEW, parse_strength
-from .plan import resolve_mode, strength_in_force
+from ..settings import DEFAULT_MODE, OF_ONE_VIEW, Mode, parse_strength
+from .plan import strength_in_force
 from .preferences import resolve, split_strength, without_strength
 
 STEP = 0.5
@@ -51,7 +51,7 @@ def regroup(request: Request, views: Sequence[Sequence[str]]) -> Request:
     def differ(views: Sequence[Sequence[str]]) -> bool:
         return any(len({_strength(request, each) for each in view}) > 1 for view in views)
 
-    if resolve_mode(request) not in OF_ONE_VIEW and differ(views) != differ(request.views):
+    if _mode(request) not in OF_ONE_VIEW and differ(views) != differ(request.views):
         request = request.replace(panel=differ(views))
     return request.with_views(views)
 
@@ -67,8 +67,13 @@ def _is(given: str, name: str) -> bool:
     return without_strength(given).lower() == name.lower()
 
 
+def _mode(request: Request) -> Mode:
+    """The mode in which the request is answered if it has preferences."""
+    return request.generation.mode or DEFAULT_MODE
+
+
 def _strength(request: Request, given: str) -> float:
-    own = split_strength(given)[1] or strength_in_force(request.generation, resolve_mode(request))
+    own = split_strength(given)[1] or strength_in_force(request.generation, _mode(request))
     value = parse_strength(own)
     return _AUTO if value is None else value
 
