@@ -18,6 +18,7 @@ from .settings import (
     ADAPTERS,
     FORMS,
     RECOMMENDABLE,
+    UNPUSHED,
     VIEW_NAMES,
     Engine,
     Generation,
@@ -211,7 +212,7 @@ class Request:
 
         A ``best`` that was not set for this answer rests in modes that choose by nothing.
         """
-        rests = self.generation.mode in ("plain", "rewrite") and "best" not in self.explicit
+        rests = self.generation.mode in UNPUSHED and "best" not in self.explicit
         return self.generation.best if self.has_preferences and not rests else 1
 
     def as_defaults(self) -> Request:

@@ -36,6 +36,8 @@ Mode = Literal["judge", "base", "both", "prompt", "rewrite", "plain"]
 #: Modes in which one preference drafts and another judges, and modes without a view for each preference.
 JUDGED: tuple[Mode, ...] = ("judge", "base", "both")
 OF_ONE_VIEW: tuple[Mode, ...] = ("prompt", "rewrite", "plain")
+#: Modes in which nothing pushes tokens: plain has no preferences, and rewrite asks for them in words.
+UNPUSHED: tuple[Mode, ...] = ("plain", "rewrite")
 #: The mode of a request with preferences that names none, and the number of its views: a, b, joint and neutral.
 DEFAULT_MODE: Mode = "both"
 DEFAULT_VIEWS = 4

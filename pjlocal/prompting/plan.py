@@ -18,6 +18,7 @@ from ..settings import (
     DEFAULT_VIEWS,
     OF_ONE_VIEW,
     PANEL_NAMES,
+    UNPUSHED,
     VIEW_NAMES,
     Generation,
     Mode,
@@ -148,18 +149,18 @@ def expected_views(request: Request, roles: Roles | None = None) -> int:
 
 #: The modes in which a setting has no effect or is impossible.
 _IDLE: dict[str, tuple[Mode, ...]] = {
-    "strength": ("plain", "rewrite"),
+    "strength": UNPUSHED,
     "avoid": ("plain",),
     "panel": OF_ONE_VIEW,
-    "push_thoughts": ("plain", "rewrite"),
-    "floor": ("plain", "rewrite"),
-    "best": ("plain", "rewrite"),
-    "lam": ("plain", "rewrite", "prompt"),
+    "push_thoughts": UNPUSHED,
+    "floor": UNPUSHED,
+    "best": UNPUSHED,
+    "lam": OF_ONE_VIEW,
     "aligner": tuple(mode for mode in get_args(Mode) if mode != "rewrite"),
 }
 
 
-_IDLE |= dict.fromkeys((name for view in VIEW_NAMES for name in ADAPTERS[view]), ("plain", "rewrite"))
+_IDLE |= dict.fromkeys((name for view in VIEW_NAMES for name in ADAPTERS[view]), UNPUSHED)
 
 
 def in_mode(generation: Generation, mode: Mode) -> Generation:
@@ -211,7 +212,7 @@ def make_roles(request: Request) -> Roles:
     """
     generation, mode = request.generation, resolve_mode(request)
     named, shared = _by_view(request, mode), _adapters(generation)
-    if mode in ("plain", "rewrite"):
+    if mode in UNPUSHED:
         _check_best(request, mode, None)
         prefix([*chain.from_iterable(request.views), *generation.avoid])  # raises an error for unknown ones
         if mode == "rewrite" and not any(request.views):
@@ -298,7 +299,7 @@ def strength_in_force(generation: Generation, mode: Mode) -> str:
 
 def _check_best(request: Request, mode: Mode, neutral: int | None) -> None:
     if request.n_answers > 1 and neutral is None:
-        more = "" if mode in ("plain", "rewrite") else " at strength 1"
+        more = "" if mode in UNPUSHED else " at strength 1"
         ways = [*(["use --mode both"] if mode != "both" else []), *(["add --strength 1.5"] if more else [])]
         raise UsageError(
             f"--best chooses by pushes, which need a neutral view, and mode {mode}{more} has none: "
