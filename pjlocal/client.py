@@ -12,13 +12,13 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import fields
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import parse_qs, quote, urlsplit
 
 from . import __version__
@@ -32,6 +32,9 @@ from .runtime_socket import is_private, socket_path
 from .settings import DEFAULT_MODE, Engine, Mode
 
 log = logging.getLogger("pjlocal")
+
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
 KEY_VARIABLE = "PJLOCAL_API_KEY"
 
@@ -612,6 +615,29 @@ class RemoteAnswer:
             raise _stopped()
         self._result = result
         self.statistics, self.finish_reason = result.statistics, result.finish_reason
+
+
+def as_finished(work: Callable[[_T], _R], items: Iterable[_T], parallel: int) -> Generator[_R]:
+    """Work on items in ``parallel`` threads, as for answers of a server, and yield each result when it is finished.
+
+    If one fails, the work in progress is finished and yielded too, and then the error is raised.
+    """
+    from concurrent.futures import ThreadPoolExecutor, as_completed  # a single answer needs none
+
+    with ThreadPoolExecutor(parallel) as pool:
+        waiting = {pool.submit(work, item) for item in items}
+        try:
+            for done in as_completed([*waiting]):
+                waiting.remove(done)
+                yield done.result()
+        except GeneratorExit:  # nobody takes the results
+            raise
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            yield from (done.result() for done in waiting if not done.cancelled() and not done.exception())
+            raise
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def _stopped() -> ServerGone:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any
 
-from ..client import KeyRefused, Server, ServerError, WarningLog
+from ..client import KeyRefused, Server, ServerError, WarningLog, as_finished
 from ..config.config import load_config
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import OutputError, PjlocalError, UsageError, plural
@@ -372,14 +371,6 @@ def answer_on_server(server: Server, rows: Sequence[Row], parallel: int, write: 
             raise Interrupted
         return row, row.as_json(written.result)
 
-    with ThreadPoolExecutor(parallel) as pool:
-        unwritten = {pool.submit(answer, row) for row in rows}
-        try:
-            for done in as_completed([*unwritten]):
-                unwritten.remove(done)
-                write(*done.result())
-        finally:
-            pool.shutdown(cancel_futures=True)
-            for done in unwritten:  # those that were being written when an error ended the work
-                if not done.cancelled() and not done.exception():
-                    write(*done.result())
+    with closing(as_finished(answer, rows, parallel)) as answered:
+        for row, line in answered:
+            write(row, line)

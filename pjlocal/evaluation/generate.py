@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Generator, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 
 from ..answer import Answer
-from ..client import RemoteAnswer, Server, WarningLog
+from ..client import RemoteAnswer, Server, WarningLog, as_finished
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError
 from ..events import Started, TokenEvent
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan
-from ..request import Request
 from .records import AnswerRecord, Folder
 from .run import Task
 
@@ -72,40 +71,24 @@ def _here(tasks: Sequence[Task], parallel: int, interrupt: Interrupt) -> Generat
 
 
 def _on_server(tasks: Sequence[Task], server: Server, parallel: int) -> Generator[AnswerRecord, None, None]:
-    for request in _distinct(tasks):
+    requests = (task.request.replace(seed=0) for task in tasks)
+    for request in {repr(request): request for request in requests}.values():
         server.check_can_write(request)
         server.check(request)
-    log_warnings = WarningLog()
     n_at_once = min(parallel, len(tasks))
-    with ThreadPoolExecutor(parallel) as pool:
-        unsaved = {pool.submit(_write_on_server, server, task, log_warnings) for task in tasks}
-        try:
-            for written in as_completed([*unsaved]):
-                unsaved.remove(written)
-                yield replace(written.result(), n_at_once=n_at_once)
-        except Exception:
-            pool.shutdown(cancel_futures=True)
-            for written in unsaved:
-                if not written.cancelled() and not written.exception():
-                    yield replace(written.result(), n_at_once=n_at_once)
-            raise
-        finally:
-            pool.shutdown(cancel_futures=True)
+    write = partial(_write_on_server, server, WarningLog())
+    with closing(as_finished(write, tasks, parallel)) as written:
+        for record in written:
+            yield replace(record, n_at_once=n_at_once)
 
 
-def _write_on_server(server: Server, task: Task, on_started: Callable[[Started], None]) -> AnswerRecord:
+def _write_on_server(server: Server, on_started: Callable[[Started], None], task: Task) -> AnswerRecord:
     answer = server.answer_when_free(task.request, messages=[{"role": "user", "content": task.prompt.text}])
     answer.on_started = on_started
     try:
         return _record(task, answer, list(answer))
     except UsageError as error:
         raise UsageError(f"prompt {task.prompt.id}: {error}") from None
-
-
-def _distinct(tasks: Sequence[Task]) -> Collection[Request]:
-    """The different requests of the tasks, apart from their seeds."""
-    requests = (task.request.replace(seed=0) for task in tasks)
-    return {repr(request): request for request in requests}.values()
 
 
 def _loaded(task: Task) -> tuple[str, str]:
@@ -119,7 +102,8 @@ def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:
     Raises:
         UsageError: a prompt does not fit into the context, or a setting cannot be used.
     """
-    for request in _distinct(tasks):
+    requests = [task.request for task in tasks]
+    for request in {(each.sampling, each.generation.stop_token): each for each in requests}.values():
         judge.check(request)
     plans = []
     for task in tasks:
