@@ -92,8 +92,8 @@ class PersonaJudge:
         **changes: Any,
     ) -> None:
         if request is None:
-            views = make_views(prefer, draft_prefer, judge_prefer)
-            request = Request(views, generation, sampling, prompting)
+            changes = {"views": make_views(prefer, draft_prefer, judge_prefer), **changes}
+            request = Request(generation=generation, sampling=sampling, prompting=prompting)
         elif any((prefer, draft_prefer, judge_prefer, *map(changed, (prompting, sampling, generation)))):
             raise TypeError(
                 "a request has its own preferences and settings: leave prefer, draft_prefer, judge_prefer, prompting, "
@@ -566,5 +566,4 @@ def _can_share(plan: Plan) -> bool:
 
 
 def _plain(request: Request, with_adapters: bool) -> Request:
-    generation = in_mode(request.generation, "plain") if with_adapters else settings.Generation(mode="plain")
-    return replace(request, views=((), ()), generation=generation)
+    return in_mode(request if with_adapters else request.with_group(settings.Generation()), "plain")

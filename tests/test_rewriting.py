@@ -13,6 +13,7 @@ from pjlocal import Engine, Message, PersonaJudge, Sampling
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, UsageError
 from pjlocal.prompting.preferences import PRESETS
+from pjlocal.request import Request, place
 
 
 @pytest.fixture
@@ -179,7 +180,17 @@ def test_settings_without_effect_in_a_mode_are_reported_once(tiny, caplog) -> No
             with caplog.at_level(logging.WARNING, "pjlocal"):
                 for _ in range(2):
                     judge("Hello", max_tokens=2, **options)
-            assert [record.message for record in caplog.records] == [says]
+            ignored = ["preferences have no effect in mode plain"] if options is avoid else []
+            assert [record.message for record in caplog.records] == [says, *ignored]
+
+
+def test_preferences_of_the_defaults_rest_silently_in_mode_plain_and_others_are_reported(tiny, caplog) -> None:
+    lasting = Request(place(["vivid"])).as_defaults()
+    with PersonaJudge(tiny("llama"), request=lasting) as judge:
+        result = judge("Hello", max_tokens=2, mode="plain")
+        assert result.preferences == {"a": [], "b": []} and not caplog.records
+        judge("Hello", max_tokens=2, mode="plain", prefer=["formal"])
+    assert [record.message for record in caplog.records] == ["preferences have no effect in mode plain"]
 
 
 def test_strengths_without_effect_are_reported(tiny, caplog) -> None:

@@ -206,8 +206,8 @@ class Conversation:
         last = self.last
         modes: list[Mode] = list(get_args(Mode)) if self.judge.request.has_preferences else ["plain"]
         for mode in modes:
-            request = self.judge.request
-            request = request.with_group(in_mode(request.generation, mode).replace(best=1))
+            request = in_mode(self.judge.request, mode)
+            request = request.with_group(request.generation.replace(best=1))
             turn = Turn(last.question)
             try:
                 self.judge.roles(request)

@@ -19,7 +19,7 @@ from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import recommended
 from ..prompting.preferences import prefix, without_strength
-from ..request import GROUPS, Request
+from ..request import GROUPS, Request, deal
 from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Prompting, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
 from .checks import checks_of
@@ -52,6 +52,10 @@ class Contestant:
     model: AnsweringModel
     files: Mapping[str, str]
 
+    def views(self, objectives: Objectives) -> list[list[str]]:
+        """The two views' preferences; none in mode plain, whose answer does not depend on them."""
+        return deal([]) if self.request.generation.mode == "plain" else self.system.views(objectives)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -65,8 +69,7 @@ class Task:
 
     @property
     def request(self) -> Request:
-        views = self.contestant.system.views(self.objectives)
-        request = self.contestant.request.replace(views=views)
+        request = self.contestant.request.replace(views=self.contestant.views(self.objectives))
         # The answers of one seed, where the best of several is chosen, share no seed with those of the next one.
         return request.replace(seed=self.seed * request.generation.best % 2**63)
 
@@ -144,12 +147,11 @@ def make_contestant(
     from ..prompting.plan import in_mode  # loads llama.cpp, which reports do not need
 
     request = system_request(suite, system, request, given)
-    generation = in_mode(request.generation, request.generation.mode or DEFAULT_MODE)
-    request = request.with_group(generation).with_group(_filters(request, model))
+    request = in_mode(request, request.generation.mode or DEFAULT_MODE).with_group(_filters(request, model))
     request = request.without_model_defaults()
     is_on_server = model.recommended is not None
     engine = Engine() if is_on_server else system_engine(suite, system, engine, given)
-    return Contestant(system, request, engine, model, _digests(generation))
+    return Contestant(system, request, engine, model, _digests(request.generation))
 
 
 def _digests(generation: Generation) -> dict[str, str]:
@@ -193,10 +195,8 @@ def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
     """All inputs of a system's answers under these objectives, besides prompt and seed."""
     from ..prompting.plan import strength_in_force
 
-    views = contestant.system.views(objectives)
-    request, engine = contestant.request, contestant.engine
+    views, request, engine = contestant.views(objectives), contestant.request, contestant.engine
     mode = request.generation.mode or DEFAULT_MODE
-    plain = mode == "plain"  # its answer does not depend on preferences
     # These settings do not change the text.
     generation = _changed(request.generation.replace(seed=None, lookahead=0, schedule="lockstep"))
     for name in (name for names in ADAPTERS.values() for name in names if name in generation):
@@ -208,7 +208,7 @@ def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
     computed = computed_with(engine) | ({"n_ctx": engine.n_ctx} if engine.n_ctx else {})
     return {
         "model": contestant.model.digest,
-        "asked": [] if plain else [[preference, prefix([preference])] for view in views for preference in view],
+        "asked": [[preference, prefix([preference])] for view in views for preference in view],
         "avoided": [prefix([text]) for text in request.generation.avoid],
         "generation": generation,
         "sampling": _changed(request.sampling),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import Field, dataclass, fields
+from dataclasses import Field, dataclass, fields, replace
 from itertools import chain
 from typing import Any, get_args
 
@@ -163,10 +163,11 @@ _IDLE: dict[str, tuple[Mode, ...]] = {
 _IDLE |= dict.fromkeys((name for view in VIEW_NAMES for name in ADAPTERS[view]), UNPUSHED)
 
 
-def in_mode(generation: Generation, mode: Mode) -> Generation:
+def in_mode(request: Request, mode: Mode) -> Request:
     """Change the mode, and reset the settings that have no effect in it to their defaults."""
-    idle = {f.name: f.default for f in fields(generation) if mode in _IDLE.get(f.name, ())}
-    return generation.replace(mode=mode, **idle)
+    idle = {f.name: f.default for f in fields(Generation) if mode in _IDLE.get(f.name, ())}
+    views = ((), ()) if mode == "plain" else request.views
+    return replace(request, views=views, generation=request.generation.replace(mode=mode, **idle))
 
 
 EVERYTHING = (*PREFERENCES, *(f.name for f in fields(Generation)))
@@ -188,6 +189,8 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
         idle += [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
     if idle:
         lines.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect in mode {roles.mode}")
+    if roles.mode == "plain" and sets_views and any(request.views) and {*PREFERENCES, "views"} & request.explicit:
+        lines.append("preferences have no effect in mode plain")
     return lines
 
 
@@ -248,7 +251,9 @@ def make_roles(request: Request) -> Roles:
 
 
 def _by_view(request: Request, mode: Mode) -> dict[str, list[str]]:
-    """The preferences by view name, in a panel if the request has one."""
+    """The preferences by view name, in a panel if the request has one; none in mode plain."""
+    if mode == "plain":
+        return {name: [] for name in VIEW_NAMES}
     if not request.generation.panel or mode in OF_ONE_VIEW:
         return dict(zip(VIEW_NAMES, map(list, request.views), strict=False))
     named = _panel(request.views)

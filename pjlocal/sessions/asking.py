@@ -97,7 +97,8 @@ def written_under(request: Request, turn: Turn) -> Request:
         UsageError: a setting is outside its limits, or was removed.
     """
     refuse_removed(turn.settings)
-    return request.restore(in_two_views(turn.settings)).replace(begin="")
+    # As defaults: a turn in mode plain may have settings that need preferences, and names none.
+    return request.restore(in_two_views(turn.settings)).as_defaults().replace(begin="")
 
 
 def in_two_views(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -309,6 +309,13 @@ def test_why_shows_alternatives_and_continues_with_one(chat: Talk, store: Store)
     assert_saved(chat, store)
 
 
+def test_a_plain_answer_has_alternatives_whatever_settings_its_preferences_had(chat: Talk) -> None:
+    chat.say("/strength 2")
+    chat.say("/mode plain")
+    chat.ask("Why?")
+    assert chat.conversation.alternatives(0)
+
+
 def test_why_continues_with_a_text(chat: Talk, store: Store) -> None:
     chat.say("Why do cats purr?")
     turn = chat.turns[0]

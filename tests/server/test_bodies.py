@@ -380,6 +380,7 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
     [
         ({"mode": "plain", "strength": 2}, "strength has no effect in mode plain"),
         ({"mode": "plain", "avoid": ["formal"]}, "avoid has no effect in mode plain"),
+        ({"mode": "plain"}, "preferences have no effect in mode plain"),
         ({"mode": "rewrite", "prefer": ["vivid:2"]}, "the strength of vivid:2 has no effect in mode rewrite"),
         ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "panel has no effect in mode prompt"),
         ({"mode": "rewrite", "lam": 9, "floor": 0.5}, "floor and lam have no effect in mode rewrite"),
@@ -388,7 +389,8 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
 )
 def test_a_setting_without_effect_in_the_mode_is_refused(served: Served, own: dict[str, Any], says: str) -> None:
     assert says in refusal(served, pjlocal={"prefer": ["vivid", "creative"]} | own)
-    assert texts(served, pjlocal={"prefer": ["vivid", "creative"], "mode": own["mode"], "panel": False, "lam": 4})
+    prefer = [] if own["mode"] == "plain" else ["vivid", "creative"]
+    assert texts(served, pjlocal={"prefer": prefer, "mode": own["mode"], "panel": False, "lam": 4})
 
 
 def test_a_missing_chat_is_reported_without_advice_for_a_terminal(served: Served) -> None:
