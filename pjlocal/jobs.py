@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from .answer import Answer
 from .engine.log_probs import LogProbs
 from .errors import PjlocalError
 from .events import Alternative, Result, Started, Statistics, TokenEvent
+from .prompting.plan import Roles, make_roles
 from .prompting.prompt import Message
 from .prompting.tools import Tools
 from .request import Request
@@ -121,7 +123,12 @@ class Job:
     @property
     def n_answers(self) -> int:
         """The number of answers to write, which is the number of places it takes."""
-        return 1 if self.prompt is None or self.n_alternatives else self.request.n_answers
+        return 1 if self.prompt is None or self.n_alternatives else self.roles.n_answers
+
+    @cached_property
+    def roles(self) -> Roles:
+        """The views of its answer.  Raises UsageError: the preferences exclude each other."""
+        return make_roles(self.request)
 
 
 @dataclass(frozen=True)

@@ -262,7 +262,7 @@ class PersonaJudge:
         rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else None
         parts = [
             SingleAnswer(engine or self.decoder, replace(plan, request=request), self.load_s, observe(), rewrite)
-            for request in map(plan.request.nth, range(plan.request.n_answers))
+            for request in map(plan.request.nth, range(plan.roles.n_answers))
         ]
         if len(parts) == 1:
             return parts[0]
@@ -324,8 +324,9 @@ class PersonaJudge:
         """
         if plan.roles.mode == "rewrite":
             raise UsageError("mode rewrite does not list alternatives: use another mode")
-        request = plan.request.replace(max_tokens=1, think_tokens=None, lookahead=0, schedule="lockstep", best=1)
-        return replace(plan, request=request), ViewTokens(self.model, plan.roles.view_names, n)
+        request = plan.request.replace(max_tokens=1, think_tokens=None, lookahead=0, schedule="lockstep")
+        plan = replace(plan, request=request, roles=replace(plan.roles, n_answers=1))
+        return plan, ViewTokens(self.model, plan.roles.view_names, n)
 
     @_by_keywords
     def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:

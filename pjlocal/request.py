@@ -18,7 +18,6 @@ from .settings import (
     ADAPTERS,
     FORMS,
     RECOMMENDABLE,
-    UNPUSHED,
     VIEW_NAMES,
     Engine,
     Generation,
@@ -205,15 +204,6 @@ class Request:
     def preferences(self) -> list[str]:
         """The preferences of both views, then those to avoid."""
         return [*chain.from_iterable(self.views), *self.generation.avoid]
-
-    @property
-    def n_answers(self) -> int:
-        """The number of answers to write, of which one is chosen.
-
-        A ``best`` that was not set for this answer rests in modes that choose by nothing.
-        """
-        rests = self.generation.mode in UNPUSHED and "best" not in self.explicit
-        return self.generation.best if self.has_preferences and not rests else 1
 
     def as_defaults(self) -> Request:
         """Return the request as the defaults of others, which may have preferences or none."""

@@ -19,7 +19,6 @@ from .events import Result, Started, TokenEvent
 from .gguf.sampling import model_defaults_in_words
 from .jobs import Busy, Checked, Job, Monitor, PreparedRequest, SavedTurn, Stopping, Token
 from .loaded import LoadedModel
-from .prompting.plan import make_roles
 from .prompting.tools import CallSupport
 from .sessions.asking import turn_settings
 from .sessions.faults import RemovedError, StoreError
@@ -96,9 +95,9 @@ class Service:
         self._check_places(n := sum(job.n_answers for job in jobs))
         for job in jobs:
             if not job.text:
-                self._check_places(job.request.n_answers)  # also of a request that is only checked
+                self._check_places(job.roles.n_answers)  # also of a request that is only checked
                 if model := self._model:
-                    model.check_room(make_roles(job.request))
+                    model.check_room(job.roles)
         with self._changed:
             if self._is_stopping:
                 raise Stopping(_STOPPING)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from pjlocal.errors import UsageError
-from pjlocal.prompting.plan import make_roles
 from pjlocal.request import Overrides, Request, deal, in_turn, place, refuse_removed, removed_setting
 from pjlocal.settings import Generation, Prompting, Sampling
 
@@ -156,12 +155,3 @@ def test_restored_settings_count_as_set_only_if_they_did_when_they_were_saved() 
     saved = Request().replace(mode="judge", begin="So").as_defaults().as_dict()
     restored = with_mode.restore(saved)
     assert restored.explicit.isdisjoint({"mode", "top_k"}) and restored.generation.mode == "judge"
-
-
-def test_a_best_that_was_not_set_for_the_answer_rests_where_nothing_chooses() -> None:
-    lasting = Request(place(["vivid"]), Generation(best=3)).as_defaults()
-    assert lasting.n_answers == 3
-    assert lasting.override(Overrides(generation={"mode": "plain"})).n_answers == 1
-    asked = lasting.override(Overrides(generation={"mode": "plain", "best": 2}))
-    with pytest.raises(UsageError, match="give --best 1"):
-        make_roles(asked)

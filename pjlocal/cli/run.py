@@ -236,7 +236,8 @@ def _writes(server: Server, requests: Sequence[Request]) -> bool:
         for request in requests:
             server.check_can_write(request)
             with suppress(UsageError):  # its row reports it
-                by_size[request.n_answers, len(make_roles(request).prefixes)] = request
+                roles = make_roles(request)
+                by_size[roles.n_answers, len(roles.prefixes)] = request
         for request in by_size.values():
             with suppress(UsageError, ServerBusy):  # its row reports it, or waits
                 server.check(request)

@@ -241,7 +241,9 @@ def system_request(suite: Suite, system: System, request: Request, given: Collec
     Raises:
         UsageError: settings exclude each other.
     """
-    return request.override(suite_settings(suite, given)).override(_by_table(system.settings))
+    common = request.override(suite_settings(suite, given))
+    common = replace(common, explicit=request.explicit | common.as_defaults().explicit)  # others are defaults
+    return common.override(_by_table(system.settings))
 
 
 def system_engine(suite: Suite, system: System, engine: Engine, given: Collection[str] = ()) -> Engine:

@@ -44,6 +44,7 @@ class Roles:
     neutral: the number of the view without a preference; None if no strength needs one.
     joint: the number of the view with all preferences, in mode both; None if there is one preference.
     adapters: the adapters of every view.
+    n_answers: the number of answers to write, of which one is chosen.
     """
 
     mode: Mode
@@ -54,6 +55,7 @@ class Roles:
     neutral: int | None
     adapters: list[Adapters]
     joint: int | None = None
+    n_answers: int = 1
 
     @property
     def labels(self) -> dict[str, list[str]]:
@@ -189,6 +191,8 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
         idle += [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
     if idle:
         lines.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect in mode {roles.mode}")
+    if roles.mode not in UNPUSHED and roles.n_answers < request.generation.best and "best" in given:
+        lines.append(f"--best has no effect in mode {roles.mode} at strength 1")
     if roles.mode == "plain" and sets_views and any(request.views) and {*PREFERENCES, "views"} & request.explicit:
         lines.append("preferences have no effect in mode plain")
     return lines
@@ -216,7 +220,7 @@ def make_roles(request: Request) -> Roles:
     generation, mode = request.generation, resolve_mode(request)
     named, shared = _by_view(request, mode), _adapters(generation)
     if mode in UNPUSHED:
-        _check_best(request, mode, None)
+        _n_answers(request, mode, None)  # raises an error for a best that the request sets
         prefix([*chain.from_iterable(request.views), *generation.avoid])  # raises an error for unknown ones
         if mode == "rewrite" and not any(request.views):
             raise UsageError("mode rewrite needs a preference in words, as in: -p vivid")
@@ -245,9 +249,9 @@ def make_roles(request: Request) -> Roles:
     if not all(weight.is_identity for weight in weights.values()):
         plain = ("", shared)
         neutral = views.index(plain) if plain in views else add(*plain)
-    _check_best(request, mode, neutral)
+    n_answers = _n_answers(request, mode, neutral)
     prefixes, adapters = map(list, zip(*views, strict=True))
-    return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters, joint)
+    return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters, joint, n_answers)
 
 
 def _by_view(request: Request, mode: Mode) -> dict[str, list[str]]:
@@ -302,14 +306,22 @@ def strength_in_force(generation: Generation, mode: Mode) -> str:
     return generation.strength or ("auto" if mode == "both" else "1")
 
 
-def _check_best(request: Request, mode: Mode, neutral: int | None) -> None:
-    if request.n_answers > 1 and neutral is None:
+def _n_answers(request: Request, mode: Mode, neutral: int | None) -> int:
+    """The number of answers to write.  Without pushes to choose by, a ``best`` that is a default has no effect.
+
+    Raises:
+        UsageError: the request sets it.
+    """
+    if neutral is not None:
+        return request.generation.best
+    if request.has_preferences and request.generation.best > 1 and "best" in request.explicit:
         more = "" if mode in UNPUSHED else " at strength 1"
         ways = [*(["use --mode both"] if mode != "both" else []), *(["add --strength 1.5"] if more else [])]
         raise UsageError(
             f"--best chooses by pushes, which need a neutral view, and mode {mode}{more} has none: "
             f"{' or '.join(ways)}, or give --best 1"
         )
+    return 1
 
 
 def _weight(view: int, strength: str) -> Weight:

@@ -150,7 +150,7 @@ async def _make_answers(
     for warning in unused(request, roles, persona.flat() | overrides.flat()):
         raise Wrong(warning, "pjlocal")
     n = body.n or 1
-    if n > 1 and request.n_answers > 1:
+    if n > 1 and roles.n_answers > 1:
         raise Wrong("n and best exclude each other: n sends every answer, and best chooses one", "n")
     if n * len(prompts) > MOST_CHOICES:
         raise Wrong(f"n times the prompts must be at most {MOST_CHOICES} answers", "prompt")

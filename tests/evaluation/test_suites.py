@@ -185,6 +185,7 @@ def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
     check_systems(made, Request())
     with pytest.raises(UsageError, match="system 'prompt' with objectives 'o': --best chooses by pushes"):
         check_systems(made, Request(generation=Generation(best=2)), {"best"})
+    check_systems(suite("best = 2\n" + WHOLE), Request())  # it is for the systems that have pushes
 
 
 @pytest.mark.parametrize("mode", ["", 'mode = "prompt"\n'])

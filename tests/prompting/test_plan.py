@@ -36,10 +36,11 @@ def test_settings_of_preferences_that_are_defaults_apply_only_where_there_are_pr
     given = {"mode": "judge", "strength": "2", "avoid": ("formal",), "best": 4, "panel": True, "lam": 2}
     defaults = Request().replace(**given).as_defaults()
     roles = make_roles(defaults)
-    assert (roles, defaults.n_answers) == (roles_of(), 1)
+    assert roles == roles_of()
     assert unused(defaults, roles, EVERYTHING) == []
     preferring = defaults.replace(views=deal(["vivid", "creative"]))
-    assert make_roles(preferring) == roles_of("vivid", "creative", **given) and preferring.n_answers == 4
+    assert make_roles(preferring) == roles_of("vivid", "creative", **given)
+    assert make_roles(preferring).n_answers == 4
 
 
 @pytest.mark.parametrize("views", [[["vivid"], []], [[], ["vivid"]]])
@@ -189,6 +190,18 @@ def test_strengths_that_are_the_same_number_are_the_same() -> None:
     assert roles.neutral is None
     with pytest.raises(UsageError, match=r"give all of them the same$"):
         make_roles(Request((("vivid:2",), ("creative",)), Generation(mode="prompt", panel=True)))
+
+
+@pytest.mark.parametrize("mode", ["judge", "base", "both", "prompt", "rewrite", "plain"])
+def test_a_default_best_has_no_effect_without_pushes_and_one_that_was_set_is_refused(mode: str) -> None:
+    changes = {"mode": mode, "strength": "1"}
+    lasting = Request().replace(views=deal(["vivid", "concise"]), best=3).as_defaults().replace(**changes)
+    roles = make_roles(lasting)
+    assert roles.n_answers == 1 and make_roles(lasting.replace(mode="both", strength="2")).n_answers == 3
+    (warning,) = unused(lasting, roles, ["best"])
+    assert warning.startswith(f"--best has no effect in mode {mode}")
+    with pytest.raises(UsageError, match="give --best 1"):
+        make_roles(lasting.replace(best=3))
 
 
 def test_settings_without_effect_give_one_warning(tiny, tmp_path, caplog) -> None:
