@@ -17,6 +17,7 @@ from ..attachments import parse_attachment, with_attachments
 from ..errors import UsageError
 from ..jobs import Checked, Job, ModelName
 from ..prompting.dials import STEP, adjust
+from ..prompting.plan import make_roles
 from ..request import Request as AnswerRequest
 from ..service import Service
 from ..sessions.session import Session
@@ -39,7 +40,7 @@ class _ToCheck(Exact):
 class _Dial(Exact):
     """A preference to make half a step stronger or weaker.
 
-    settings: the settings that differ from those of the server or the chat.
+    settings: the settings that differ from those of the server or the chat; ``judge_prefer`` has all other preferences.
     chat: the saved chat in which the question is asked.
     """
 
@@ -94,8 +95,10 @@ def model_routes(
         settings = body.settings | {"draft_prefer": [body.preference]}
         base = chat_defaults(defaults, Session() if body.chat is None else await open_chat(body.chat))
         under = base.override(check_overrides(settings, model["context_limit"], base))
-        changed = adjust(under, body.preference, STEP if body.more else -STEP).views[0]
-        return JsonResponse({"preference": changed[0] if changed else ""})
+        turned = adjust(under, body.preference, STEP if body.more else -STEP)
+        if turned.generation.mode == "prompt" and turned.has_preferences:
+            make_roles(turned)  # all preferences share one view, and so one strength
+        return JsonResponse({"preference": next(iter(turned.views[0]), "")})
 
     return [
         Route("/api/model", model_facts),
