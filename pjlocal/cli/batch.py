@@ -19,7 +19,7 @@ from ..prompting.prompt import Message, last_question
 from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
 from ..screen.console import say
 from ..screen.progress import progress_bars
-from ..settings import REMOVED, by_keywords, flag_names, similar_name
+from ..settings import REMOVED, Engine, by_keywords, flag_names, similar_name
 from ..textfile import owner_only, user_path, write_text
 
 if TYPE_CHECKING:
@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 _AT_ONCE = 16  # rows planned together, as a multiple of the answers written at once
 _COLUMNS = (".csv", ".tsv")  # formats in which every value is a text
 
+
+def _without_dashes(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
 #: The settings of a row, by their names in a row: their keys, and their flags without the dashes.
 _NAMES = {key: key for key in KEYS} | {
-    flag.removeprefix("--").replace("-", "_"): name for flag, name in flag_names(*GROUPS.values()).items()
+    _without_dashes(flag): name for flag, name in flag_names(*GROUPS.values()).items()
 }
 
 
@@ -39,6 +44,11 @@ _REFUSED = {
     "model": "one model answers all rows: give it to the command with --model, or rename the field",
     "n": "max_tokens limits the answer's length, and for several answers repeat the row",
     **REMOVED,
+    **{
+        name: f"give it to the command with {flag}, or rename the field"
+        for flag, key in flag_names(Engine).items()
+        for name in (key, _without_dashes(flag))
+    },
 }
 _KNOWN = {*_NAMES, "persona", "messages", *_REFUSED}
 
@@ -167,7 +177,11 @@ def _prompt(place: str, record: Any) -> Any:
         name = known_field(record)
         if name is None:
             raise UsageError(f"{place} has no field for its prompt: name it {', '.join(FIELDS[:-1])} or {FIELDS[-1]}")
-        return record[name] if name == "messages" else read_prompt(place, record, name)
+        if name == "messages":
+            return record[name]
+        if record.get("messages"):
+            raise UsageError(f"a row cannot have both {name!r} and 'messages': leave one out, or rename it")
+        return read_prompt(place, record, name)
     return read_prompt(place, record, None)
 
 

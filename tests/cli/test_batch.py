@@ -352,10 +352,19 @@ def test_answers_that_a_server_finishes_after_an_error_are_written(tmp_path: Pat
     assert error is gone and 1 not in written and written[2]["text"] == "yes"
 
 
-def test_rows_ignore_engine_settings(tmp_path: Path) -> None:
-    (tmp_path / "in.jsonl").write_text(lines({"prompt": "x", "n_ctx": 512}, {"prompt": "x", "prefer": ["nope"]}))
+def test_fields_that_a_row_cannot_have_are_its_error(tmp_path: Path) -> None:
+    said = [{"role": "user", "content": "y"}]
+    fine = [{"prompt": "x", "prefer": ["nope"]}, {"prompt": "x", "messages": None, "n_ctx": None, "verbose": ""}]
+    wrong = [{"prompt": "x", "n_ctx": 512}, {"prompt": "x", "gpu_layers": 9}, {"question": "x", "messages": said}]
+    (tmp_path / "in.jsonl").write_text(lines(*fine, *wrong))
     rows = read_rows(str(tmp_path / "in.jsonl"), Request())
-    assert rows[0].error == "" and rows[1].error == ""  # an engine's setting is no row's; presets are read later
+    assert [row.error for row in rows] == [
+        "",  # presets are read later
+        "",
+        "a row cannot have the field 'n_ctx': give it to the command with --ctx, or rename the field",
+        "a row cannot have the field 'gpu_layers': give it to the command with --gpu-layers, or rename the field",
+        "a row cannot have both 'question' and 'messages': leave one out, or rename it",
+    ]
     with pytest.raises(UsageError, match="cannot read prompts"):
         read_rows(str(tmp_path / "none.jsonl"), Request())
 
