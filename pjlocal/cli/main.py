@@ -100,19 +100,18 @@ _MUST_BE = {
 def _with_advice(message: str, command: str) -> str:
     """Typer's usage error as a sentence.  Advice is added if it has none."""
     message = message.rstrip(".").replace(": Value error, ", ": ")
-    if (
-        command == "pjlocal"
-        and re.match("No such (command|option)", message)
-        and not re.search("Did you|Poss", message)
-    ):
-        message = f"{message}: {_ASKS}"
-    elif command == "pjlocal run" and message.startswith("Got unexpected extra argument"):
+    if command == "pjlocal run" and message.startswith("Got unexpected extra argument"):
         message = f"{message}: put the prompt in quotes"
     elif command == "pjlocal chat" and re.match(r"No such option: (-f|--file)\b", message):
         message = f"{message.partition(' (')[0]}: type /read FILE in the chat, or give -f FILE to pjlocal run"
     elif message.startswith("No such option: --debug"):
         before = command.replace("pjlocal", "pjlocal --debug", 1)
         message = f"No such option: --debug: give it before the command, as in: {before}"
+    elif suggested := re.fullmatch(r"(.*?)(?:\. Did you mean | \(Possible options: )(.*)[?)]", message):
+        names = suggested[2].replace("'", "").replace(", ", " or ")
+        message = f"{suggested[1]}: did you mean {names}?"
+    elif command == "pjlocal" and re.match("No such (command|option)", message):
+        message = f"{message}: {_ASKS}"
     return message if message.endswith("?") else f"{message}."
 
 

@@ -284,8 +284,9 @@ main()"""
             ("-p", "vivid", "hi"),
             "No such option: -p: give a prompt and its options to run, as in: pjlocal run -p vivid",
         ),
-        (("rnu", "hi"), "No such command 'rnu'. Did you mean 'run'? See pjlocal --help"),
-        (("models", "lst"), "No such command 'lst'. Did you mean 'list'? See pjlocal models --help"),
+        (("rnu", "hi"), "No such command 'rnu': did you mean run? See pjlocal --help"),
+        (("models", "lst"), "No such command 'lst': did you mean list? See pjlocal models --help"),
+        (("run", "--tempratur", "1", "hi"), "No such option: --tempratur: did you mean --temperature? See pjlocal run"),
         (
             ("run", "why", "not"),
             "Got unexpected extra argument(s) (not): put the prompt in quotes. See pjlocal run --help",
