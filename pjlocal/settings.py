@@ -179,7 +179,8 @@ def by_keywords(*groups: type[Settings], also: Mapping[str, str] = MappingProxyT
     try:
         yield
     except PjlocalError as error:
-        message = rename_flags(str(error), flag_names(*groups) | dict(also))
+        message = EXAMPLE.sub(lambda found: f"prefer={found[0].split()[1::2]}", str(error))
+        message = rename_flags(message, flag_names(*groups) | dict(also))
         if message == str(error):
             raise
         renamed = copy.copy(error)

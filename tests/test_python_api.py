@@ -155,6 +155,12 @@ def test_preferences_that_cannot_be_are_refused_and_those_in_force_stay(preferri
         ("Hi", {"temprature": 0}, TypeError, "unexpected keyword argument 'temprature': did you mean temperature?"),
         ("Hi", {"n_ctx": 100}, TypeError, "n_ctx belongs to the model: give it to PersonaJudge"),
         ("Hi", {"stop": ""}, UsageError, "stop must not be empty"),
+        (
+            "Hi",
+            {"prefer": [], "mode": "judge"},
+            UsageError,
+            "mode judge needs a preference, as in: prefer=['vivid', 'c",
+        ),
         ("Hi", {"stop": 5}, UsageError, "stop must be a text or a list of texts (not 5)"),
         ("Hi", {"avoid": {"a": 2}}, UsageError, "avoid must be a text or a list of texts (not {'a': 2})"),
         ("Hi", {"top_k": -1}, UsageError, "top_k must be at least 0 (not -1)"),
