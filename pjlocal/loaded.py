@@ -97,18 +97,17 @@ class LoadedModel:
             "recommended": self.judge.recommended,
         }
 
-    def check(self, request: Request) -> tuple[Request, Roles]:
-        """Return the resolved settings of a request, and its roles.
+    def check(self, job: Job) -> Request:
+        """Return the resolved settings of a job.
 
         Raises:
-            UsageError: the request cannot be written.
+            UsageError: its answer cannot be written.
         """
-        check_servable(request.generation)
-        request = self.judge.with_model_defaults(request)
-        roles = self.judge.roles(request)
+        check_servable(job.request.generation)
+        request = self.judge.with_model_defaults(job.request)
         self.judge.check(request)
-        self.check_room(roles)
-        return request, roles
+        self.check_room(job.roles)
+        return request
 
     def check_room(self, roles: Roles) -> None:
         """Refuse an answer with too many views.  Callable from any thread.  Raises NoRoom."""
@@ -142,7 +141,7 @@ class LoadedModel:
                 first += self._n_too_long(prompt[2 * first :]) if job.shortens else 0
                 prompt = prompt[2 * first :]
             self._check_length(job.request, prompt, job.tools)
-            in_force, roles = self.check(job.request)
+            in_force, roles = self.check(job), job.roles
             request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
             if isinstance(prompt, Raw):
                 plan = self._plan_raw(prompt, request, roles)

@@ -182,7 +182,7 @@ class Service:
             if job.text:
                 prepared = Checked(model.count(job.text))
             elif job.prompt is None:
-                model.check(job.request)
+                model.check(job)
                 prepared = Checked()
             else:
                 prepared = model.prepare(job)
