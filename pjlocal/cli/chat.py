@@ -104,7 +104,8 @@ def chat(
                 judge = make_judge(model, finds=finds, engine=engine, interrupt=interrupt, request=request)
         if interrupt.is_requested:  # after the last check of the loading
             raise Interrupted
-        recorder = RemoteRecorder(chats, opened, screen.say) if chats else Recorder(store, opened, screen.say)
+        written = None if store and store.unwritable else store
+        recorder = RemoteRecorder(chats, opened, screen.say) if chats else Recorder(written, opened, screen.say)
         conversation = Conversation(judge, opened, recorder, model, screen.say)
         try:
             return _converse(Chat(conversation, screen, view, load, chats or store), save, save_cache)
@@ -164,19 +165,27 @@ def _converse(chat_state: Chat, save: bool, save_cache: bool) -> int:
 
 
 def _store(screen: Screen, must: bool) -> Store | None:
-    """The store of chats; None, with a message, if it cannot be opened and no saved chat is requested."""
+    """The store of chats; None, with a message, if it cannot be opened and no saved chat is requested.
+
+    If it can only be read, the message says that the chat is not saved.
+    """
     from ..sessions.faults import ForeignStoreError, StoreError
     from ..sessions.store import Store
 
+    store: Store | None = None
+    trouble: StoreError | None
     try:
-        return Store()
-    except ForeignStoreError:
-        raise
+        store = Store(reading=True)
+        trouble = store.unwritable
+        if store.unread:
+            screen.say(store.unread)
     except StoreError as error:
-        if must:
+        if must or isinstance(error, ForeignStoreError):
             raise
-        screen.say(f"{error}. This chat is not saved")
-        return None
+        trouble = error
+    if trouble:
+        screen.say(f"{trouble}. This chat is not saved")
+    return store
 
 
 def _history(save: bool) -> Path | None:

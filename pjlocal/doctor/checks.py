@@ -193,8 +193,8 @@ def _database() -> Iterator[Finding]:
         return
     with Store(reading=True) as store:
         n = len(store.summaries())
-        if store.unread:
-            yield Finding("chats", "note", store.unread)
+        if trouble := store.unread or store.unwritable:
+            yield Finding("chats", "note", str(trouble))
         else:
             yield Finding("chats", "ok", f"{n} in {path} ({byte_size(path.stat().st_size)})", {"chats": n})
 

@@ -48,7 +48,7 @@ class Database:
     Args:
         path: the file; by default `store_path`.
         timeout: seconds to wait for another process that is writing.
-        reading: whether only to read, so that a read-only file is accepted.
+        reading: whether reading is enough, so that a file is accepted that is read-only, or on a full disk.
 
     Raises:
         StoreError: from the constructor and every method: an error of SQLite or the file system.
@@ -58,14 +58,17 @@ class Database:
         self.path = path or store_path()
         #: A message about data that cannot be read, with the remedy; empty if all data can be read.
         self.unread = ""
+        #: Why nothing can be written; None if it can.
+        self.unwritable: UnwritableError | None = None
         self._timeout = timeout
         self._files: dict[str, _Identity] | None = None  # those that are open, by the ends of their names
         try:
             self._open()
-        except UnwritableError:
+        except UnwritableError as error:
             if not reading:
                 raise
-            self._open_read_only()
+            self.unwritable = error
+            self._open_read_only(error)
 
     def _open(self) -> None:
         with self._named_errors():
@@ -80,8 +83,12 @@ class Database:
                 schema.migrate(self._db, self.path, self._transaction)
             self._files = {end: _identity(file + end) for end in ("", *_OTHERS)}
 
-    def _open_read_only(self) -> None:
-        """Open the file without creating SQLite's -shm file; with the -wal file if possible, else without it."""
+    def _open_read_only(self, error: UnwritableError) -> None:
+        """Open the file without creating SQLite's -shm file; with the -wal file if possible, else without it.
+
+        Raises:
+            UnwritableError: ``error``, if nothing is in the file yet.
+        """
         with self._named_errors():
             file = os.path.realpath(self.path)
             uri = f"file:{quote(os.fsencode(file))}"
@@ -91,18 +98,20 @@ class Database:
             except sqlite3.OperationalError:
                 if os.path.exists(f"{file}-wal") and os.path.getsize(f"{file}-wal"):
                     self.unread = (
-                        f"the latest messages are in {self.path}-wal, which cannot be read in a read-only folder: "
-                        "copy both files to a writable folder, and set PJLOCAL_DATABASE to the copy"
+                        f"the latest messages are in {self.path}-wal, which cannot be read in a folder that cannot be "
+                        "written: copy both files to a writable folder, and set PJLOCAL_DATABASE to the copy"
                     )
                 with self._connected(f"{uri}?immutable=1", uri=True):
                     version = schema.version_of(self._db, self.path)
             if version < len(schema.MIGRATIONS):
                 self._db.close()
+                if not version and not self.unread:
+                    raise error
                 raise fault(
                     self.path,
                     self.unread
-                    or "an older pjlocal wrote it, and it cannot be upgraded in a read-only folder: copy it to a "
-                    "writable folder, and set PJLOCAL_DATABASE to the copy",
+                    or "an older pjlocal wrote it, and it cannot be upgraded in a folder that cannot be written: copy "
+                    "it to a writable folder, and set PJLOCAL_DATABASE to the copy",
                 )
 
     @contextmanager

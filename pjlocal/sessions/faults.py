@@ -20,7 +20,7 @@ class RemovedError(StoreError):
 
 
 class UnwritableError(StoreError):
-    """The database is read-only."""
+    """The database cannot be written: it is read-only, or the disk is full."""
 
 
 class ForeignStoreError(StoreError):
@@ -33,6 +33,8 @@ REMOVED = "the chat was removed"
 _REASONS = {
     "is locked": "database is locked (another program is writing to it: try again)",
     "is full": "database or disk is full (make room, or set PJLOCAL_DATABASE to a file on another disk)",
+    # SQLite says this if the disk has no room for its -shm file.
+    "disk I/O error": "the disk is full or broken (make room, or set PJLOCAL_DATABASE to a file on another disk)",
     "not a database": "file is not a database (set PJLOCAL_DATABASE to another file)",
     "no such module": "this Python's SQLite has no full-text search (FTS5): use another build of Python",
     "FOREIGN KEY": REMOVED,
@@ -40,8 +42,11 @@ _REASONS = {
     "readonly database": "it is read-only (set PJLOCAL_DATABASE to another file)",
     "unable to open": "unable to open database file (check the permissions of the file and its folder)",
 }
-#: Parts of messages that mean a read-only database.
-_UNWRITABLE = ("readonly database", "unable to open database file", os.strerror(errno.EROFS), os.strerror(errno.EACCES))
+#: Parts of messages that mean a read-only database or a full disk.
+_UNWRITABLE = (
+    *("readonly database", "unable to open database file", "is full", "disk I/O error"),
+    *map(os.strerror, (errno.EROFS, errno.EACCES, errno.ENOSPC, errno.EDQUOT)),
+)
 
 
 def fault(path: Path, reason: str) -> StoreError:
