@@ -99,6 +99,8 @@ def serve(
     from ..loaded import LoadedModel, check_servable
     from ..prompting.plan import expected_views  # loads llama.cpp, which other commands do not need
     from ..service import Service
+    from ..sessions.faults import StoreError
+    from ..sessions.store import Store
 
     if api_key == "":
         raise UsageError("--api-key must not be empty: leave it out, or give a key")
@@ -122,6 +124,10 @@ def serve(
     load = partial(LoadedModel, path, engine, parallel, interrupt, lookahead=lookahead, n_views=n_views)
     service = Service(load, parallel + queue, unload_after, interrupt, metrics)
     with listen(host, port) as listening:
+        try:
+            Store().close()
+        except StoreError as error:
+            say(f"{error}. Until then only /v1 answers, not the page")
         with on_sigint(interrupt, ending=()), Spinner() as spinner:
             spinner.say("Loading the model")
             loaded = service.load().describe()

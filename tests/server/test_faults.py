@@ -64,6 +64,17 @@ def n_errors(metrics: Metrics) -> int:
 
 
 @pytest.mark.slow
+def test_a_database_that_cannot_be_used_is_reported_before_the_model_is_served(
+    tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
+) -> None:
+    database = tmp_path / "chats.db"
+    database.write_text("garbage")
+    with serving(tiny("llama"), environment | {"PJLOCAL_DATABASE": str(database)}, "--ctx", "512") as served:
+        assert f"cannot use the saved chats in {database}: file is not a database (set" in served.said[0]
+        assert served.text(max_tokens=2)
+
+
+@pytest.mark.slow
 def test_a_database_that_breaks_during_an_answer_is_reported_logged_and_counted(
     tiny: Callable[[str], Path], environment: dict[str, str], tmp_path: Path
 ) -> None:
