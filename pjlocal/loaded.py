@@ -20,7 +20,7 @@ from .persona import PersonaJudge
 from .prompting.plan import Plan, Roles
 from .prompting.prompt import Message
 from .prompting.tools import Tools
-from .request import Request
+from .request import Request, changed
 from .sessions.asking import fitted, n_exchanges
 from .settings import DEFAULT_VIEWS, Generation
 from .settings import Engine as EngineSettings
@@ -199,6 +199,9 @@ class LoadedModel:
             raise UsageError("--begin is for conversations: write these words at the end of the prompt")
         if roles.mode == "rewrite":
             raise UsageError("mode rewrite needs a conversation: use /v1/chat/completions")
+        idle = (changed(request.prompting) - {"system"}) | (changed(request.generation) & {"think_tokens"})
+        for name in sorted(idle - (set() if request.has_preferences else {"placement"})):
+            self._template.warn_once(f"{name} has no effect on a text to continue, which has no chat template")
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
         # A text may contain control tokens, such as those for filling in the middle.

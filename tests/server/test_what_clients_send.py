@@ -279,6 +279,19 @@ def test_a_system_message_may_begin_with_settings(served: Served) -> None:
         assert says in refusal(served, messages=messages)
 
 
+def test_a_header_names_settings_without_effect_on_a_text_to_continue(served: Served) -> None:
+    fields = {"enable_thinking": False, "reasoning_effort": "low", "think_tokens": 5, "placement": "system"}
+    says = "has no effect on a text to continue, which has no chat template"
+    for stream in (False, True):
+        reply = send(served, COMPLETION, **fields, max_tokens=1, stream=stream)
+        names = ("reasoning_effort", "think", "think_tokens")
+        assert reply.headers["X-Pjlocal-Warning"] == "; ".join(f"{name} {says}" for name in names)
+        reply = send(served, COMPLETION, prefer=["vivid"], placement="system", max_tokens=1, stream=stream)
+        assert reply.headers["X-Pjlocal-Warning"] == f"placement {says}"
+        reply = send(served, COMPLETION, prefer=["vivid"], max_tokens=1, stream=stream)
+        assert "X-Pjlocal-Warning" not in reply.headers
+
+
 def test_thinking_is_switched_by_the_template_or_a_header_says_that_it_is_not(
     served: Served, tmp_path: Path, server_environment: dict[str, str]
 ) -> None:
