@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
@@ -117,7 +117,7 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
     return spec
 
 
-def preset_hint(word: str, known: Mapping[str, str]) -> str:
+def preset_hint(word: str, known: Collection[str]) -> str:
     """A suggestion of a preset with a similar meaning or spelling; else the names of all presets."""
     like = _LIKE.get(word)
     if like in known:

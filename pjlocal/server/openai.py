@@ -21,7 +21,7 @@ from ..engine.log_probs import LogProbs
 from ..errors import UsageError, did_you_mean
 from ..events import Result
 from ..jobs import Raw, Token
-from ..prompting.preferences import preset_hint, presets
+from ..prompting.preferences import preset_hint, presets, without_strength
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
@@ -60,7 +60,7 @@ _MOST_NAME = 1000  # characters of a model's name, including presets
 
 
 class Names:
-    """The names that a request may give as its model: the model itself, a persona, or presets (``vivid+creative``).
+    """The names that a request may give as its model: the model itself, a persona, or presets (``vivid:1.5+creative``).
 
     Args:
         model: the name of the model that answers.
@@ -81,25 +81,33 @@ class Names:
             return None
         if not name or name.lower() in self._names:
             return Overrides()
-        before, colon, last = name.rpartition(":")
-        if colon and before.lower() not in self._names:
-            return None
-        chosen = last.strip().lower()
+        chosen = self._choice(name)
         if chosen in self._personas:
             return self._personas[chosen]
         preferences = chosen.split("+")
-        return Overrides(prefer=tuple(preferences)) if all(name in presets() for name in preferences) else None
+        is_known = all(without_strength(each) in presets() for each in preferences)
+        return Overrides(prefer=tuple(preferences)) if is_known else None
+
+    def _choice(self, name: str) -> str:
+        """The part of a name after the model's own, which chooses a persona or presets."""
+        lower = name.strip().lower()
+        own = max((f"{own}:" for own in self._names if lower.startswith(f"{own}:")), key=len, default="")
+        return lower.removeprefix(own)
 
     def unknown(self, name: str) -> str:
         """An error message for an unknown name."""
         if len(name) > _MOST_NAME:
             return f"a model's name must have at most {_MOST_NAME} characters (not {len(name):,})"
-        parts = name.rpartition(":")[2].lower().split("+")
+        choice = self._choice(name)
+        parts = [without_strength(part) for part in choice.split("+")]
         unknown = [part for part in parts if part not in presets()]
-        if 0 < len(unknown) < len(parts):
+        if persona := next((part for part in unknown if part in self._personas), None):
+            return f"no model {name!r}: {persona!r} is a persona, and only presets are joined by + and have strengths"
+        if len(unknown) < len(parts):
             return f"no model {name!r}: there is no preset {unknown[0]!r} ({preset_hint(unknown[0], presets())})"
-        similar = did_you_mean(name, [*self._names, *presets(), *self.all()], 1)
-        hint = similar or f"known are {', '.join(self.all())}, and presets joined by +"
+        choices = [*presets(), *self._personas]
+        known = [*self._names, *choices] if choice == name.lower() else [f"{self.model}:{each}" for each in choices]
+        hint = did_you_mean(name, known, 1) or f"known are {', '.join(self.all())}, and presets joined by +"
         return f"no model {name!r}: {hint}"
 
 

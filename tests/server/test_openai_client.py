@@ -285,6 +285,22 @@ def test_an_unknown_model_is_refused_with_the_nearest_name(client: OpenAI) -> No
         client.chat.completions.create(model="vivid+friendl", messages=ASK)
     with pytest.raises(openai.NotFoundError, match="no model 'zzzz': known are llama, "):
         client.chat.completions.create(model="zzzz", messages=ASK)
+    for name, says in (
+        ("llama:vivid*2", "did you mean llama:vivid[?]"),
+        ("concise+bold:2", "'bold' is a persona, and"),
+    ):
+        with pytest.raises(openai.NotFoundError, match=says):
+            client.chat.completions.create(model=name, messages=ASK)
+    with pytest.raises(openai.BadRequestError, match="the preference 'vivid:99': "):
+        client.chat.completions.create(model="llama:vivid:99", messages=ASK)
+
+
+def test_a_model_name_gives_preferences_strengths(client: OpenAI) -> None:
+    asked: Any = {"messages": ASK, "max_tokens": 9, "seed": 3}
+    named = client.chat.completions.create(model="llama:vivid:1.5+concise", **asked)
+    prefer: Any = {"prefer": ["vivid:1.5", "concise"]}
+    assert named.choices == client.chat.completions.create(model="llama", **asked, extra_body=prefer).choices
+    assert client.models.retrieve("vivid:1.5").id == "vivid:1.5"
 
 
 def test_penalties_and_biases_reach_the_filters(client: OpenAI, tiny: Callable[[str], Path]) -> None:
