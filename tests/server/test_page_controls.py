@@ -103,18 +103,26 @@ def test_an_answer_has_the_system_text_temperature_length_and_seed_that_the_page
     assert "temperature" not in settings["explicit"], "the model's own"
     fill(chromium, temperature="warm")
     chromium.eval("question.value = 'Well?'; document.getElementById('ask').requestSubmit()")
-    chromium.wait_for("document.getElementById('trouble').textContent.includes('temperature')")
+    chromium.wait_for("document.getElementById('trouble').textContent.includes('Temperature must be')")
     assert chromium.eval("question.value") == "Well?"
+    chromium.eval("for (const field of document.querySelectorAll('[data-view] textarea')) field.value = ''")
+    fill(chromium, temperature="", mode="rewrite")
+    chromium.eval("document.getElementById('ask').requestSubmit()")
+    chromium.wait_for("document.getElementById('trouble').textContent.endsWith('rewrite needs a preference')")
 
 
-@pytest.mark.parametrize(("field", "value"), [("max_tokens", "1,000"), ("seed", "9007199254740993")])
-def test_a_number_that_the_page_cannot_read_exactly_is_refused(page, store: Store, field: str, value: str) -> None:
+@pytest.mark.parametrize(
+    ("field", "label", "value"), [("max_tokens", "Length", "1,000"), ("seed", "Seed", "9007199254740993")]
+)
+def test_a_number_that_the_page_cannot_read_exactly_is_refused(
+    page, store: Store, field: str, label: str, value: str
+) -> None:
     chromium, n_chats = page(), len(store.summaries())
     fill(chromium, **{field: value})
     chromium.eval("question.value = 'Well?'; document.getElementById('ask').requestSubmit()")
     chromium.wait_for("document.getElementById('trouble').textContent")
     said = chromium.eval("document.getElementById('trouble').textContent")
-    assert said.startswith(f"{field} must be a whole number") and value in said
+    assert said.startswith(f"{label} must be a whole number") and value in said
     assert field != "seed" or "at most 9007199254740991" in said
     assert chromium.eval("question.value") == "Well?" and len(store.summaries()) == n_chats
 

@@ -34,7 +34,7 @@ export async function ask(path, { body, signal, method = body === undefined ? "G
 function exact(name, value) {
   if (typeof value !== "bigint") return value;
   const most = Number.MAX_SAFE_INTEGER;
-  throw new Error(`${name} must be a whole number of at most ${most} on this page (not ${value}): browsers round larger ones`);
+  throw saying({ message: `${name} must be a whole number of at most ${most} on this page (not ${value}): browsers round larger ones` });
 }
 
 export const json = async (path, options) => (await ask(path, options)).json();
@@ -78,7 +78,13 @@ function lost(error) {
   throw saying({ message: "The server does not answer. Start it again, then reload this page.", code: "server_gone" });
 }
 
-const saying = ({ message, code }) => Object.assign(new Error(message), { code });
+const saying = ({ message, code }) => Object.assign(new Error(inFields(message)), { code });
+
+/** The message, naming settings as the fields of the page do, without an example in JSON. */
+function inFields(message) {
+  const label = (name) => document.getElementById(name)?.labels?.[0]?.firstChild.textContent.trim() ?? name;
+  return message.replace(/, as in: \{.*?\}/, "").replace(/\bmax_tokens\b|^\w+(?= must )/, label);
+}
 
 async function refusal(response) {
   try {
