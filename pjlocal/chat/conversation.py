@@ -29,7 +29,8 @@ log = logging.getLogger("pjlocal")
 class Progress:
     """The values of a status line; see `Conversation.progress`.
 
-    used: the tokens in the context; None where no answer has counted them yet, as in a saved chat that is opened.
+    used: the tokens in the context; None where no answer has counted them yet, as in a saved chat that is opened, or
+        after an undo.
     """
 
     used: int | None
@@ -185,6 +186,7 @@ class Conversation:
         turn = self.last
         self.recorder.undo(turn)
         self.session.turns.remove(turn)
+        self._answer = None
         return turn
 
     def switch(self, draft: Turn) -> None:

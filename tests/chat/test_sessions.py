@@ -58,6 +58,8 @@ def test_a_first_question_that_is_stopped_and_not_kept_leaves_neither_title_nor_
         assert list(writing) == [] and chat.conversation.progress() == count
         chat.judge.interrupt.clear()
         assert chat.conversation.session.title == "Why?"
+        chat.say("/undo")
+        assert chat.conversation.progress() == before
     assert [summary.title for summary in store.summaries()] == ["Why?"]
 
 
