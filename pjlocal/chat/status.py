@@ -45,7 +45,7 @@ def status(
     """The status line's text.
 
     The most important parts come first.  If not all fit, the roles are left out first, then long texts of preferences
-    are shortened, then the names of the views are left out, and then whole parts from the right.
+    are shortened, then the names of the views are left out, then numbers that do not fit, and then preferences.
     """
     heads = [
         _head(mode, generation, views, progress, roles=True),
@@ -58,11 +58,13 @@ def status(
     for head in heads:
         if _fits([*head, *numbers], width):
             return _BETWEEN.join([*head, *numbers])
-    head = next((head for head in heads[2:] if _fits(head, width)), heads[-1])
-    parts = [*head, *numbers]
-    while len(parts) > 1 and not _fits(parts, width):
+    parts = next((head for head in heads[2:] if _fits(head, width)), heads[-1])
+    while parts and not _fits(parts, width):
         parts.pop()
-    return _BETWEEN.join(parts) if _fits(parts, width) else ""
+    for number in numbers:
+        if _fits([*parts, number], width):
+            parts.append(number)
+    return _BETWEEN.join(parts)
 
 
 def _fits(parts: Sequence[str], width: int) -> bool:

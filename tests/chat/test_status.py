@@ -41,6 +41,7 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
             {
                 30: "both · vivid · be kind",
                 40: "both λ4 ×auto · a: vivid · b: be kind",
+                59: "both λ4 ×auto · a: vivid · b: be kind · 12 tok/s",
                 60: "both λ4 ×auto · a: vivid · b: be kind · push a +0.52 b -0.12",
                 80: "both λ4 ×auto · a: vivid · b: be kind · push a +0.52 b -0.12 · 12 tok/s",
                 120: "both λ4 ×auto · a: vivid · b: be kind · push a +0.52 b -0.12 · 12 tok/s · 64% accepted · "
