@@ -113,6 +113,7 @@ def page(chromium: Chromium, served: Served) -> Iterator[Callable[..., Chromium]
         return chromium
 
     yield load
+    chromium.eval("addEventListener('pagehide', () => sessionStorage.clear())")  # no unsent question stays
     chromium.open("about:blank#")  # so that nothing is asked any more
 
 

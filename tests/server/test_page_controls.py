@@ -80,6 +80,11 @@ def fill(chromium: Chromium, **values: str) -> None:
         chromium.eval(f"document.getElementById('{name}').value = {value!r}")
 
 
+def reload(chromium: Chromium) -> None:
+    chromium("Page.reload")
+    chromium.wait_for("document.readyState === 'complete' && document.querySelector('#list li')")
+
+
 def test_an_answer_has_the_system_text_temperature_length_and_seed_that_the_page_shows(page, store: Store) -> None:
     chromium = page()
     assert chromium.eval(VALUES) == ["", "", "40", "3"], "as the server was started"
@@ -109,6 +114,36 @@ def test_an_answer_has_the_system_text_temperature_length_and_seed_that_the_page
     fill(chromium, temperature="", mode="rewrite")
     chromium.eval("document.getElementById('ask').requestSubmit()")
     chromium.wait_for("document.getElementById('trouble').textContent.endsWith('rewrite needs a preference')")
+
+
+@pytest.mark.parametrize("is_saved", [False, True])
+def test_an_unsent_question_and_changed_settings_survive_a_reload(page, store: Store, is_saved: bool) -> None:
+    chromium = page(f"#{saved(store, 'Cats', a_turn()).id}" if is_saved else "")
+    before = chromium.eval(VALUES)
+    fill(chromium, question="Why do", system="You are a cook.", max_tokens="7")
+    chromium.eval("document.querySelector('[data-view=b] .chip').click()")
+    preferences = chromium.eval(PREFERENCES)
+    if is_saved:
+        click(chromium, "Edit question")
+        fill(chromium, question="Why not?")
+    reload(chromium)
+    assert chromium.eval(VALUES) == ["You are a cook.", before[1], "7", before[3]]
+    assert chromium.eval(PREFERENCES) == preferences
+    if is_saved:
+        assert chromium.eval("question.value") == "Why not?"
+        click(chromium, "Cancel")
+    assert chromium.eval("question.value") == "Why do"
+
+
+def test_a_question_that_begins_a_chat_survives_a_reload_before_its_first_token(page) -> None:
+    chromium = page()
+    fill(chromium, temperature="0.3")
+    chromium.eval(
+        "fetch = () => new Promise(() => {}); question.value = 'Why?'; document.getElementById('send').click()"
+    )
+    chromium.wait_for("question.value === '' && document.querySelector('#turns article')")
+    reload(chromium)
+    chromium.wait_for("question.value === 'Why?' && document.getElementById('temperature').value === '0.3'")
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,15 @@ export function putBack(asked) {
   };
 }
 
+/** What the form contains: the question, and if that of the last turn is being edited, what it contained before. */
+export const unsent = () => ({ now: contents(), before: editing && savedForm });
+
+/** Put back what the form contained before the page was loaded again; last: the last turn. */
+export function putUnsent({ now, before }, last) {
+  putBack(before && last ? before : now);
+  if (before && last) putInPlace(now, last);
+}
+
 /** Put a question into the form that will be asked in the place of the last turn. */
 export function putInPlace(asked, last) {
   if (!editing) savedForm = contents();

@@ -13,6 +13,7 @@ import { Turn } from "./turn.js";
 import * as views from "./views.js";
 
 const question = by("question");
+const UNSENT = "pjlocal-unsent"; // the key in the storage of this tab
 const others = new BroadcastChannel("pjlocal"); // other tabs of this page; each sends the number of a chat that it has changed
 let chat = null; // its number, once it is saved
 let title = "";
@@ -39,7 +40,7 @@ async function send(asked, replaced, how = {}, begun = []) {
   const stopping = new AbortController();
   const body = { id: chat, question: asked.question, after, replacing: replaced?.id ?? null, lasts: true, ...how };
   const isAgain = replaced?.asked.question === asked.question;
-  const one = { turn, replaced: replaced?.id, stopping, isOwn: true, how, isAgain };
+  const one = { turn, replaced: replaced?.id, stopping, isOwn: true, how, isAgain, fields: views.contents() };
   await write(one, async () => {
     const response = await ask("api/answers", { body: { chat: body, first, ...chosen }, signal: stopping.signal });
     one.number = response.headers.get("X-Pjlocal-Answer");
@@ -65,7 +66,7 @@ async function follow({ response, stopping }) {
 /** Show an answer while it is written.
  *
  * one: the turn, the number of the turn that it replaces, the controller that stops it, whether this tab requested it
- *     (`isOwn`), `how`, as for `send`, and whether the replaced turn has the same question (`isAgain`).
+ *     (`isOwn`), `how`, as for `send`, whether the replaced turn has the same question (`isAgain`), and the `fields`.
  * begin: returns the events of its stream. */
 async function write(one, begin) {
   const { turn, isOwn } = one;
@@ -138,6 +139,7 @@ function named(one, head) {
   const { turn, isOwn } = one;
   turn.id = head.turn;
   if (writing !== one) return one.takeOut?.(); // it was saved nevertheless
+  if (isOwn) views.note(one.fields);
   if (chat === null) {
     chat = head.chat;
     history.replaceState(null, "", `#${chat}`);
@@ -549,6 +551,20 @@ function onChats() {
   });
 }
 
+/** Keep the question and the settings that are not saved for a reload of the page. */
+function keepUnsent() {
+  if (writing?.isOwn && chat === null) form.putBack(writing.turn.asked); // nothing is saved yet
+  sessionStorage.removeItem(UNSENT); // it stays if there is no room for the new one
+  sessionStorage.setItem(UNSENT, JSON.stringify({ chat, form: form.unsent(), fields: views.unsaved() }));
+}
+
+function restoreUnsent() {
+  const kept = JSON.parse(sessionStorage.getItem(UNSENT));
+  if (kept) form.putUnsent(kept.form, turns.at(-1));
+  if (kept?.fields && kept.chat === chat) views.restore(kept.fields);
+  addEventListener("pagehide", keepUnsent);
+}
+
 async function begin() {
   if (matchMedia("(max-width: 60rem)").matches) for (const part of document.querySelectorAll("aside details")) part.open = false;
   onForm();
@@ -559,6 +575,7 @@ async function begin() {
   views.fill(about, () => chat);
   files.begin(about.most_file, trouble);
   await open();
+  restoreUnsent();
   const isFree = document.activeElement === document.body && !document.querySelector("dialog[open]");
   if (isFree && !matchMedia("(pointer: coarse)").matches) question.focus({ preventScroll: true });
 }

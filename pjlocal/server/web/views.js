@@ -20,6 +20,7 @@ const PLACES = {
 const AUTO = "follows, token by token, how far the preferences differ";
 const WHOLE = ["max_tokens", "seed", "best"];
 const NUMBERS = ["temperature", ...WHOLE];
+const FIELDS = ["mode", "strength", "placement", "system", ...NUMBERS];
 export const modes = Object.keys(MEANINGS);
 let presets = {};
 let strengths = {}; // the automatic strength in each mode
@@ -27,6 +28,7 @@ let preferred = ""; // the automatic mode, if there are preferences
 let adjusting = Promise.resolve();
 let defaults = { preferences: {} };
 let chat = () => null; // returns the number of the open chat
+let saved = ""; // the fields as they are saved in the chat
 let ofChat = ""; // the text that stands for a seed that JavaScript rounds: the chat's seed stays in force, unless it is changed
 
 /** whichChat: returns the number of the open chat; null if it is not saved yet. */
@@ -46,10 +48,10 @@ export function fill(about, whichChat) {
 }
 
 /** Show the settings of a saved chat; missing ones are the server's defaults. */
-export function show(saved) {
-  const of = (group) => ({ ...defaults[group], ...saved[group] });
+export function show(settings) {
+  const of = (group) => ({ ...defaults[group], ...settings[group] });
   const [preferences, generation, sampling, prompting] = ["preferences", "generation", "sampling", "prompting"].map(of);
-  const explicit = saved.explicit ?? Object.keys(saved.sampling ?? {});
+  const explicit = settings.explicit ?? Object.keys(settings.sampling ?? {});
   for (const view of all()) {
     const texts = preferences[view.dataset.view] ?? [];
     setFields(view, texts);
@@ -65,6 +67,23 @@ export function show(saved) {
   showSeed(generation.seed);
   by("best").value = generation.best > 1 ? generation.best : "";
   by("adjusted").textContent = "";
+  note(contents());
+  explain();
+}
+
+/** What the fields contain. */
+export const contents = () => JSON.stringify([wishes("a"), wishes("b"), ...FIELDS.map((id) => by(id).value)]);
+
+/** Note the contents of the fields that the chat has saved. */
+export const note = (contents) => (saved = contents);
+
+/** What the fields contain, if it is not saved in the chat. */
+export const unsaved = () => (contents() === saved ? null : contents());
+
+export function restore(contents) {
+  const [a, b, ...values] = JSON.parse(contents);
+  all().forEach((view, n) => setFields(view, [a, b][n]));
+  FIELDS.forEach((id, n) => (by(id).value = values[n]));
   explain();
 }
 
