@@ -647,8 +647,8 @@ class Sampling(Settings):
     dry_multiplier: float | None = setting(
         None,
         "--dry-multiplier",
-        help="DRY repetition penalty; 0 is off (default: 0.8 in mode both, where the answer repeats more than 6 of its "
-        "own tokens and has no other penalty and no given form; else off).",
+        help="DRY repetition penalty; 0 is off (default in mode both: 0.8 for more than 6 repeated tokens of the "
+        "answer, unless another penalty or a constraint such as --regex is set; else off).",
         least=0,
         unset="by the mode",
     )

@@ -32,8 +32,8 @@ COMMANDS = {
     ),
     "bench": Entry(
         "bench:bench",
-        help="Compare the speed of judge mode with a plain loop, llama-cpp-python, Algorithm 1, the limit and mode "
-        "both.",
+        help="Compare the speed of mode judge with mode both, a plain llama.cpp loop, llama-cpp-python, the paper's "
+        "Algorithm 1, and decoding alone (the limit).",
     ),
     "doctor": Entry(
         "doctor:doctor",
@@ -43,7 +43,7 @@ COMMANDS = {
     "docs": Entry("docs:docs", help="Show pjlocal's documents in the terminal."),
     "models": Entry("models:models_app", help="The models on this machine, and how to get one."),
     "sessions": Entry("sessions:sessions_app", help="Saved chats."),
-    "eval": Entry("eval:eval_app", help="Answers by several systems, scored and compared."),
+    "eval": Entry("eval:eval_app", help="Compare ways of answering (systems) on a set of prompts."),
     "config": Entry("config:config_app", help="Your own defaults: the file config.toml."),
     "prefs": Entry(
         "config:prefs_app", help="Presets of preferences, the built-in ones and your own; and your personas."

@@ -29,7 +29,7 @@ log = logging.getLogger("pjlocal")
 MODEL_VARIABLE, SERVER_VARIABLE = "PJLOCAL_MODEL", "PJLOCAL_SERVER"
 
 _PANELS: dict[type[Settings], str] = {
-    Generation: "How the two views write",
+    Generation: "How the views write",
     Sampling: "Filters of each view (llama.cpp's)",
     Prompting: "Prompt",
     Engine: "Engine (llama.cpp)",
@@ -267,7 +267,7 @@ ServerOption = Annotated[
     server_option(
         "URL of a pjlocal serve, on this machine or another, that writes the answers and keeps the chats",
         " Without it, a pjlocal serve of yours on this machine with the same model and engine settings is found "
-        "automatically; its answers equal those of a model loaded here.",
+        "automatically; its answers are those of a model loaded here, up to rounding.",
         _PANELS[Engine],
     ),
 ]

@@ -42,8 +42,8 @@ def serve(
         typer.Option(
             min=1,
             max=64,
-            help="Answers written at once, with four views each (two in mode judge). Each view takes memory for --ctx "
-            "tokens.",
+            help="Answers written at once, with four views each (two if --mode is not both). Each view takes "
+            "memory for --ctx tokens.",
             rich_help_panel=_SERVER,
         ),
     ] = 2,

@@ -38,7 +38,7 @@ class _ToCheck(Exact):
 
 
 class _Dial(Exact):
-    """A preference to make half a step stronger or weaker.
+    """A preference whose strength is raised or lowered by 0.5.
 
     settings: the settings that differ from those of the server or the chat; ``judge_prefer`` has all other preferences.
     chat: the saved chat in which the question is asked.

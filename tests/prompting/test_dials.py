@@ -1,4 +1,4 @@
-"""A preference gets stronger or weaker by half a step, from avoided over absent to preferred."""
+"""The strength of a preference changes by 0.5, from avoided over absent to preferred."""
 
 from __future__ import annotations
 

@@ -99,7 +99,7 @@ def _wishes(words: str) -> list[str]:
 
 @commands.add(
     "/more PREFERENCES",
-    "Make preferences half a step stronger; an absent one is added, as in /more vivid.",
+    "Raise the strength of preferences by 0.5; an absent one is added, as in /more vivid.",
     lambda chat: list(presets()),
 )
 def more(chat: Chat, words: str) -> None:
@@ -108,7 +108,7 @@ def more(chat: Chat, words: str) -> None:
 
 @commands.add(
     "/less PREFERENCES",
-    "Make preferences half a step weaker; at 0 one is removed, and an absent one is avoided, as in /less formal.",
+    "Lower the strength of preferences by 0.5; at 0 one is removed, and an absent one is avoided, as in /less formal.",
     lambda chat: list(presets()),
 )
 def less(chat: Chat, words: str) -> None:

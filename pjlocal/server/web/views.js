@@ -190,7 +190,7 @@ function chip(view, name, text) {
 const bare = (wish) => wish.replace(/\s*:\s*([-+.\d]+|auto)$/i, "");
 const nameOf = (wish) => bare(wish).toLowerCase();
 
-/** Make a preference half a step stronger or weaker, as `/more` and `/less` do; at 0 it is removed.  Clicks queue up. */
+/** Raise or lower the strength of a preference by 0.5, as `/more` and `/less` do; at 0 it is removed.  Clicks queue up. */
 const adjust = (...step) => (adjusting = adjusting.then(() => adjusted(...step)));
 
 async function adjusted(view, field, more) {
