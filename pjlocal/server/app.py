@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -30,7 +31,7 @@ from .model_routes import MOST_FILE, model_routes
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply
 from .page import page_routes
 from .replies import JsonResponse
-from .responses import Responses, ResponsesReply, naming_own_fields
+from .responses import N_KEPT, OutputItem, Responses, ResponsesReply, naming_own_fields
 from .streaming import AnswerResponse, Answers, read_body
 from .tools import NOT_OFFERED, Calling, arrange
 
@@ -88,6 +89,7 @@ def create_app(
 def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Metrics, n_ctx: int) -> list[Route]:
     """OpenAI's routes."""
     started = int(time.time())
+    kept = deque[OutputItem](maxlen=N_KEPT)
     make_answers = partial(_make_answers, service, names, defaults, n_ctx)
 
     async def health(request: Request) -> Response:
@@ -114,9 +116,9 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
     async def responses(request: Request) -> Response:
         parsed = validated(Responses, await read_body(request))
         with naming_own_fields():
-            body = parsed.as_chat()
+            body = parsed.as_chat(kept)
             answers, calling = await make_answers(body)
-        reply = ResponsesReply(parsed, body, body.model or names.model, calling)
+        reply = ResponsesReply(parsed, body, body.model or names.model, calling, kept)
         return AnswerResponse(answers.cancel, partial(reply.streamed if parsed.stream else reply.whole, answers))
 
     async def _respond(body: Body) -> Response:

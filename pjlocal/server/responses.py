@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
 from uuid import uuid4
 
@@ -26,6 +27,7 @@ from .replies import JsonResponse, as_event
 from .streaming import ALIVE, Added, Answers, as_stream
 from .tools import Calling, Part, Reader
 
+N_KEPT = 500  # output items of the latest answers, to which requests may refer by their ids
 _TEXTS = ("input_text", "output_text", "summary_text", "text")
 _ROLES = ("user", "assistant", "system", "developer")
 #: The names of chat completion fields in this API, the longest first.
@@ -58,17 +60,24 @@ class Responses(Strict, extra="allow"):
     tools: list[Object] = Field(default=[])
     tool_choice: Any = "auto"
     stream: bool = False
+    store: bool = True
     top_logprobs: Whole = 0
 
-    def as_chat(self) -> Chat:
+    def as_chat(self, kept: Iterable[OutputItem] = ()) -> Chat:
         """Convert the request to a chat completion.
+
+        Args:
+            kept: the items to which it may refer.
 
         Raises:
             Wrong: a field is wrong or not supported (see `naming_own_fields`).
         """
         if self.top_logprobs:
             raise Wrong("top_logprobs is not supported here: use /v1/chat/completions", "top_logprobs")
-        values: dict[str, Any] = {**(self.model_extra or {}), "messages": self._messages()}
+        values: dict[str, Any] = {
+            **(self.model_extra or {}),
+            "messages": self._messages(kept),
+        }
         if self.text.verbosity is not None:
             values["verbosity"] = self.text.verbosity
         if self.text.format.get("type") != "text":
@@ -85,11 +94,14 @@ class Responses(Strict, extra="allow"):
         others = {name: value for name, value in self.text.format.items() if name != "type"}
         return {"type": kind, **({"json_schema": others} if kind == "json_schema" else others)}
 
-    def _messages(self) -> list[dict[str, Any]]:
+    def _messages(self, kept: Iterable[OutputItem]) -> list[dict[str, Any]]:
+        by_id = {item.id: item for item in kept}
         messages: list[dict[str, Any]] = []
         if self.instructions:
             messages.append({"role": "system", "content": self.instructions})
         for number, item in enumerate(self.input):
+            if named := item.get("type") == "item_reference" and by_id.get(str(item.get("id"))):
+                item = replace(named, status="completed").as_dict()  # also if its stream was cancelled
             kind = item.get("type", "message")
             if kind == "message":
                 if item.get("role") not in _ROLES:
@@ -114,7 +126,9 @@ class Responses(Strict, extra="allow"):
                 messages.append({"role": "tool", "tool_call_id": item.get("call_id", ""), "content": text})
             elif kind == "item_reference":
                 raise Wrong(
-                    f"input.{number} refers to a stored item, and this server stores none: send all messages", "input"
+                    f"input.{number} refers to an item that this server does not have: send all messages, as clients "
+                    "do with store: false",
+                    "input",
                 )
             elif kind == "reasoning":
                 text = _text(item.get("summary"), f"input.{number}.summary")
@@ -189,7 +203,7 @@ _KINDS = {
 
 
 @dataclass
-class _Item:
+class OutputItem:
     """An item of the output so far."""
 
     kind: str
@@ -197,11 +211,15 @@ class _Item:
     call: Reader
     text: str = ""
     status: str = "in_progress"
-    id: str = field(default_factory=lambda: uuid4().hex)
+    key: str = field(default_factory=lambda: uuid4().hex)
 
     @property
     def names(self) -> _Kind:
         return _KINDS[self.kind]
+
+    @property
+    def id(self) -> str:
+        return f"{self.names.prefix}_{self.key}"
 
     @property
     def others(self) -> dict[str, Any]:
@@ -215,7 +233,7 @@ class _Item:
         return {"type": "output_text", "text": self.text, "annotations": [], "logprobs": []}
 
     def as_dict(self) -> dict[str, Any]:
-        fields = {"id": f"{self.names.prefix}_{self.id}", "type": self.kind, "status": self.status}
+        fields = {"id": self.id, "type": self.kind, "status": self.status}
         if self.kind == "function_call":
             return fields | {"call_id": self.call.id, "name": self.call.name, "arguments": self.text}
         parts = [self.part] if self.status != "in_progress" else []
@@ -229,14 +247,18 @@ class ResponsesReply:
         chat: the request as a chat completion.
         model: the model's name in the request.
         calling: how the answer may call functions.
+        kept: gets the items of the answer, unless the request has ``store: false``.
     """
 
-    def __init__(self, body: Responses, chat: Chat, model: str, calling: Calling | None) -> None:
+    def __init__(
+        self, body: Responses, chat: Chat, model: str, calling: Calling | None, kept: deque[OutputItem]
+    ) -> None:
         self._body = body
         self._chat = chat
         self._model = model
         self._reader = Reader(calling)
-        self._items: list[_Item] = []
+        self._items: list[OutputItem] = []
+        self._kept = kept
         self._space = ""  # white space that is sent only if a text follows
         self._n_events = 0
         self._id = uuid4().hex
@@ -292,8 +314,10 @@ class ResponsesReply:
         """Add text to the last item, or begin an item of another kind."""
         if not self._items or self._items[-1].kind != kind:
             yield from self._close("completed")
-            item = _Item(kind, len(self._items), self._reader)
+            item = OutputItem(kind, len(self._items), self._reader)
             self._items.append(item)
+            if self._body.store:
+                self._kept.append(item)
             yield self._of_item("response.output_item.added", item, item=item.as_dict())
             if item.names.part:
                 yield self._of_item(f"{item.names.part[0]}.added", item, in_part=True, part=item.part)
@@ -312,10 +336,10 @@ class ResponsesReply:
             yield self._of_item(f"{item.names.part[0]}.done", item, in_part=True, part=item.part)
         yield self._of_item("response.output_item.done", item, item=item.as_dict())
 
-    def _of_item(self, name: str, item: _Item, /, *, in_part: bool = False, **fields: Any) -> bytes:
+    def _of_item(self, name: str, item: OutputItem, /, *, in_part: bool = False, **fields: Any) -> bytes:
         where: dict[str, Any] = {"output_index": item.index}
         if in_part:
-            where["item_id"] = item.as_dict()["id"]
+            where["item_id"] = item.id
             if item.names.part:
                 where[item.names.part[1]] = 0
         return self._event(name, **where, **fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -65,6 +66,26 @@ def test_items_are_the_messages_of_a_conversation(client: OpenAI) -> None:
     )
     again = client.responses.create(model="llama", input=[*items, *answer.output, items[-1]], max_output_tokens=1)  # type: ignore[list-item]
     assert again.status in ("completed", "incomplete")
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_item_of_an_earlier_answer_may_be_named_by_its_id(client: OpenAI, stream: bool) -> None:
+    asked: Any = {"model": "llama", "extra_body": {"seed": 3, **LONG}, "max_output_tokens": 9}
+    question: Any = {"role": "user", "content": "hello"}
+    answer: Any = client.responses.create(**asked, input=[question], stream=stream)
+    (item,) = [*answer][-1].response.output if stream else answer.output
+    texts = [
+        client.responses.create(**asked, input=[question, before, question]).output_text  # type: ignore[list-item]
+        for before in ({"type": "item_reference", "id": item.id}, item.model_dump())
+    ]
+    assert texts[0] == texts[1]
+
+
+def test_an_item_is_not_kept_without_store(client: OpenAI) -> None:
+    asked: Any = {"model": "llama", "input": "hello", "max_output_tokens": 1}
+    unkept = client.responses.create(**asked, store=False).output[0]
+    with pytest.raises(openai.BadRequestError, match=r"input\.0 refers to .*: send all messages.* store: false"):
+        client.responses.create(**asked | {"input": [{"type": "item_reference", "id": unkept.id}]})
 
 
 def test_a_stream_sends_items_parts_and_deltas_in_order(client: OpenAI) -> None:
@@ -163,7 +184,7 @@ def test_an_error_in_a_stream_is_an_error_event() -> None:
 
     async def events() -> list[bytes]:
         body = Responses.model_validate({"input": "hello"})
-        reply = ResponsesReply(body, body.as_chat(), "llama", None)
+        reply = ResponsesReply(body, body.as_chat(), "llama", None, deque())
         return [event async for event in reply._stream(SimpleNamespace(choices=[Choice()]), failing())]  # type: ignore[arg-type]
 
     *_, last = asyncio.run(events())
