@@ -378,10 +378,8 @@ class SingleAnswer(Answer):
         may_think = self._current.may_think
         opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-END_OF_PROMPT:])) if may_think else None
         thinking = Thinking(opened, may_begin=may_think)
-        self._beginning = []
-        for token in beginning:
-            thinking.accept(model.piece(token, special=True))
-            self._beginning.append((token, bool(thinking.is_thought)))
+        flags = thinking.accept_all(model.piece(token, special=True) for token in beginning)
+        self._beginning = [*zip(beginning, flags, strict=True)]
         thinking.n_tokens = 0
         constraint = next(filter(None, (getattr(request.sampling, form) for form in FORMS)), None)
         return ThinkingPhase(

@@ -76,6 +76,14 @@ def test_channels_before_the_final_one_are_thinking(tmp_path: Path, kind: str) -
     assert sum(not event.thought for event in events) == 5
 
 
+@pytest.mark.parametrize("kind", ["text", "added", "controls"])
+def test_the_thinking_of_a_given_beginning_is_no_answer(tmp_path: Path, kind: str) -> None:
+    tokens = {} if kind == "text" else {kind: ["<think>", "</think>"]}
+    with judge(tmp_path, max_tokens=4, ignore_end=True, **tokens) as one:
+        result = one("Why?", begin="<think>hm</think>ok ")
+    assert result.thinking == "hm" and result.text.startswith("ok ")
+
+
 @pytest.mark.parametrize("mode", MODES, ids=lambda mode: " ".join(map(str, mode.values())))
 def test_thinking_ends_alike_in_every_mode_and_schedule(tmp_path, mode: dict[str, Any]) -> None:
     settings = {"think_tokens": 6, "max_tokens": 8, "ignore_end": True, **mode}

@@ -107,6 +107,15 @@ class Thinking:
         self.is_closed = close in self._text
         self._text = self._text[-len(close) :]
 
+    def accept_all(self, tokens: Iterable[bytes]) -> list[bool]:
+        """Add tokens, and return whether each of them is part of the thinking; False if that remains unknown."""
+        flags = []
+        for spelled in tokens:
+            self.accept(spelled)
+            flags.append(self.is_thought)
+        first = next((flag for flag in flags if flag is not None), False)
+        return [first if flag is None else flag for flag in flags]
+
     @property
     def is_open(self) -> bool:
         """True if the next token is part of the thinking."""
@@ -338,9 +347,4 @@ def find_thoughts(texts: Sequence[str]) -> list[bool]:
     """Find the tokens of the thinking in an answer that was saved without this information: True for each of them."""
     text = "".join(texts)
     opened = next((marks for marks in MARKS if marks.close in text and marks.open not in text), None)
-    thinking, flags = Thinking(opened), []
-    for each in texts:
-        thinking.accept(each.encode("utf-8", "surrogatepass"))
-        flags.append(thinking.is_thought)
-    first = next((flag for flag in flags if flag is not None), False)  # for tokens before it was known
-    return [first if flag is None else flag for flag in flags]
+    return Thinking(opened).accept_all(each.encode("utf-8", "surrogatepass") for each in texts)
