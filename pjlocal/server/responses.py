@@ -308,7 +308,8 @@ class ResponsesReply:
         yield from self._grow(self._reader.finish())
         if not self._items or self._items[-1].kind == "reasoning":
             yield from self._write("message", self._space)
-        yield from self._close("incomplete" if result.finish_reason == "length" else "completed")
+        is_cut = self._reader.finish_reason(result.finish_reason) == "length"
+        yield from self._close("incomplete" if is_cut else "completed")
 
     def _write(self, kind: str, text: str) -> Iterator[bytes]:
         """Add text to the last item, or begin an item of another kind."""

@@ -195,6 +195,7 @@ class Reader:
     name: str = ""  # of the called function
     #: Nine letters and digits, as Mistral's templates require.
     id: str = field(default_factory=lambda: uuid4().hex[:9])
+    _arguments: str = ""
     _texts: ThinkingText = field(default_factory=ThinkingText)
     _held: str = ""  # text that may become the head of a call
     _is_marked: bool = False
@@ -217,10 +218,17 @@ class Reader:
         return _joined([last, Part(text=held)])
 
     def finish_reason(self, reason: str) -> str:
-        return "tool_calls" if self.name and reason == "stop" else reason
+        if not self.name or reason != "stop":
+            return reason
+        try:
+            json.loads(self._arguments)
+        except (ValueError, RecursionError):  # a stop string cut them off
+            return "length"
+        return "tool_calls"
 
     def _push(self, token: int | None, thinking: str, text: str) -> Part:
         if self.name:
+            self._arguments += text
             return Part(thinking, arguments=text)
         if self.calling is None or self._is_over:
             return Part(thinking, text)
@@ -234,7 +242,8 @@ class Reader:
         for at in places:
             if head := next((head for head in heads if held.startswith(head, at)), None):
                 self.name, self._held = self.calling.heads[heads[head]], ""
-                return Part(thinking, held[:at], held[at + len(heads[head]) :], begins=True)
+                self._arguments = held[at + len(heads[head]) :]
+                return Part(thinking, held[:at], self._arguments, begins=True)
         keep = next((at for at in places if any(head.startswith(held[at:]) for head in heads)), len(held))
         self._is_over = not isinstance(mark, str) and keep > 0
         self._held = held[keep:]

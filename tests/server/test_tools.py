@@ -233,6 +233,15 @@ def test_a_call_that_is_cut_before_its_arguments_is_no_text(client: OpenAI, choi
         assert not any(chunk.choices[0].delta.content for chunk in chunks)
 
 
+def test_a_call_that_a_stop_string_cuts_says_so(client: OpenAI) -> None:
+    asked: Any = {"model": "", "tools": [WEATHER], "extra_body": {"stop": ["city"], "logit_bias": {MARK: 100}}}
+    (choice,) = client.chat.completions.create(**asked, messages=ASK, max_tokens=200).choices
+    assert choice.finish_reason == "length" and choice.message.tool_calls
+    flat = {"type": "function", **WEATHER["function"]}
+    answer = client.responses.create(**asked | {"tools": [flat]}, input="hello", max_output_tokens=200)
+    assert answer.status == "incomplete" and answer.output[-1].type == "function_call"
+
+
 @pytest.mark.parametrize("choice", [NAMED, "required"])
 def test_settings_of_the_end_do_not_break_a_forced_call(client: OpenAI, choice: Any) -> None:
     ends: Any = {"stop": ["city"], "extra_body": {"ignore_eos": True, "stop_token_ids": ["P"]}}
