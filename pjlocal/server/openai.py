@@ -44,7 +44,7 @@ from .replies import JsonResponse, as_event
 from .streaming import ALIVE, Added, Answers, Choice, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of
 from .tools import Call, Calling, Offering, Part, Reader
-from .unsupported import IN_MESSAGES, IN_STREAM_OPTIONS, UNSUPPORTED, check_fields, check_nested
+from .unsupported import IN_MESSAGES, UNSUPPORTED, check_fields, check_nested
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -211,7 +211,7 @@ class _Form(Strict, extra="allow"):
         return {"regex": self.pattern} if self.pattern else dict(SYNONYMS["grammar"](self.grammar))
 
 
-class _InStream(Strict, extra="allow"):
+class _InStream(Strict):
     include_usage: bool = False
 
 
@@ -309,8 +309,6 @@ class Body(Strict, extra="allow"):
                     raise Wrong(f"{name} is a field of {path}, not of this path: leave it out", name)
         known = {*type(self).model_fields, *SYNONYMS, *KEYS}
         check_fields({name: value for name, value in others.items() if name not in known}, known)
-        if self.stream_options:
-            check_nested(IN_STREAM_OPTIONS, self.stream_options.model_extra or {}, "stream_options")
         if self.best_of not in (None, 1, self.n):
             raise Wrong("best_of must equal n: every answer is sent", "best_of")
         return self

@@ -67,7 +67,7 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
     (_PLAIN, ["logits_processors", "logit_processors", "logits_processor", "vllm_xargs"]),
     # The prompt.
     (_TRUE, ["add_generation_prompt", "chat_template_kwargs.add_generation_prompt"]),
-    (_PLAIN, ["continue_final_message", "suffix", "prediction", "raw", "context"]),
+    (_PLAIN, ["continue_final_message", "suffix", "raw", "context"]),
     (_PLAIN, ["template", "chat_template", "instruction_template", "documents", "citations", "safe_prompt"]),
     (_PLAIN, ["input_prefix", "input_suffix", "input_extra", "prompt_token_ids", "prompt_embeds"]),
     (_PLAIN, ["transforms", "truncate_prompt_tokens", "truncation_side", "prompt_mode"]),
@@ -88,19 +88,15 @@ _GROUPS: list[tuple[Unsupported, list[str]]] = [
 UNSUPPORTED = {name: field for field, names in _GROUPS for name in names}
 
 #: Fields without effect that would otherwise be refused as a constraint, an unknown nested field, or a misspelling.
-HARMLESS = frozenset(
-    [
-        "models", "guided_decoding_backend", "structured_outputs._backend", "reasoning.summary", "reasoning.exclude",
-        "reasoning.generate_summary",
-    ]
-)  # fmt: skip
+HARMLESS = {"models", "guided_decoding_backend", "structured_outputs._backend"}
+#: Objects whose unknown fields would change the answer: the constraint, and the variables of the chat template.
+_STRICT_OBJECTS = ("structured_outputs.", "chat_template_kwargs.")
 
 #: The unsupported fields of messages.
 IN_MESSAGES: dict[str, Unsupported] = {
     "function_call": Unsupported("use tool_calls"),
     **dict.fromkeys(("images", "audio"), _TEXT),
 }
-IN_STREAM_OPTIONS = {"continuous_usage_stats": Unsupported("use include_usage: usage comes at the end")}
 
 #: Unknown fields that may be constraints.  Ignoring one would make the client accept any answer as valid.
 _FORM = re.compile("grammar|schema|regex|guided|structured|constrain|ebnf|gbnf|lark|json|(response|output)_format")
@@ -123,7 +119,7 @@ def check_fields(others: Mapping[str, Any], known: Collection[str]) -> None:
     for name, value in others.items():
         if name in UNSUPPORTED:
             _check(name, UNSUPPORTED[name], value)
-        elif "." in name and name not in HARMLESS:  # in an object whose fields are all known
+        elif name.startswith(_STRICT_OBJECTS) and name not in HARMLESS:
             _check(name, _PLAIN, value)
         elif name not in HARMLESS and len(name) <= _LONGEST_NAME:
             if _FORM.search(name):

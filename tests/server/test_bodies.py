@@ -271,6 +271,7 @@ def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
         ("do_sample", False, "temperature: 0"),
         ("functions", [{}], "use tools"),
         ("function_call", {"name": "f"}, "use tools"),
+        ("reasoning", {"effortt": "low"}, "did you mean reasoning.effort?"),
         ("temprature", 0, "did you mean temperature"),
         ("lambda", 1, "did you mean lam?"),
         ("min-p", 0.5, "did you mean min_p?"),
@@ -284,13 +285,11 @@ def test_unsupported_fields_that_change_the_answer_are_refused(
         assert name in said and advice in said, said
 
 
-def test_fields_of_messages_and_streams_that_change_the_answer_are_refused(served: Served) -> None:
+def test_fields_of_messages_that_change_the_answer_are_refused(served: Served) -> None:
     call = {"name": "f", "arguments": "{}"}
     for role, inner in (("assistant", {"function_call": call}), ("user", {"images": ["x"]})):
         said = [{"role": role, "content": "x", **inner}, {"role": "user", "content": "x"}]
         assert refusal(served, messages=said).startswith(f"messages.0.{next(iter(inner))} is not supported")
-    usage = {"continuous_usage_stats": True}
-    assert "include_usage" in refusal(served, stream=True, stream_options=usage)
     assert "/v1/completions" in refusal(served, CHAT, prompt="x")
     assert "/v1/chat/completions" in refusal(served, COMPLETION, tools=[{}])
     assert "/v1/chat/completions" in refusal(served, COMPLETION, top_logprobs=1)
@@ -302,9 +301,11 @@ def test_values_that_ask_for_nothing_and_harmless_fields_are_ignored(served: Ser
         "ignore_eos": False, "repetition_penalty": 1.0, "best_of": 1, "echo": False, "suffix": "", "mirostat": 0,
         "n_probs": 0, "add_generation_prompt": True, "continue_final_message": False, "length_penalty": 1.0,
         "use_beam_search": False, "skip_special_tokens": True, "do_sample": True, "options": {}, "guided_choice": [],
-        "guided_json": {}, "format": "", "grammar": "", "reasoning": {}, "thinking": {},
+        "guided_json": {}, "format": "", "grammar": "", "thinking": {"display": "omitted"},
+        "reasoning": {"context": "auto", "mode": "standard", "summary": "auto", "generate_summary": "concise"},
         "user": "me", "metadata": {"a": "b"}, "store": True, "service_tier": "flex", "cache_prompt": True,
-        "keep_alive": "5m", "parallel_tool_calls": True, "x_of_nobody": {"a": 1}, "stream_options": {"x": 1},
+        "keep_alive": "5m", "parallel_tool_calls": True, "x_of_nobody": {"a": 1}, "speculative.n_max": 8,
+        "stream_options": {"continuous_usage_stats": True}, "prediction": {"type": "content", "content": "x"},
     }  # fmt: skip
     for path in (CHAT, COMPLETION):
         seeded: dict[str, Any] = {"seed": 1, "max_tokens": 5, "pjlocal": {"ignore_end": True}}
