@@ -252,6 +252,9 @@ CODE = '<div class="code"><button class="copy" type="button">Copy code</button><
         ("a *b* **c** ~~d~~ `e*` f_g_h \\*i\\*",
          "<p>a <em>b</em> <strong>c</strong> <s>d</s> <code>e*</code> f_g_h *i*</p>"),
         ("**a *b* c** 2 * 3 * 4 **", "<p><strong>a <em>b</em> c</strong> 2 * 3 * 4 **</p>"),
+        ("**`**kwargs`**: a **Using `*args` and `**kwargs`** *a \\* b* **a\\` b** `c",
+         "<p><strong><code>**kwargs</code></strong>: a <strong>Using <code>*args</code> and "
+         "<code>**kwargs</code></strong> <em>a * b</em> <strong>a` b</strong> `c</p>"),
         ("# A\nb\nc\n\n---\n> d\n> e", "<h4>A</h4><p>b\nc</p><hr><blockquote><p>d\ne</p></blockquote>"),
         ("- a\n- b\n  - c\n\n3. d\n4. e",
          '<ul><li>a</li><li>b<ul><li>c</li></ul></li></ul><ol start="3"><li>d</li><li>e</li></ol>'),
@@ -309,6 +312,8 @@ def test_markdown_is_rendered_in_bounded_time(page) -> None:
         "\\(",
         "$a^{",
         "&a",
+        "*`a",
+        "*`a\\",
     ):
         rendered(chromium, part * (32_000 // len(part)))
 

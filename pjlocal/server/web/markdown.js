@@ -226,9 +226,8 @@ function spans(text, from, to, literal, depth, inLink = false) {
       done = at + 1;
       at += 2;
     } else if (here === "`") {
-      const ticks = /^`+/.exec(text.slice(at, to))[0];
-      const end = closing(text, at + ticks.length, to, ticks, "`");
-      at = end < 0 ? at + ticks.length : put(at, end + ticks.length, node("code", literal(at + ticks.length, end)));
+      const { begin, end, next } = inCode(text, at, to);
+      at = end < 0 ? next : put(at, next, node("code", literal(begin, end)));
     } else if (depth < DEPTH && (here === "[" || (here === "!" && text[at + 1] === "["))) {
       const link = /^!?\[([^[\]\n]*)\]\(<?((?:[^\s()<>]|\([^\s()<>]*\))*)>?(?:\s+"[^"\n]*")?\)/.exec(text.slice(at, Math.min(to, at + 2000)));
       if (link) {
@@ -270,21 +269,28 @@ const opens = (text, at, mark) =>
 
 /** The position of the mark that closes this one; -1 if none does. */
 function ends(text, from, to, mark) {
-  for (let at = text.indexOf(mark, from + 1); at >= 0 && at + mark.length <= to; at = text.indexOf(mark, at + 1)) {
-    const run = /^(.)\1*/.exec(text.slice(at, Math.min(to, at + 4)))[0].length;
-    if (mark.length === 1 && run === 2) at++; // of a strong text within
-    else if (/\S/.test(text[at - 1]) && !(mark[0] === "_" && /\w/.test(text[at + mark.length] ?? " "))) {
-      return at + (run > mark.length ? run - mark.length : 0);
+  for (let at = from; at + mark.length <= to; at++) {
+    if (text[at] === "\\") at++;
+    else if (text[at] === "`") at = inCode(text, at, to).next - 1;
+    else if (at > from && text.startsWith(mark, at)) {
+      const run = /^(.)\1*/.exec(text.slice(at, Math.min(to, at + 4)))[0].length;
+      if (mark.length === 1 && run === 2) at++; // of a strong text within
+      else if (/\S/.test(text[at - 1]) && !(mark[0] === "_" && /\w/.test(text[at + mark.length] ?? " "))) {
+        return at + (run > mark.length ? run - mark.length : 0);
+      }
     }
   }
   return -1;
 }
 
-function closing(text, from, to, run, char) {
-  for (let at = text.indexOf(run, from); at >= 0 && at + run.length <= to; at = text.indexOf(run, at + 1)) {
-    if (text[at - 1] !== char && text[at + run.length] !== char) return at;
+/** The begin and end of the code after some ticks, and where the text goes on.  The end is -1 if no ticks close it. */
+function inCode(text, at, to) {
+  const run = /^`+/.exec(text.slice(at, to))[0];
+  const begin = at + run.length;
+  for (let end = text.indexOf(run, begin); end >= 0 && end + run.length <= to; end = text.indexOf(run, end + 1)) {
+    if (text[end - 1] !== "`" && text[end + run.length] !== "`") return { begin, end, next: end + run.length };
   }
-  return -1;
+  return { begin, end: -1, next: begin };
 }
 
 /** The address at the beginning of a text.  Punctuation at its end, or a bracket that it does not open, belongs to the text. */
