@@ -20,6 +20,7 @@ from starlette.routing import Route
 from ..jobs import Job, ModelName
 from ..prompting.plan import make_roles, unused
 from ..prompting.tools import Tools
+from ..request import Overrides
 from ..request import Request as AnswerRequest
 from ..service import Service
 from .answers import AnswerRoutes
@@ -33,7 +34,7 @@ from .page import page_routes
 from .replies import JsonResponse
 from .responses import N_KEPT, OutputItem, Responses, ResponsesReply, naming_own_fields
 from .streaming import AnswerResponse, Answers, read_body
-from .tools import NOT_OFFERED, Calling, arrange
+from .tools import NOT_OFFERED, Calling, arrange, loosened
 
 _ROUTES_HINT = (
     "This server speaks OpenAI's API: POST /v1/chat/completions, POST /v1/responses, POST /v1/completions and "
@@ -158,6 +159,10 @@ async def _make_answers(
         raise Wrong(f"n times the prompts must be at most {MOST_CHOICES} answers", "prompt")
     calling: Calling | None = None
     warnings: list[str] = []
+    form = body.response_format and body.response_format.json_schema
+    if form and not form.strict:
+        schema = await asyncio.to_thread(loosened, form.schema_, "the JSON schema of the answer is", warnings.append)
+        request = request.override(Overrides(sampling={"json_schema": schema}))
     if isinstance(body, Chat) and (functions := body.functions):
         calling = await asyncio.to_thread(arrange, functions, body.must_call, service.call_support, request)
         if calling:

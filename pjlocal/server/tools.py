@@ -20,7 +20,6 @@ from ..prompting.tools import IN_JSON, CallSupport, CallSyntax, Control, Tools, 
 from ..request import Overrides, Request
 from ..settings import FORMS, Sampling
 from .bodies import Strict, Wrong
-from .synonyms import ANY_OBJECT
 
 NOT_OFFERED = (
     "tools were not offered: this model's chat template shows no tools, or its calls cannot be distinguished from "
@@ -55,28 +54,39 @@ class Function(Strict):
     def choose_schema(self, warn: Callable[[str], None]) -> str:
         """The JSON schema that the arguments follow, as text.
 
-        If the function's own cannot be enforced, and is not strict, that of any object, with a warning.
-
         Raises:
             Wrong: the schema is not that of an object, or is strict and cannot be enforced.
         """
         where = f"tools: the parameters of {self.name}"
         if self.arguments["type"] != "object":
             raise Wrong(f"{where}: their type must be 'object'", "tools")
-        schema = json.dumps(self.arguments if self.strict else without_unknown_formats(self.arguments))
+        if not self.strict:
+            return loosened(self.arguments, f"{where} are", warn)
+        schema = json.dumps(self.arguments)
         try:
             check_constraint(Sampling(json_schema=schema))
         except UsageError as error:
-            if self.strict:
-                raise Wrong(f"{where}: {error}", "tools") from None
-            warn(f"{where} are not enforced: {error}")
-            return ANY_OBJECT
+            raise Wrong(f"{where}: {error}", "tools") from None
         return schema
 
     def as_tool(self) -> dict[str, Any]:
         """The function in the format of chat templates."""
         described = {"description": self.description} if self.description else {}
         return {"type": "function", "function": {"name": self.name, **described, "parameters": self.arguments}}
+
+
+def loosened(schema: Mapping[str, Any], which: str, warn: Callable[[str], None]) -> str:
+    """A JSON schema that is not strict, as text, without unknown formats.
+
+    If it cannot be enforced, that of any object, or of anything of its type, with a warning that begins with ``which``.
+    """
+    text = json.dumps(without_unknown_formats(schema))
+    try:
+        check_constraint(Sampling(json_schema=text))
+    except UsageError as error:
+        warn(f"{which} not enforced: {error}")
+        return json.dumps({"type": schema.get("type", "object"), "additionalProperties": True})
+    return text
 
 
 class Tool(Strict):

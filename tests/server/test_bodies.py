@@ -250,6 +250,22 @@ def test_a_schema_beside_json_object_is_kept(served: Served) -> None:
     assert "response_format and pjlocal.regex" in refusal(served, response_format=form, pjlocal={"regex": "a+"})
 
 
+def test_a_schema_that_is_not_strict_is_enforced_as_far_as_it_can_be(served: Served) -> None:
+    phone = {"type": "string", "format": "phone", "maxLength": 3}
+    partly = {"type": "object", "properties": {"p": phone}, "required": ["p"], "additionalProperties": False}
+    other = {"type": "object", "properties": {"p": {"type": "array", "uniqueItems": True}}}
+    for schema, name in ((partly, "format 'phone'"), (other, "uniqueItems")):
+        form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema}}
+        assert name in refusal(served, response_format=form)
+        form["json_schema"]["strict"] = False  # type: ignore[index]
+        reply = send(served, CHAT, response_format=form, max_tokens=80, seed=1)
+        assert reply.status_code == 200, reply.text
+        text, warning = reply.json()["choices"][0]["message"]["content"], reply.headers.get("x-pjlocal-warning", "")
+        if schema is partly:
+            validate(json.loads(text), schema)
+        assert text[0] == "{" and ("uniqueItems" in warning) == (schema is other)
+
+
 @pytest.mark.parametrize(
     ("name", "value", "advice"),
     [
