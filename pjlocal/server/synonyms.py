@@ -20,6 +20,7 @@ Meaning = Callable[[Any], Mapping[str, Any]]
 #: Values with which most fields have no effect.  Null is removed earlier.
 NOTHING: tuple[Any, ...] = (False, [], {}, "")
 
+_LEAST_P = 1e-9  # keeps the most probable token alone
 _MANY = 2**31 - 1  # tokens to look back, which stands for all
 ANY_OBJECT = json.dumps({"type": "object", "additionalProperties": True})
 
@@ -59,6 +60,11 @@ def _tokens(value: Any) -> Any:
 
 def _biases(value: Any) -> Any:
     return [f"{token}={bias}" for token, bias in value.items()] if isinstance(value, dict) else value
+
+
+def _seed(value: Any) -> Any:
+    """A seed without its sign.  OpenAI's are below zero too; -1 is random."""
+    return value % 2**63 if type(value) is int and value < -1 else value
 
 
 def as_schema(value: Any) -> str:
@@ -114,7 +120,8 @@ _GROUPS: list[tuple[Meaning, list[str]]] = [
     (_setting("stop_token", _tokens), ["stop_token_ids"]),
     (_setting("ignore_end"), ["ignore_eos", "ban_eos_token"]),
     # How tokens are chosen.
-    (_setting("seed"), ["random_seed", "sampler_seed"]),
+    (_setting("seed", _seed), ["seed", "random_seed", "sampler_seed"]),
+    (_setting("top_p", lambda value: _LEAST_P if same(value, 0) else value), ["top_p"]),  # OpenAI's least is 0
     (_setting("top_k", _minus_one_is(0)), ["top_k"]),
     (_setting("typical_p", nothing=(1,)), ["typical"]),
     (_setting("top_n_sigma", _minus_one_is(0)), ["top_n_sigma", "nsigma"]),

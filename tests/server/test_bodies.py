@@ -218,15 +218,22 @@ def test_a_strength_may_be_a_number(served: Served) -> None:
     assert "from -10 to 10" in refusal(served, pjlocal=own | {"strength": 11})
 
 
-def test_the_seed_minus_one_is_random_and_no_other_is_below_zero(served: Served) -> None:
+def test_the_seed_minus_one_is_random_and_others_below_zero_are_seeds(served: Served) -> None:
     long: dict[str, Any] = {"max_tokens": 20, "pjlocal": {"ignore_end": True}}
     assert texts(served, seed=-1, **long) != texts(served, seed=-1, **long)
     own = {"ignore_end": True, "seed": -1}
     assert texts(served, max_tokens=20, pjlocal=own) != texts(served, max_tokens=20, pjlocal=own)
     assert len(set(texts(served, seed=-1.0, n=2, **long))) == 2
-    assert refusal(served, seed=-2) == "seed must be at least -1 (not -2)"
+    assert texts(served, seed=-(2**63), **long) == texts(served, seed=0, **long) != texts(served, seed=-2, **long)
+    assert refusal(served, pjlocal={"seed": -2}) == "pjlocal.seed must be at least -1 (not -2)"
     assert refusal(served, seed=2**63).startswith("seed must be at most")
     assert '"result"' in send(served, ANSWER, settings={"seed": -1, "max_tokens": 1}).text
+
+
+def test_a_top_p_of_zero_keeps_the_best_token(served: Served) -> None:
+    long: dict[str, Any] = {"max_tokens": 20, "pjlocal": {"ignore_end": True}}
+    assert texts(served, top_p=0, **long) == texts(served, top_p=0.0, temperature=2, **long)
+    assert texts(served, top_p=0, **long) == texts(served, temperature=0, **long)
 
 
 def test_several_answers_count_their_seeds_on_past_the_largest(served: Served) -> None:
