@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from ..errors import UsageError
 from ..jobs import Job, ModelName
 from ..prompting.plan import make_roles, unused
 from ..prompting.tools import Tools
@@ -25,7 +26,7 @@ from ..request import Request as AnswerRequest
 from ..service import Service
 from .answers import AnswerRoutes
 from .auth import Guard, NoModel, error_body, not_served
-from .bodies import Wrong, validated
+from .bodies import Wrong, in_sent_fields, validated
 from .chats import chat_routes
 from .metrics import Metrics
 from .model_routes import MOST_FILE, model_routes
@@ -151,7 +152,7 @@ async def _make_answers(
     request = defaults.override(named).override(persona).override(overrides).with_system(system)
     roles = make_roles(request)
     for warning in unused(request, roles, persona.flat() | overrides.flat()):
-        raise Wrong(warning, "pjlocal")
+        raise in_sent_fields(UsageError(warning), body.settings()[1])
     n = body.n or 1
     if n > 1 and roles.n_answers > 1:
         raise Wrong("n and best exclude each other: n sends every answer, and best chooses one", "n")

@@ -281,6 +281,14 @@ class Body(Strict, extra="allow"):
         Raises:
             UsageError: a setting is unknown or not valid.
         """
+        values, fields = self.settings()
+        try:
+            return check_overrides(values, n_ctx)
+        except UsageError as error:
+            raise in_sent_fields(error, fields) from None
+
+    def settings(self) -> tuple[dict[str, Any], dict[str, str]]:
+        """The settings of the request, unchecked, and the field that sets each.  Raises Wrong."""
         own = dict(self.pjlocal or {})
         if type(own.pop("events", False)) is not bool:
             raise Wrong("pjlocal.events must be true or false", "pjlocal")
@@ -288,11 +296,7 @@ class Body(Strict, extra="allow"):
         if self.response_format:
             given += [("response_format", *item) for item in self.response_format.settings().items()]
         given += [(f"pjlocal.{name}", name, value) for name, value in own.items()]
-        values, fields = merged(given)
-        try:
-            return check_overrides(values, n_ctx)
-        except UsageError as error:
-            raise in_sent_fields(error, fields) from None
+        return merged(given)
 
     def _fields(self) -> dict[str, Any]:
         known = {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}

@@ -407,12 +407,15 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
         ({"mode": "plain"}, "preferences have no effect in mode plain"),
         ({"mode": "rewrite", "prefer": ["vivid:2"]}, "the strength of vivid:2 has no effect in mode rewrite"),
         ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "panel has no effect in mode prompt"),
-        ({"mode": "rewrite", "lam": 9, "floor": 0.5}, "floor and lam have no effect in mode rewrite"),
+        ({"mode": "rewrite", "lam": 9, "floor": 0.5}, "pjlocal.floor and pjlocal.lam have no effect in mode rewrite"),
         ({"mode": "base", "prefer": ["vivid"]}, "which has no preference: give it one with judge_prefer"),
     ],
 )
 def test_a_setting_without_effect_in_the_mode_is_refused(served: Served, own: dict[str, Any], says: str) -> None:
     assert says in refusal(served, pjlocal={"prefer": ["vivid", "creative"]} | own)
+    error = send(served, CHAT, **{"prefer": ["vivid", "creative"]} | own).json()["error"]
+    if "strength" in own:
+        assert (error["message"], error["param"]) == ("strength has no effect in mode plain", "strength")
     prefer = [] if own["mode"] == "plain" else ["vivid", "creative"]
     assert texts(served, pjlocal={"prefer": prefer, "mode": own["mode"], "panel": False, "lam": 4})
 
