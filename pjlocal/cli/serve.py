@@ -95,10 +95,10 @@ def serve(
         from ..server.run import serve as answer
     from ..gguf.locate import find_model, lasting_name
     from ..gguf.ollama import shown_name
-    from ..jobs import ModelName
-    from ..loaded import LoadedModel, check_servable
     from ..prompting.plan import expected_views  # loads llama.cpp, which other commands do not need
-    from ..service import Service
+    from ..server.jobs import ModelName
+    from ..server.loaded import LoadedModel, check_servable
+    from ..server.service import Service
     from ..sessions.faults import StoreError
     from ..sessions.store import Store
 

@@ -15,13 +15,11 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..events import N_ALTERNATIVES
-from ..jobs import Job, ModelName, SavedTurn
 from ..prompting.conversation import parse_conversation
 from ..prompting.dials import regroup
 from ..prompting.prompt import Message
 from ..request import KEYS, refuse_removed
 from ..request import Request as AnswerRequest
-from ..service import Service
 from ..sessions.asking import as_messages, turn_seed, written_under
 from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of
@@ -29,7 +27,9 @@ from .auth import ChatChanged, NotFound, refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import chat_defaults, find_turn, number_of, open_chat
 from .following import FollowedAnswer
+from .jobs import Job, ModelName, SavedTurn
 from .replies import JsonResponse
+from .service import Service
 from .streaming import AnswerResponse, Answers, read_body
 
 _REJOIN_S = 10.0  # seconds that an answer continues without a client, for example while its page is reloaded

@@ -18,22 +18,22 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import UsageError
-from ..jobs import Job, ModelName
 from ..prompting.plan import make_roles, unused
 from ..prompting.tools import Tools
 from ..request import Overrides
 from ..request import Request as AnswerRequest
-from ..service import Service
 from .answers import AnswerRoutes
 from .auth import Guard, NoModel, error_body, not_served
 from .bodies import Wrong, in_sent_fields, validated
 from .chats import chat_routes
+from .jobs import Job, ModelName
 from .metrics import Metrics
 from .model_routes import MOST_FILE, model_routes
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply
 from .page import page_routes
 from .replies import JsonResponse
 from .responses import N_KEPT, OutputItem, Responses, ResponsesReply, naming_own_fields
+from .service import Service
 from .streaming import AnswerResponse, Answers, read_body
 from .tools import NOT_OFFERED, Calling, arrange, loosened
 

@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from ..client import is_loopback
 from ..engine.interrupt import Interrupted
 from ..errors import NoRoom, PjlocalError, RefusedError, TooLong, UsageError, explain
-from ..jobs import Busy, Stopping
 from ..sessions.faults import RemovedError
 from .bodies import in_fields
+from .jobs import Busy, Stopping
 from .metrics import Metrics
 from .page import FILES
 from .replies import JsonResponse

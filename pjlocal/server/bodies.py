@@ -19,7 +19,6 @@ from pydantic_core import ErrorDetails, from_json
 
 from ..config import tomlfile
 from ..errors import UsageError
-from ..loaded import check_servable
 from ..prompting.preferences import without_strength
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, absolute
 from ..settings import (
@@ -34,6 +33,7 @@ from ..settings import (
     typed,
     without_none,
 )
+from .loaded import check_servable
 
 MOST_STOPS = 16
 _MOST_ITEMS = 1000  # of other lists, for example of logit biases, which are looked up for every view

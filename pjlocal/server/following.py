@@ -11,12 +11,12 @@ from starlette.responses import Response
 
 from ..errors import PjlocalError
 from ..events import Result, Started, TokenEvent
-from ..jobs import Checked, Job, News
-from ..service import Service
 from ..settings import VIEW_NAMES
 from .auth import described
 from .chats import question_as_dict
+from .jobs import Checked, Job, News
 from .replies import as_event
+from .service import Service
 from .streaming import AnswerResponse, Answers, as_events, as_stream
 
 PROGRESS_S = 0.5  # seconds between two signs of life before an answer's first event

@@ -7,12 +7,11 @@ import logging
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from ..events import Result
-from ..jobs import Monitor
 
 _SECONDS = (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 60, 120)
 
 
-class Metrics(Monitor):
+class Metrics:
     """The metrics of one server, separate from those of other servers in the process."""
 
     def __init__(self) -> None:

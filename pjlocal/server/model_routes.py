@@ -15,18 +15,18 @@ from starlette.routing import Route
 from .. import __version__
 from ..attachments import parse_attachment, with_attachments
 from ..errors import UsageError
-from ..jobs import Checked, Job, ModelName
 from ..prompting.dials import STEP, adjust
 from ..prompting.plan import make_roles
 from ..request import Request as AnswerRequest
-from ..service import Service
 from ..sessions.session import Session
 from .auth import refusal
 from .bodies import Exact, Object, Whole, check_overrides, parse_request, validated
 from .chats import chat_defaults, open_chat
 from .following import PROGRESS_S, as_error
+from .jobs import Checked, Job, ModelName
 from .openai import Names
 from .replies import JsonResponse
+from .service import Service
 from .streaming import AnswerResponse, Answers, read_body, until_done
 
 _VERDICT_S = 1.0  # after which the body reports the verdict, not the status; `pjlocal.client` waits 2 s for a status

@@ -20,7 +20,6 @@ from starlette.responses import Response
 from ..engine.log_probs import LogProbs
 from ..errors import UsageError, did_you_mean
 from ..events import Result
-from ..jobs import Raw, Token
 from ..prompting.preferences import preset_hint, presets, without_strength
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
@@ -40,6 +39,7 @@ from .bodies import (
     split_persona,
     without_nulls,
 )
+from .jobs import Raw, Token
 from .replies import JsonResponse, as_event
 from .streaming import ALIVE, Added, Answers, Choice, as_events, as_stream
 from .synonyms import ANY_OBJECT, SYNONYMS, as_schema, flat, merged, settings_of

@@ -18,10 +18,10 @@ from pydantic import BeforeValidator, Field
 from starlette.responses import Response
 
 from ..events import Result
-from ..jobs import Token
 from ..prompting.tools import make_call
 from .auth import described
 from .bodies import ONLY_TEXT, Object, Strict, Whole, Wrong, checked
+from .jobs import Token
 from .openai import Chat, usage, warning_header
 from .replies import JsonResponse, as_event
 from .streaming import ALIVE, Added, Answers, as_stream

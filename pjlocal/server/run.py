@@ -20,8 +20,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ..engine.interrupt import INTERRUPTED
 from ..errors import PjlocalError
 from ..runtime_socket import is_private, socket_path
-from ..service import Service
 from ..settings import Engine
+from .service import Service
 
 log = logging.getLogger("pjlocal")
 

@@ -14,9 +14,9 @@ from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
 from ..events import Result, Started, TokenEvent
-from ..jobs import Checked, Job, News, Token
-from ..service import Service
 from .auth import TooLarge, TooSlow
+from .jobs import Checked, Job, News, Token
+from .service import Service
 
 MOST_BODY = 4 << 20  # bytes
 _PATIENCE_S = 30  # time limit for a body

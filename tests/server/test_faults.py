@@ -22,14 +22,14 @@ from waiting import PATIENCE_S
 from pjlocal.client import Server
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import UsageError
-from pjlocal.jobs import Job, ModelName
 from pjlocal.request import Request
 from pjlocal.server import model_routes, streaming
 from pjlocal.server.app import create_app
 from pjlocal.server.auth import Guard
+from pjlocal.server.jobs import Job, ModelName
 from pjlocal.server.metrics import Metrics
 from pjlocal.server.openai import Names
-from pjlocal.service import Service
+from pjlocal.server.service import Service
 from pjlocal.sessions.store import Store
 
 ENDLESS = {"generation": {"max_tokens": 30_000, "ignore_end": True}}

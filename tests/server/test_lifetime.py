@@ -19,8 +19,8 @@ from served import Served, serving
 from tiny_models import CHATML
 from waiting import PATIENCE_S, when
 
-from pjlocal.loaded import LoadedModel
-from pjlocal.service import Service
+from pjlocal.server.loaded import LoadedModel
+from pjlocal.server.service import Service
 
 CHAT = "/v1/chat/completions"
 ENDLESS: Any = {

@@ -18,11 +18,11 @@ from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, NoRoom
 from pjlocal.events import Result
-from pjlocal.jobs import Busy, Job, News, Raw, Stopping
-from pjlocal.loaded import LoadedModel
 from pjlocal.prompting.prompt import Message
 from pjlocal.request import Request, place
-from pjlocal.service import Service
+from pjlocal.server.jobs import Busy, Job, News, Raw, Stopping
+from pjlocal.server.loaded import LoadedModel
+from pjlocal.server.service import Service
 from pjlocal.settings import Generation
 
 

@@ -8,22 +8,22 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from .decoding.schedule import Observer
-from .engine.engine import Engine
-from .engine.interrupt import Interrupt
-from .engine.lanes import Capacity
-from .engine.log_probs import TokenLogProbs
-from .engine.model import Model
-from .errors import ModelError, TooLong, UsageError
+from ..decoding.schedule import Observer
+from ..engine.engine import Engine
+from ..engine.interrupt import Interrupt
+from ..engine.lanes import Capacity
+from ..engine.log_probs import TokenLogProbs
+from ..engine.model import Model
+from ..errors import ModelError, TooLong, UsageError
+from ..persona import PersonaJudge
+from ..prompting.plan import Plan, Roles
+from ..prompting.prompt import Message
+from ..prompting.tools import Tools
+from ..request import Request, changed
+from ..sessions.asking import fitted, n_exchanges
+from ..settings import DEFAULT_VIEWS, Generation
+from ..settings import Engine as EngineSettings
 from .jobs import Job, PreparedRequest, Raw
-from .persona import PersonaJudge
-from .prompting.plan import Plan, Roles
-from .prompting.prompt import Message
-from .prompting.tools import Tools
-from .request import Request, changed
-from .sessions.asking import fitted, n_exchanges
-from .settings import DEFAULT_VIEWS, Generation
-from .settings import Engine as EngineSettings
 
 _MOST_PER_TOKEN = 32  # characters; a prompt with more for each token of the context is refused without tokenizing
 

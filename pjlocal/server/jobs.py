@@ -7,17 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from .answer import Answer
-from .engine.log_probs import LogProbs
-from .errors import PjlocalError
-from .events import Alternative, Result, Started, Statistics, TokenEvent
-from .prompting.plan import Roles, make_roles
-from .prompting.prompt import Message
-from .prompting.tools import Tools
-from .request import Request
-from .sessions.recorder import Recording
-from .sessions.session import Session, Turn
-from .sessions.store import Store
+from ..answer import Answer
+from ..engine.log_probs import LogProbs
+from ..errors import PjlocalError
+from ..events import Alternative, Result, Started, Statistics, TokenEvent
+from ..prompting.plan import Roles, make_roles
+from ..prompting.prompt import Message
+from ..prompting.tools import Tools
+from ..request import Request
+from ..sessions.recorder import Recording
+from ..sessions.session import Session, Turn
+from ..sessions.store import Store
 
 
 class Busy(PjlocalError):
@@ -143,25 +143,3 @@ class PreparedRequest:
     request: Request
     first: int
     warnings: Sequence[str]
-
-
-class Monitor:
-    """A receiver of facts about a service's work; this base class ignores them."""
-
-    def jobs(self, n: int) -> None:
-        """Note the number of jobs being written or waiting."""
-
-    def loaded(self, is_loaded: bool) -> None:
-        """Note whether the model is in memory."""
-
-    def decoded(self, n_tokens: int, n_decodes: int) -> None:
-        """Count decoded tokens and batches."""
-
-    def started(self, seconds: float) -> None:
-        """Note the seconds from a job to its first token."""
-
-    def wrote(self, result: Result, n_held: int) -> None:
-        """Note a finished answer; ``n_held`` tokens of its prompts were in the caches."""
-
-    def ended(self, how: str) -> None:
-        """Count the end of a job."""

@@ -10,20 +10,21 @@ from dataclasses import replace
 from functools import partial
 from queue import SimpleQueue
 
-from .answer import ViewTokens
-from .engine.engine import Submission
-from .engine.interrupt import Interrupt
-from .engine.log_probs import TokenLogProbs
-from .errors import NoRoom, PjlocalError
-from .events import Result, Started, TokenEvent
-from .gguf.sampling import model_defaults_in_words
-from .jobs import Busy, Checked, Job, Monitor, PreparedRequest, SavedTurn, Stopping, Token
+from ..answer import ViewTokens
+from ..engine.engine import Submission
+from ..engine.interrupt import Interrupt
+from ..engine.log_probs import TokenLogProbs
+from ..errors import NoRoom, PjlocalError
+from ..events import Result, Started, TokenEvent
+from ..gguf.sampling import model_defaults_in_words
+from ..prompting.tools import CallSupport
+from ..sessions.asking import turn_settings
+from ..sessions.faults import RemovedError, StoreError
+from ..sessions.recorder import Recorder, Recording
+from ..sessions.store import Store
+from .jobs import Busy, Checked, Job, PreparedRequest, SavedTurn, Stopping, Token
 from .loaded import LoadedModel
-from .prompting.tools import CallSupport
-from .sessions.asking import turn_settings
-from .sessions.faults import RemovedError, StoreError
-from .sessions.recorder import Recorder, Recording
-from .sessions.store import Store
+from .metrics import Metrics
 
 log = logging.getLogger("pjlocal")
 
@@ -49,14 +50,14 @@ class Service:
         places: int,
         unload_after: float | None,
         interrupt: Interrupt,
-        monitor: Monitor | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.places = places
         self._load = load
         self._unload_after = unload_after
         self._interrupt = interrupt
         self._stop_engine = Interrupt()
-        self._monitor = monitor or Monitor()
+        self._metrics = metrics or Metrics()
         self._model: LoadedModel | None = None
         #: How the chat template shows functions and writes calls; known after the first load.
         self.call_support = CallSupport()
@@ -76,7 +77,7 @@ class Service:
         """Load the model before the first job.  Raises the errors of loading."""
         self._model = self._load(self._stop_engine)
         self.call_support = self._model.judge.template.call_support
-        self._monitor.loaded(True)
+        self._metrics.loaded(True)
         return self._model
 
     def start(self) -> None:
@@ -105,7 +106,7 @@ class Service:
             if n_unfinished + n > self.places:
                 raise Busy(f"the server is busy: {n_unfinished} answers are being written or waiting. Try again soon")
             self._unfinished |= set(jobs)
-            self._monitor.jobs(len(self._unfinished))
+            self._metrics.jobs(len(self._unfinished))
             self._calls += [partial(self._begin, job) for job in jobs]
             self._changed.notify()
 
@@ -299,7 +300,7 @@ class Service:
                 self._only_job = None
                 if not self._stops_now:
                     self._stop_engine.clear()
-        self._monitor.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
+        self._metrics.decoded(engine.lanes.n_fed - n_fed, engine.lanes.n_decodes - n_decodes)
         for answer, events in news:
             job = self._writing[answer]
             if job.is_cancelled and not job.recording:  # during the step
@@ -332,7 +333,7 @@ class Service:
         """Emit tokens, after saving them."""
         assert job.answer
         if not job.has_started:
-            self._monitor.started(time.monotonic() - job.arrived)
+            self._metrics.started(time.monotonic() - job.arrived)
             if job.saved:
                 self._record(job, job.saved)
             self._start(job)
@@ -405,7 +406,7 @@ class Service:
         if answer.error:
             self._end(job, answer.error)
             return
-        self._monitor.wrote(answer.result, answer.n_held)
+        self._metrics.wrote(answer.result, answer.n_held)
         if not job.has_started:
             self._start(job)
         self._save_end(job)
@@ -437,17 +438,17 @@ class Service:
         if job.answer:
             self._writing.pop(job.answer, None)
         job.answer = job.prepared = None
-        self._monitor.ended(_outcome(news))  # first: with no answer left, all are counted
+        self._metrics.ended(_outcome(news))  # first: with no answer left, all are counted
         with self._changed:
             self._unfinished.discard(job)
-            self._monitor.jobs(len(self._unfinished))
+            self._metrics.jobs(len(self._unfinished))
         if news is not None:
             job.emit(news)
 
     def _unload(self) -> None:
         if self._model:
             self._wait_for_preparer()  # it may still use the model for a cancelled job
-            self._monitor.loaded(False)
+            self._metrics.loaded(False)
             self._model.close()
             self._model = None
 
