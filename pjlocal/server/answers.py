@@ -23,9 +23,9 @@ from ..request import Request as AnswerRequest
 from ..sessions.asking import as_messages, turn_seed, written_under
 from ..sessions.faults import GONE_ON
 from ..sessions.session import Session, Turn, title_of
-from .auth import ChatChanged, NotFound, refusal
+from .auth import refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
-from .chats import chat_defaults, find_turn, number_of, open_chat
+from .chats import chat_changed, chat_defaults, find_turn, number_of, open_chat
 from .following import FollowedAnswer
 from .jobs import Job, ModelName, SavedTurn
 from .replies import JsonResponse
@@ -156,7 +156,7 @@ class AnswerRoutes:
     async def stop(self, request: Request) -> Response:
         written = self._being_written.get(request.path_params["number"])
         if written is None:
-            raise NotFound("no answer with this number is being written")
+            raise Wrong("no answer with this number is being written", status=404)
         written.answers.stop()
         return Response(status_code=204)
 
@@ -211,7 +211,7 @@ class AnswerRoutes:
         """The alternatives to a token of a saved answer."""
         number, turn_id, position = (number_of(request, name) for name in ("id", "turn", "position"))
         if not position and request.path_params["position"] != "0":
-            raise NotFound("a token's number is a whole number")
+            raise Wrong("a token's number is a whole number", status=404)
         session = await open_chat(number)
         place = find_turn(session, turn_id)
         history, turn = session.turns[:place], session.turns[place]
@@ -232,15 +232,15 @@ def _replaced(session: Session, chat: _InChat) -> Turn | None:
     """The turn to replace, which must be the last one; later turns would not fit another answer.
 
     Raises:
-        ChatChanged: the chat has a newer turn than the client knows.
+        Wrong: the chat has a newer turn than the client knows.
     """
     last = session.turns[-1] if session.turns else None
     if chat.keep and chat.after is not None and chat.after != (last.id if last else 0):
-        raise ChatChanged(GONE_ON)
+        raise chat_changed(GONE_ON)
     if chat.replacing is None:
         return None
     if last is None or last.id != chat.replacing:
-        raise ChatChanged("only the last turn can be replaced, and the chat has a newer one: load the chat again")
+        raise chat_changed("only the last turn can be replaced, and the chat has a newer one: load the chat again")
     return last
 
 
@@ -259,8 +259,7 @@ def _check_not_writing(chat: _InChat, answers: Iterable[FollowedAnswer]) -> None
     """Refuse a question in a chat in which another answer is being written.
 
     Raises:
-        ChatChanged: another question is being answered, which the client does not know.
-        Wrong: the client has seen it.
+        Wrong: another question is being answered, with a code if the client does not know it.
     """
     if not chat.keep or (chat.after is None and chat.replacing is None):
         return
@@ -268,5 +267,5 @@ def _check_not_writing(chat: _InChat, answers: Iterable[FollowedAnswer]) -> None
         if other.session.id is None or other.session.id != chat.id or other.turn.finish_reason is not None:
             continue
         if other.turn.id is None or other.turn.id not in (chat.after, chat.replacing):
-            raise ChatChanged("another question is being answered in this chat: load the chat again")
+            raise chat_changed("another question is being answered in this chat: load the chat again")
         raise Wrong("the last answer is still being written, in another window: wait for its end, or stop it there")

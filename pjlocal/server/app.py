@@ -23,7 +23,7 @@ from ..prompting.tools import Tools
 from ..request import Overrides
 from ..request import Request as AnswerRequest
 from .answers import AnswerRoutes
-from .auth import Guard, NoModel, error_body, not_served
+from .auth import Guard, error_body, not_served
 from .bodies import Wrong, in_sent_fields, validated
 from .chats import chat_routes
 from .jobs import Job, ModelName
@@ -106,7 +106,7 @@ def routes(service: Service, names: Names, defaults: AnswerRequest, metrics: Met
     async def model(request: Request) -> Response:
         name = request.path_params["name"]
         if names.find(name) is None:
-            raise NoModel(names.unknown(name))
+            raise Wrong(names.unknown(name), status=404, code="model_not_found")
         return JsonResponse(_model(name, started))
 
     async def chat(request: Request) -> Response:
@@ -146,7 +146,7 @@ async def _make_answers(
     """Make the answers to a request, and the description of how they may call functions."""
     named = names.find(body.model)
     if named is None:
-        raise NoModel(names.unknown(str(body.model)))
+        raise Wrong(names.unknown(str(body.model)), status=404, code="model_not_found")
     system, prompts = body.system_and_prompts()
     persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
     request = defaults.override(named).override(persona).override(overrides).with_system(system)

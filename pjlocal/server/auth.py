@@ -16,7 +16,7 @@ from ..client import is_loopback
 from ..engine.interrupt import Interrupted
 from ..errors import NoRoom, PjlocalError, RefusedError, TooLong, UsageError, explain
 from ..sessions.faults import RemovedError
-from .bodies import in_fields
+from .bodies import Wrong, in_fields
 from .jobs import Busy, Stopping
 from .metrics import Metrics
 from .page import FILES
@@ -53,42 +53,12 @@ _MOST_MESSAGE = 1000  # characters of an error message
 _HUNG_UP = 499  # the status by which web servers count disconnected clients
 
 
-class NotFound(UsageError):
-    """The named thing does not exist."""
-
-
-class NoChat(NotFound):
-    """The chat does not exist."""
-
-
-class NoModel(NotFound):
-    """The model does not exist, or the preferences or persona in its name."""
-
-
-class ChatChanged(UsageError):
-    """The chat has changed since the client loaded it."""
-
-
-class TooLarge(UsageError):
-    """The body is too large."""
-
-
-class TooSlow(UsageError):
-    """The body did not arrive in time."""
-
-
 #: The status of an error, with OpenAI's type and code.
 _STATUS: list[tuple[type[Exception], int, str, str | None]] = [
     (Busy, 429, "rate_limit_error", "rate_limit_exceeded"),
     (Stopping, 503, "server_error", "stopping"),
     (Interrupted, 503, "server_error", "stopping"),
-    (NoChat, 404, "invalid_request_error", "chat_not_found"),
     (RemovedError, 404, "invalid_request_error", "chat_not_found"),
-    (NoModel, 404, "invalid_request_error", "model_not_found"),
-    (NotFound, 404, "invalid_request_error", None),
-    (ChatChanged, 400, "invalid_request_error", "chat_gone_on"),
-    (TooLarge, 413, "invalid_request_error", "too_large"),
-    (TooSlow, 408, "invalid_request_error", "timeout"),
     (TooLong, 400, "invalid_request_error", "context_length_exceeded"),
     (NoRoom, 400, "invalid_request_error", "no_room"),
     (UsageError, 400, "invalid_request_error", None),
@@ -111,6 +81,8 @@ def described(error: Exception, *, in_flags: bool = False) -> tuple[int, dict[st
         in_flags: whether the message names settings by command-line flags instead of fields.
     """
     status, kind, code = next(known[1:] for known in _STATUS if isinstance(error, known[0]))
+    if isinstance(error, Wrong):
+        status, code = error.status, error.code
     message = "the server is stopping" if isinstance(error, Interrupted) else explain(error)[0]
     if status == 500:
         log.error("%s", message)

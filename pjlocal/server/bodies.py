@@ -45,11 +45,11 @@ ONLY_TEXT = "only text parts are supported, no images, audio or files: leave the
 
 
 class Wrong(UsageError):
-    """An error in a request, with the wrong field."""
+    """An error in a request, with the wrong field, the status of the response, and OpenAI's code."""
 
-    def __init__(self, message: str, field: str | None = None) -> None:
+    def __init__(self, message: str, field: str | None = None, *, status: int = 400, code: str | None = None) -> None:
         super().__init__(message)
-        self.field = field
+        self.field, self.status, self.code = field, status, code
 
 
 # JSON.

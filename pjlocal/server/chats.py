@@ -25,18 +25,19 @@ from ..sessions.importing import parse_export
 from ..sessions.recorder import Recorder
 from ..sessions.session import Session, Turn
 from ..sessions.store import Store
-from .auth import ChatChanged, NoChat, NotFound
 from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
 from .replies import JsonResponse
 from .streaming import as_events, read_body
 
-_NO_CHAT = "no saved chat has this number"
 _MOST_QUERY = 1000  # characters
 _MOST_EXPORT = 1 << 28  # bytes of a chat to import
 _MOST_DIGITS = 18  # of a number in a path; the database has no numbers from 2**63
 _TYPES = {"md": "text/markdown", "json": "application/json", "html": "text/html"}
 
 _T = TypeVar("_T")
+_no_chat = partial(Wrong, "no saved chat has this number", status=404, code="chat_not_found")
+#: The error for a client that does not know the newest turns of a chat.
+chat_changed = partial(Wrong, code="chat_gone_on")
 
 
 class _Change(Exact):
@@ -106,7 +107,7 @@ def chat_routes() -> list[Route]:
     async def export(request: Request) -> Response:
         form = request.path_params["form"]
         if form not in FORMATS:
-            raise NotFound(f"unknown format {form!r}: use {', '.join(FORMATS)}")
+            raise Wrong(f"unknown format {form!r}: use {', '.join(FORMATS)}", status=404)
         session = await open_chat(number_of(request, "id"))
         headers = {"Content-Disposition": f'attachment; filename="chat-{session.id}.{form}"'}
         text = FORMATS[form](session, request.query_params.get("drafts") == "true")
@@ -181,23 +182,23 @@ def find_turn(session: Session, turn_id: int) -> int:
     """The place of a turn in its chat, from 0.
 
     Raises:
-        ChatChanged: the chat has no such turn.
+        Wrong: the chat has no such turn.
     """
     for place, turn in enumerate(session.turns):
         if turn.id == turn_id:
             return place
-    raise ChatChanged("the chat has no such turn: load the chat again")
+    raise chat_changed("the chat has no such turn: load the chat again")
 
 
 async def _ending_with(number: int, turn_id: int, done: str) -> Session:
     """The chat, whose last turn must be ``turn_id``.
 
     Raises:
-        ChatChanged: the chat has a newer turn.
+        Wrong: the chat has a newer turn.
     """
     session = await open_chat(number)
     if not session.turns or session.turns[-1].id != turn_id:
-        raise ChatChanged(f"only the last turn can be {done}, and the chat has a newer one: load the chat again")
+        raise chat_changed(f"only the last turn can be {done}, and the chat has a newer one: load the chat again")
     return session
 
 
@@ -236,7 +237,7 @@ async def _changed(number: int, change: Callable[[Store], _T]) -> _T:
 
     Raises:
         StoreError: the change cannot be saved.
-        NoChat: the chat does not exist.
+        Wrong: the chat does not exist.
     """
 
     def changing() -> _T:
@@ -246,19 +247,19 @@ async def _changed(number: int, change: Callable[[Store], _T]) -> _T:
     try:
         return await asyncio.to_thread(changing)
     except RemovedError:
-        raise NoChat(_NO_CHAT) from None
+        raise _no_chat() from None
 
 
 async def open_chat(number: int, *, with_undone: bool = False) -> Session:
     """Load a chat, optionally with its undone turns.
 
     Raises:
-        NoChat: the chat does not exist.
+        Wrong: the chat does not exist.
     """
     try:
         return await _stored(lambda store: store.load(number, with_undone))
     except (UsageError, OverflowError):
-        raise NoChat(_NO_CHAT) from None
+        raise _no_chat() from None
 
 
 def _described(session: Session) -> dict[str, Any]:

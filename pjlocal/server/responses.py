@@ -148,7 +148,7 @@ def naming_own_fields() -> Iterator[None]:
         yield
     except Wrong as error:
         field = "input" if error.field == "messages" else error.field and _renamed(error.field)
-        raise Wrong(_renamed(str(error)), field) from None
+        raise Wrong(_renamed(str(error)), field, status=error.status, code=error.code) from None
 
 
 def _renamed(message: str) -> str:

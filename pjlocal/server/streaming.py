@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from ..engine.interrupt import Interrupted
 from ..events import Result, Started, TokenEvent
-from .auth import TooLarge, TooSlow
+from .bodies import Wrong
 from .jobs import Checked, Job, News, Token
 from .service import Service
 
@@ -41,12 +41,12 @@ async def read_body(request: Request, most: int = MOST_BODY) -> bytes:
     """Read a body of at most ``most`` bytes.
 
     Raises:
-        TooLarge, TooSlow: the body is too large, or does not arrive in time.
+        Wrong: the body is too large, or does not arrive in time.
     """
     try:
         return await asyncio.wait_for(_read_all(request, most), _PATIENCE_S)
     except asyncio.TimeoutError:
-        raise TooSlow(f"the body did not arrive within {_PATIENCE_S} seconds") from None
+        raise Wrong(f"the body did not arrive within {_PATIENCE_S} seconds", status=408, code="timeout") from None
 
 
 async def _read_all(request: Request, most: int) -> bytes:
@@ -54,7 +54,7 @@ async def _read_all(request: Request, most: int) -> bytes:
     async for part in request.stream():
         body += part
         if len(body) > most:
-            raise TooLarge(f"the body has more than {most:,} bytes")
+            raise Wrong(f"the body has more than {most:,} bytes", status=413, code="too_large")
     return bytes(body)
 
 

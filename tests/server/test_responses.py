@@ -238,3 +238,9 @@ def test_fields_without_effect_are_accepted(client: OpenAI) -> None:
     }
     answer = client.responses.create(model="llama", input="hello", max_output_tokens=1, **harmless, **nothing)
     assert answer.metadata == {"a": "b"} and answer.store is False
+
+
+def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
+    with pytest.raises(openai.NotFoundError) as refused:
+        client.responses.create(model="nobody", input="hello")
+    assert refused.value.code == "model_not_found"
