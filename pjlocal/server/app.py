@@ -28,9 +28,9 @@ from .bodies import Wrong, in_sent_fields, validated
 from .chats import chat_routes
 from .jobs import Job, ModelName
 from .metrics import Metrics
-from .model_routes import MOST_FILE, model_routes
+from .model_routes import model_routes
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply
-from .page import page_routes
+from .page import PAGE_ROUTES
 from .replies import JsonResponse
 from .responses import N_KEPT, OutputItem, Responses, ResponsesReply, naming_own_fields
 from .service import Service
@@ -78,7 +78,7 @@ def create_app(
     return Starlette(
         routes=[
             *routes(service, names, defaults, metrics, model["context_limit"]),
-            *page_routes(names.model, defaults, MOST_FILE),
+            *PAGE_ROUTES,
             *chat_routes(),
             *model_routes(service, names, defaults, model, saved_as),
             *AnswerRoutes(service, defaults, model["context_limit"], saved_as).routes(),

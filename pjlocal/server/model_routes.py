@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 from pydantic import Field
 from starlette.requests import Request
@@ -16,9 +16,11 @@ from .. import __version__
 from ..attachments import parse_attachment, with_attachments
 from ..errors import UsageError
 from ..prompting.dials import STEP, adjust
-from ..prompting.plan import make_roles
+from ..prompting.plan import make_roles, strength_in_force
+from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
 from ..sessions.session import Session
+from ..settings import DEFAULT_MODE, Generation, Mode
 from .auth import refusal
 from .bodies import Exact, Object, Whole, check_overrides, parse_request, validated
 from .chats import chat_defaults, open_chat
@@ -30,7 +32,7 @@ from .service import Service
 from .streaming import AnswerResponse, Answers, read_body, until_done
 
 _VERDICT_S = 1.0  # after which the body reports the verdict, not the status; `pjlocal.client` waits 2 s for a status
-MOST_FILE = 8 << 20  # bytes of an attached file
+_MOST_FILE = 8 << 20  # bytes of an attached file
 
 
 class _ToCheck(Exact):
@@ -60,8 +62,15 @@ def model_routes(
     """
 
     async def model_facts(request: Request) -> Response:
+        of_the_page = {
+            "presets": presets(),
+            "default_mode": DEFAULT_MODE,
+            "strengths": {mode: strength_in_force(Generation(), mode) for mode in get_args(Mode)},
+            "settings": defaults.as_dict(),
+            "most_file": _MOST_FILE,
+        }
         named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}
-        return JsonResponse(named | dict(model))
+        return JsonResponse({**named, **model, **of_the_page})
 
     async def check(request: Request) -> Response:
         body = validated(_ToCheck, await read_body(request))
@@ -75,7 +84,7 @@ def model_routes(
     async def attach(request: Request) -> Response:
         """A text file, as it is put before a question."""
         name = request.query_params.get("name", "") or "the file"
-        attachment = parse_attachment(name, name, await read_body(request, MOST_FILE + 1), MOST_FILE)
+        attachment = parse_attachment(name, name, await read_body(request, _MOST_FILE + 1), _MOST_FILE)
         answers = Answers(service, [Job(defaults, text=attachment.text)])
         answers.submit()
 

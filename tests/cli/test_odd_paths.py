@@ -121,8 +121,8 @@ def test_a_server_of_a_model_and_a_preference_with_such_names_answers(environmen
     wish.write_text("Be brief.\n")
     with serving(odd_model, environment, "-p", f"@{wish}", "--regex", "a") as served:
         assert [model["id"] for model in served.http.get("/v1/models").json()["data"]] == [ODD]
-        about = served.http.get("/api/about").json()
-        assert about["model"] == ODD and about["settings"]["preferences"]["a"] == [f"@{wish}"]
+        about = served.http.get("/api/model").json()
+        assert about["name"] == ODD and about["settings"]["preferences"]["a"] == [f"@{wish}"]
         assert served.complete()["model"] == ODD
         body = {"messages": [{"role": "user", "content": "hi"}], "stream": True}
         first = served.http.post("/v1/chat/completions", json=body).text.splitlines()[0]

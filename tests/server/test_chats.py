@@ -280,7 +280,7 @@ def test_a_preference_file_of_the_server_is_accepted_when_the_page_sends_it_back
     database = tmp_path / "chats.db"
     options = ("-p", f"@{style}", "--ctx", "1024", "--max-tokens", "3")
     with serving(tiny("llama"), environment | {"PJLOCAL_DATABASE": str(database)}, *options) as served:
-        (shown,) = served.http.get("/api/about").json()["settings"]["preferences"]["a"]
+        (shown,) = served.http.get("/api/model").json()["settings"]["preferences"]["a"]
         assert shown == f"@{style}"
         ask(served, "Why?", settings={"draft_prefer": [shown]})
         dialled = served.http.post("/api/dials", json={"preference": shown, "more": True}).json()["preference"]

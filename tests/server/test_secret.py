@@ -28,7 +28,7 @@ def test_chats_cannot_be_listed_read_changed_or_begun_without_the_token(
     for method, where in (
         ("GET", "/api/chats"), ("GET", "/api/chats?q=Nobody"), ("GET", path), ("GET", f"{path}/export.md"),
         ("PATCH", path), ("DELETE", path), ("POST", f"{path}/undo"),
-        ("POST", "/api/answers"), ("POST", "/api/answers/1/stop"), ("GET", "/api/about"),
+        ("POST", "/api/answers"), ("POST", "/api/answers/1/stop"),
         ("GET", "/api/model"), ("POST", "/api/check"),
         ("HEAD", "/api/chats"), ("OPTIONS", path), ("GET", "/%61pi/chats"), ("GET", "/api/none"),
     ):  # fmt: skip

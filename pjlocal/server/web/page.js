@@ -570,8 +570,8 @@ async function begin() {
   onForm();
   onChats();
   scrollAlong();
-  const about = await json("api/about");
-  by("model").textContent = visible(about.model);
+  const about = await json("api/model");
+  by("model").textContent = visible(about.name);
   views.fill(about, () => chat);
   files.begin(about.most_file, trouble);
   await open();
