@@ -251,7 +251,7 @@ class Server:
     def check(self, request: Request) -> None:
         """Refuse a request that the model cannot write.  Raises the errors of `call`."""
         data = self.call("POST", "/api/check", {"request": self.as_body(request)})
-        if data:  # the model was loaded first, so the status could not tell it
+        if data:
             error = self.make_error(data)
             raise error if isinstance(error, UsageError | ServerError) else ServerError(str(error))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, get_args
@@ -31,7 +30,6 @@ from .replies import JsonResponse
 from .service import Service
 from .streaming import AnswerResponse, Answers, read_body, until_done
 
-_VERDICT_S = 1.0  # after which the body reports the verdict, not the status; `pjlocal.client` waits 2 s for a status
 _MOST_FILE = 8 << 20  # bytes of an attached file
 
 
@@ -79,7 +77,11 @@ def model_routes(
             answers.submit()
         except Exception as error:
             return refusal(error, in_flags=True)
-        return AnswerResponse(answers.cancel, lambda: _checked(answers))
+
+        async def respond() -> Response:
+            return StreamingResponse(_verdict(answers), media_type="application/json")
+
+        return AnswerResponse(answers.cancel, respond)
 
     async def attach(request: Request) -> Response:
         """A text file, as it is put before a question."""
@@ -117,20 +119,9 @@ def model_routes(
     ]
 
 
-async def _checked(answers: Answers) -> Response:
-    """The verdict on a request, as a status.  If it takes long, because the model is loaded, as JSON after white space:
-    null, or an error as in a stream."""
-    verdict = await answers.wait(answers.next(), _VERDICT_S)
-    if not verdict.done():
-        return StreamingResponse(_report(verdict), media_type="application/json")
-    try:
-        verdict.result()
-    except Exception as error:
-        return refusal(error, in_flags=True)
-    return Response(status_code=204)
-
-
-async def _report(verdict: asyncio.Future[Any]) -> AsyncIterator[bytes]:
+async def _verdict(answers: Answers) -> AsyncIterator[bytes]:
+    """The verdict on a request as JSON: null, or an error as in a stream.  White space comes before while it waits."""
+    verdict = await answers.wait(answers.next(), PROGRESS_S)
     async for _ in until_done(verdict, PROGRESS_S):
         yield b" "
     try:

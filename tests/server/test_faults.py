@@ -213,7 +213,6 @@ def test_a_stream_without_a_token_says_that_it_is_alive_and_reports_a_late_error
 def test_a_check_that_waits_for_the_model_says_that_it_is_alive_and_reports_a_late_error(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(model_routes, "_VERDICT_S", 0.001)
     monkeypatch.setattr(model_routes, "PROGRESS_S", 0.001)
     body = body_of_a_late_error("/api/check", {"request": Request().as_dict()}, b" ")
     server = Server("http://localhost", Interrupt())
