@@ -24,7 +24,7 @@ from .engine.model import Model
 from .engine.policies import Forced, RowReducer
 from .engine.slot import Slot
 from .errors import UsageError
-from .events import Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
+from .events import N_ALTERNATIVES, Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
 from .policy_maker import make_policies
 from .prompting.plan import Plan
 from .prompting.rendering import DIALOGUE_SPACE, DIALOGUE_STOPS
@@ -520,20 +520,18 @@ class ViewTokens:
 
     Args:
         names: the names of all views.
-        n: the number of tokens to store for each view.
     """
 
-    def __init__(self, model: Model, names: Sequence[str], n: int) -> None:
+    def __init__(self, model: Model, names: Sequence[str]) -> None:
         self._model = model
         self._names = names
-        self._n = n
         #: Those of any view, the most probable first.
         self.alternatives: list[Alternative] = []
 
     def __call__(self, judge: Policy, rows: Rows, decision: Decision) -> None:
         logits = [rows(view).logits for view in range(len(self._names))]
         log_z = [log_normalizer(each) for each in logits]
-        ids = {int(token) for each in logits for token in most(each, self._n)}
+        ids = {int(token) for each in logits for token in most(each, N_ALTERNATIVES)}
         alternatives = [Alternative(token, self._model.piece(token).decode(errors="ignore"), {}) for token in ids]
         for each in alternatives:
             for name, row, z in zip(self._names, logits, log_z, strict=True):

@@ -32,7 +32,7 @@ from .engine.machine import threads_in_words
 from .engine.model import Model
 from .engine.offload import placement
 from .errors import ModelError, PjlocalError, UsageError
-from .events import N_ALTERNATIVES, Alternative, Result, TokenEvent
+from .events import Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
 from .gguf.locate import find_model
@@ -299,13 +299,13 @@ class PersonaJudge:
         settings = self.engine.replace(layout="batched") if self.engine.layout == "auto" else self.engine
         return Engine(self.model, settings, self.interrupt, capacity)
 
-    def next_tokens(self, plan: Plan, n: int = N_ALTERNATIVES) -> list[Alternative]:
-        """The n most probable tokens of each view after the plan's prompts.
+    def next_tokens(self, plan: Plan) -> list[Alternative]:
+        """The most probable tokens of each view after the plan's prompts.
 
         Raises:
             Interrupted: on request.
         """
-        plan, view_tokens = self.plan_next_token(plan, n)
+        plan, view_tokens = self.plan_next_token(plan)
         answer = self.answer(plan, observe=lambda: view_tokens)
         for _ in answer:
             pass
@@ -313,11 +313,11 @@ class PersonaJudge:
             raise Interrupted
         return view_tokens.alternatives
 
-    def plan_next_token(self, plan: Plan, n: int) -> tuple[Plan, ViewTokens]:
+    def plan_next_token(self, plan: Plan) -> tuple[Plan, ViewTokens]:
         """Reduce a plan to a single token.
 
         Returns:
-            The new plan, and the observer that will have the n most probable tokens of each view.
+            The new plan, and the observer that will have the most probable tokens of each view.
 
         Raises:
             UsageError: mode rewrite, in which an answer has two prompts.
@@ -326,7 +326,7 @@ class PersonaJudge:
             raise UsageError("mode rewrite does not list alternatives: use another mode")
         request = plan.request.replace(max_tokens=1, think_tokens=None, lookahead=0, schedule="lockstep")
         plan = replace(plan, request=request, roles=replace(plan.roles, n_answers=1))
-        return plan, ViewTokens(self.model, plan.roles.view_names, n)
+        return plan, ViewTokens(self.model, plan.roles.view_names)
 
     @_by_keywords
     def answers(self, prompts: Iterable[Prompt], parallel: int = 8, **changes: Any) -> Iterator[tuple[int, TokenEvent]]:

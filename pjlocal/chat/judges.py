@@ -11,7 +11,7 @@ from ..answer import Answer
 from ..client import RemoteAnswer, Server, ServerError, WarningLog, find_server, why_no_server
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import ModelError
-from ..events import N_ALTERNATIVES, Alternative, Started
+from ..events import Alternative, Started
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model
@@ -206,7 +206,7 @@ class RemoteJudge:
     def alternatives(self, history: Sequence[Turn], turn: Turn) -> list[Alternative]:
         self._end_last()
         request = written_under(self.request, turn)
-        answer = self._ask(request, history, turn, first=turn.first, alternatives=N_ALTERNATIVES)
+        answer = self._ask(request, history, turn, first=turn.first, alternatives=True)
         for _ in answer:
             pass
         if answer.finish_reason == "interrupted":

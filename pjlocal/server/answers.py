@@ -14,7 +14,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..events import N_ALTERNATIVES
 from ..prompting.conversation import parse_conversation
 from ..prompting.dials import regroup
 from ..prompting.prompt import Message
@@ -33,7 +32,6 @@ from .service import Service
 from .streaming import AnswerResponse, Answers, read_body
 
 _REJOIN_S = 10.0  # seconds that an answer continues without a client, for example while its page is reloaded
-_MOST_ALTERNATIVES = 100
 _MOST_BODY = 16 << 20  # bytes; a conversation contains the tokens of its answers
 
 
@@ -83,7 +81,7 @@ class _Body(Exact):
     chat: instead of ``messages``, a saved chat.
     first: the number of exchanges already left out of the conversation.
     shortens: leave out more exchanges if not all fit.
-    alternatives: the answer is a single token; send this number of the most probable tokens of each view with it.
+    alternatives: the answer is a single token; send the most probable tokens of each view with it.
     """
 
     request: Object | None = None
@@ -93,7 +91,7 @@ class _Body(Exact):
     chat: _InChat | None = None
     first: Annotated[Whole, Field(ge=0)] = 0
     shortens: bool = False
-    alternatives: Annotated[Whole, Field(ge=1, le=_MOST_ALTERNATIVES)] | None = None
+    alternatives: bool = False
 
 
 class AnswerRoutes:
@@ -169,7 +167,7 @@ class AnswerRoutes:
         return Job(
             request.with_system(system) if system else request,
             messages,
-            n_alternatives=body.alternatives or 0,
+            lists_alternatives=body.alternatives,
             shortens=body.shortens,
             first=body.first,
             reports_warnings=body.request is not None,
@@ -217,7 +215,7 @@ class AnswerRoutes:
         history, turn = session.turns[:place], session.turns[place]
         written = written_under(self._defaults, turn)
         begun = turn.begun_until(position)
-        job = Job(written, as_messages(history, begun), n_alternatives=N_ALTERNATIVES, shortens=True)
+        job = Job(written, as_messages(history, begun), lists_alternatives=True, shortens=True)
         answers = Answers(self._service, [job])
 
         async def respond() -> Response:

@@ -91,7 +91,7 @@ class Job:
     prompt: the conversation, or a text to continue.
     emit: called in the service's threads with each `News`; it must neither wait nor raise.
     top: the number of alternatives whose log-probabilities come with each token; None for no log-probabilities.
-    n_alternatives: tokens of each view to send with the only token of the answer, instead of ``top``.
+    lists_alternatives: send the most probable tokens of each view with the only token of the answer, without ``top``.
     shortens: leave out the oldest exchanges if not all fit.
     first: exchanges that are left out already.
     reports_warnings: send warnings with `Started`; else log them.
@@ -103,7 +103,7 @@ class Job:
     prompt: Sequence[Message] | Raw | None = None
     emit: Callable[[News], None] = lambda news: None
     top: int | None = None
-    n_alternatives: int = 0
+    lists_alternatives: bool = False
     shortens: bool = False
     first: int = 0
     reports_warnings: bool = False
@@ -123,7 +123,7 @@ class Job:
     @property
     def n_answers(self) -> int:
         """The number of answers to write, which is the number of places it takes."""
-        return 1 if self.prompt is None or self.n_alternatives else self.roles.n_answers
+        return 1 if self.prompt is None or self.lists_alternatives else self.roles.n_answers
 
     @cached_property
     def roles(self) -> Roles:

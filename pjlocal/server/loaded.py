@@ -154,8 +154,8 @@ class LoadedModel:
                 if job.tools.opening:  # the answer continues a call, which cannot contain a thought
                     plan = replace(plan, may_think=False)
             view_tokens = None
-            if job.n_alternatives:
-                plan, view_tokens = self.judge.plan_next_token(plan, job.n_alternatives)
+            if job.lists_alternatives:
+                plan, view_tokens = self.judge.plan_next_token(plan)
 
             def observe() -> Observer | None:
                 if job.top is None:
