@@ -328,22 +328,18 @@ class Server:
 
     def _connect(self, patience: _Patience) -> socket.socket:
         with patience.at_once():
-            if self._socket:
-                connected: _Plain | Any = _Plain(socket.AF_UNIX, socket.SOCK_STREAM)
-                try:
-                    connected.settimeout(patience.seconds)
-                    connected.connect(str(self._socket))
-                except BaseException:
-                    connected.close()
-                    raise
-            else:
-                plain = socket.create_connection((self._host, self._port), patience.seconds)
-                try:
-                    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                    connected = _secured(plain, self._host) if self._is_secure else _Plain(fileno=plain.detach())
-                except BaseException:
-                    plain.close()
-                    raise
+            address = self._host, self._port
+            raw = socket.socket(socket.AF_UNIX) if self._socket else socket.create_connection(address, patience.seconds)
+            try:
+                if self._socket:
+                    raw.settimeout(patience.seconds)
+                    raw.connect(str(self._socket))
+                else:
+                    raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connected = _secured(raw, self._host) if self._is_secure else _Plain(fileno=raw.detach())
+            except BaseException:
+                raw.close()
+                raise
         connected.settimeout(_POLL_S)
         connected.patience = patience
         patience.restart()
