@@ -484,7 +484,7 @@ class PersonaJudge:
             self._find_aligner(request.generation.aligner)
         return roles
 
-    def plan(self, prompt: str | Sequence[Message], request: Request, tools: Tools = Tools()) -> Plan:
+    def plan(self, prompt: str | Sequence[Message], request: Request) -> Plan:
         """Plan the answer to a prompt.
 
         Raises:
@@ -492,7 +492,7 @@ class PersonaJudge:
         """
         conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
-        return self.plan_prompts(conversation, self.prompts(conversation, request, roles, tools), request, roles)
+        return self.plan_prompts(conversation, self.prompts(conversation, request, roles), request, roles)
 
     def prompts(
         self, conversation: Sequence[Message], request: Request, roles: Roles, tools: Tools = Tools()
