@@ -44,7 +44,7 @@ from .prompting.plan import Plan, Roles, expected_views, in_mode, make_plan, mak
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
 from .prompting.tools import Tools
-from .request import GROUPS, PREFERENCES, Request, changed, make_views, parse_views
+from .request import GROUPS, Request, changed, make_views, parse_views
 
 #: One text or several; or two lists of them, one for each view.
 Preferences = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Iterable[str | os.PathLike[str]]] | None
@@ -232,9 +232,6 @@ class PersonaJudge:
     def _plan_prompt(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
         """Plan the answer to a prompt with some settings changed."""
         system, conversation = parse_conversation(prompt)
-        changes = dict(changes)
-        if named := {*PREFERENCES} & changes.keys():
-            changes["views"] = make_views(**{name: changes.pop(name) for name in named})
         request = self.request.replace(**changes)
         if "defaults" in changes:
             request = self.with_model_defaults(request)

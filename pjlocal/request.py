@@ -164,10 +164,12 @@ class Overrides(Settings):
         return settings.replace(**dict.fromkeys(excluded) | dict(values))
 
     def views(self, otherwise: Sequence[Sequence[str]]) -> list[list[str]]:
-        """The preferences of view a and of view b; ``otherwise`` if these overrides set none."""
-        given = (self.prefer, self.draft_prefer, self.judge_prefer)
-        views = otherwise if given == (None, None, None) else place(*(preferences or () for preferences in given))
-        return [list(preferences) for preferences in views]
+        """The preferences of view a and of view b; those of ``otherwise`` for a view whose preferences are not set."""
+        if self.prefer:
+            return deal(self.prefer)
+        kept = otherwise if self.prefer is None else deal(())
+        given = zip((self.draft_prefer, self.judge_prefer), kept, strict=True)
+        return [list(old if own is None else own) for own, old in given]
 
 
 def excluded_by(given: Collection[str]) -> set[str]:
@@ -228,7 +230,7 @@ class Request:
         return self.replace(system="\n\n".join(filter(None, (self.prompting.system, system))))
 
     def replace(self, **changes: Any) -> Request:
-        """Return the request with some settings changed, by name; ``views`` are the preferences.
+        """Return the request with some settings changed, by name; ``views`` are the preferences of both views.
 
         Raises:
             UsageError: a value is outside its limits.
@@ -238,6 +240,8 @@ class Request:
         forms = [form for form in FORMS if changes.get(form) is not None]
         changes = dict.fromkeys(excluded_by(forms)) | changes
         views = _as_views(changes.pop("views", self.views))
+        if placed := {key: changes.pop(key) for key in PREFERENCES if key in changes}:
+            views = _as_views(Request(make_views(**placed)).pick(placed).views(views))
         groups: dict[str, Any] = {}
         for name, group in GROUPS.items():
             keys = {f.name for f in dataclasses.fields(group)} & changes.keys()
@@ -263,16 +267,13 @@ class Request:
         cleared = self.replace(**changes, views=[() if {key, "prefer"} & {*keys} else own for key, own in views])
         return dataclasses.replace(cleared, explicit=self.explicit.difference(keys))
 
-    def pick(self, keys: Collection[str], other: Request) -> Overrides:
-        """The values of these settings, as overrides for another request.  If they place the preference of one view
-        only, the other view keeps that of ``other``."""
+    def pick(self, keys: Collection[str]) -> Overrides:
+        """The values of these settings, as overrides for another request."""
         tables: dict[str, Any] = {
             name: {key: value for key, value in vars(getattr(self, name)).items() if key in keys} for name in GROUPS
         }
-        placed: dict[str, Any] = {}
-        if {*PREFERENCES} & {*keys}:
-            each = zip(PREFERENCES[1:], self.views, other.views, strict=True)
-            placed = {key: own if {key, "prefer"} & {*keys} else others for key, own, others in each}
+        views = zip(PREFERENCES[1:], self.views, strict=True)
+        placed: dict[str, Any] = {key: own for key, own in views if {key, "prefer"} & {*keys}}
         return Overrides(**placed, **tables)
 
     def nth(self, number: int) -> Request:

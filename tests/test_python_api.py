@@ -97,6 +97,7 @@ def test_preferences_may_be_changed_for_one_answer(judge: PersonaJudge) -> None:
     assert judge("Hi", prefer=["concise", "vivid"]).preferences == {"a": ["concise"], "b": ["vivid"]}
     assert judge("Hi", draft_prefer="concise", judge_prefer=["vivid"]).preferences == {"a": ["concise"], "b": ["vivid"]}
     assert judge("Hi", prefer=None).mode == "plain"
+    assert judge("Hi", draft_prefer="concise").preferences == {"a": ["concise"], "b": ["creative"]}, "b keeps its own"
     assert judge.preferences == before
 
 

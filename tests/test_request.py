@@ -92,17 +92,18 @@ def test_an_empty_list_of_preferences_leaves_those_of_each_view() -> None:
 )
 def test_a_preference_of_one_view_leaves_the_other_view_as_it_is(given: set[str], views: tuple) -> None:
     options = Request((("simple",), ("concise",)))
-    assert REQUEST.override(options.pick(given, REQUEST)).views == views
+    picked = options.pick(given)
+    assert REQUEST.override(picked).views == REQUEST.replace(**picked.top()).views == views
 
 
 def test_picked_settings_win_over_what_is_restored() -> None:
     saved = REQUEST.as_dict()
     options = Request((("concise",), ()), Generation(lam=7), Sampling(temperature=0.1))
-    made = options.restore(saved).override(options.pick({"prefer", "lam", "temperature"}, REQUEST))
+    made = options.restore(saved).override(options.pick({"prefer", "lam", "temperature"}))
     assert made.views == (("concise",), ())
     assert made.generation == REQUEST.generation.replace(lam=7)
     assert made.sampling == REQUEST.sampling.replace(temperature=0.1)
-    assert options.restore(saved).override(options.pick((), REQUEST)) == REQUEST
+    assert options.restore(saved).override(options.pick(())) == REQUEST
 
 
 def test_swapping_exchanges_preferences_and_adapters() -> None:

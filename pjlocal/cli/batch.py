@@ -16,7 +16,7 @@ from ..errors import OutputError, PjlocalError, UsageError, plural
 from ..events import Result
 from ..prompting.conversation import parse_conversation
 from ..prompting.prompt import Message, last_question
-from ..request import GROUPS, KEYS, PREFERENCES, Request, make_views
+from ..request import GROUPS, KEYS, PREFERENCES, Request
 from ..screen.console import say
 from ..screen.progress import progress_bars
 from ..settings import REMOVED, Engine, by_keywords, flag_names, similar_name
@@ -196,14 +196,11 @@ def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -
             raise UsageError(f"unknown field {name!r}: did you mean {similar}?")
     if "persona" in given:
         request = request.override(load_config().persona(str(given["persona"])))
-    changes: dict[str, Any] = {
+    changes = {
         _NAMES[name]: _parsed(_NAMES[name], value) if as_text else value
         for name, value in given.items()
         if name in _NAMES
     }
-    if named := {*PREFERENCES} & changes.keys():
-        placed = request.replace(views=make_views(**{key: changes.pop(key) for key in named}))
-        changes["views"] = request.override(placed.pick(named, request)).views
     return request.replace(**changes)
 
 

@@ -120,7 +120,7 @@ def chat(
 def _restored(request: Request, stored: Mapping[str, Any], given: frozenset[str]) -> Request:
     """The request with the settings of a saved chat, except for the options on the command line."""
     restored = request.restore(stored).as_defaults()  # it may be without preferences now
-    changed = restored.override(request.pick(given, restored))
+    changed = restored.override(request.pick(given))
     if stored and "defaults" in given and request.sampling.defaults == "model":  # they replace the saved ones
         return dataclasses.replace(changed, explicit=changed.explicit - (RECOMMENDABLE - given))
     return changed

@@ -335,17 +335,19 @@ def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: 
     monkeypatch.setenv("PJLOCAL_CONFIG", str(file))
     file.write_text(
         '[presets]\nnew = "Be new"\n[personas.odd]\nprefer = ["new:2", "formal"]\nmode = "both"\ntop_k = 5\n'
-        '[personas.never]\nprefer = ["formal"]\npanel = true\n'
+        '[personas.never]\nprefer = ["formal"]\npanel = true\n[personas.brief]\ndraft_prefer = ["concise"]\n'
     )
     chat.say("/set temperature 0.3")
     try:
         assert chat.say("/persona") == [
             'odd: prefer = ["new:2", "formal"], mode = "both", top_k = 5',
             'never: prefer = ["formal"], panel = true',
+            'brief: draft_prefer = ["concise"]',
         ]
         assert chat.say("/persona Odd") == ["a: new:2", "b: formal"]
         assert (chat.judge.request.generation.mode, chat.judge.request.sampling.top_k) == ("both", 5)
         assert chat.judge.request.sampling.temperature == 0.3 and chat.judge.request.generation.seed == 1
+        assert chat.say("/persona brief") == ["a: concise", "b: formal"]
         before = chat.conversation.settings()
         assert chat.say("/persona never")[0].startswith("panel takes 2 to 26")
         assert chat.say("/persona od") == ["unknown persona 'od': did you mean odd?"]

@@ -72,7 +72,7 @@ def test_a_chat_continues_with_its_turns_and_settings(served: Served, store: Sto
     assert in_force["sampling"]["temperature"] == 0.1 and in_force["preferences"] == {"a": ["vivid"], "b": []}
     assert in_force["generation"]["mode"] is None, "the page names no mode: that of the preferences"
     longer = result["statistics"]["prompt_tokens"]
-    alone = ask(served, "And you?", settings={"draft_prefer": ["vivid"], "max_tokens": 5})[2]
+    alone = ask(served, "And you?", settings={"draft_prefer": ["vivid"], "judge_prefer": [], "max_tokens": 5})[2]
     shorter = alone["statistics"]["prompt_tokens"]
     assert [one > other for one, other in zip(longer, shorter, strict=True)] == [True, True]
 
