@@ -204,7 +204,11 @@ class Conversation:
         """Answers to the last question in every mode, with the same seed and history.  Each is saved as a draft.
 
         Modes that are impossible with the current preferences are left out, with a message.
+
+        Raises:
+            UsageError: there is no question, or the chat was continued elsewhere.
         """
+        self.recorder.check_seen()
         last = self.last
         modes: list[Mode] = list(get_args(Mode)) if self.judge.request.has_preferences else ["plain"]
         for mode in modes:

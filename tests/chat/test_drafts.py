@@ -181,13 +181,14 @@ def test_a_chat_is_saved_again_with_its_drafts(chat: Talk, store: Store) -> None
     assert [len(turn.drafts) for turn in session.turns] == [2, 2]
 
 
-def test_a_chat_continued_elsewhere_does_not_switch_drafts(chat: Talk, store: Store) -> None:
+def test_a_chat_continued_elsewhere_neither_compares_nor_switches_drafts(chat: Talk, store: Store) -> None:
     chat.say("Why do cats purr?")
     chat.say("/regen")
     with Store(store.path) as other:
         other.add_turn(chat.conversation.session.id, Turn("And?"))
     (said,) = chat.say("/drafts 1")
     assert "new turns from elsewhere" in said and chat.turns[0] is chat.turns[0].drafts[1]
+    assert "new turns from elsewhere" in chat.say("/compare")[0] and len(chat.turns[0].drafts) == 2
 
 
 def test_exports_hold_drafts(chat: Talk) -> None:
