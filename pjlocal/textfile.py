@@ -9,7 +9,7 @@ from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import IO, Any, TypeVar
 
 from .errors import OutputError, UsageError
 
@@ -63,6 +63,20 @@ def decode_utf8(data: bytes, name: str) -> str:
 def owner_only(path: str, flags: int) -> int:
     """An opener for `open` that creates files for their owner only (0600), for questions and answers."""
     return os.open(path, flags, 0o600)
+
+
+def lock(file: IO[Any]) -> None:
+    """Lock a file if the system supports it.  Raises BlockingIOError if another process holds the lock."""
+    try:
+        import fcntl
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise
+    except OSError:
+        pass  # a file system without locks
 
 
 def known_ending(target: Path, known: Collection[str]) -> str:

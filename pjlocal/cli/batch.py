@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
 from ..client import KeyRefused, Server, ServerError, WarningLog, as_finished
@@ -20,7 +22,7 @@ from ..request import GROUPS, KEYS, PREFERENCES, Request
 from ..screen.console import say
 from ..screen.progress import progress_bars
 from ..settings import REMOVED, Engine, by_keywords, flag_names, similar_name
-from ..textfile import owner_only, user_path, write_text
+from ..textfile import lock, owner_only, user_path, write_text
 
 if TYPE_CHECKING:
     from ..persona import PersonaJudge
@@ -224,22 +226,22 @@ class _Output:
         out: the file; or ``-`` for standard output, a device or a pipe, which contain no earlier rows.
 
     Raises:
-        UsageError: the file is something else, or answers other prompts.
+        UsageError: the file is something else, answers other prompts, or is written by another process.
         OutputError: it cannot be opened for writing.
     """
 
     def __init__(self, out: str, rows: Sequence[Row]) -> None:
         self._name = out
         self._path = None if out == "-" else user_path(out)
-        self._n_rows = len(rows)
         self._next = 1  # the first row that is not in the file
         self._waiting: dict[int, str] = {}
-        self._lines: dict[int, str] = self._read({row.number: row.prompt for row in rows}) if self._path else {}
-        self._in_file = [*self._lines]
+        self._prompts = {row.number: row.prompt for row in rows}
+        self._lines: dict[int, str] = {}
+        self._in_file: list[int] = []
         self._file: IO[str] = sys.stdout
 
-    def _read(self, prompts: Mapping[int, str]) -> dict[int, str]:
-        """The rows that are in the file, and a file with these alone.
+    def _read(self) -> dict[int, str]:
+        """The rows that are in the file.  Others are removed from it.
 
         A row that was being written when the process was killed is written again, and so is one whose prompt could
         not be read, because the user may have corrected it.
@@ -265,21 +267,40 @@ class _Output:
                 ) from None
             if "error" in row and not prompt:
                 continue
-            if prompts.get(number) != prompt:
+            if self._prompts.get(number) != prompt:
                 raise UsageError(f"{self._name} answers other prompts (row {number}): give --out another name")
             lines[number] = line
         if text != (whole := "".join(f"{line}\n" for line in lines.values())):
+            self._file.close()
             write_text(self._path, whole)
+            self._open(self._path)
         return lines
+
+    def _open(self, path: Path) -> None:
+        """Open the file for appending, and lock it."""
+        with self._named_errors():
+            self._file = open(path, "a", encoding="utf-8", opener=owner_only)  # noqa: SIM115
+        if not path.is_file():
+            return
+        with suppress(BlockingIOError):
+            lock(self._file)
+            if os.path.samefile(path, self._file.fileno()):  # else another process has just replaced it
+                return
+        raise UsageError(f"another pjlocal is writing into {self._name}: wait for it, or give --out another name")
 
     def __enter__(self) -> _Output:
         if self._path:
-            with self._named_errors():
-                self._file = open(self._path, "a", encoding="utf-8", opener=owner_only)
+            try:
+                self._open(self._path)
+                self._lines = self._read()
+            except BaseException:
+                self.__exit__()
+                raise
+            self._in_file = [*self._lines]
         return self
 
     def __exit__(self, *exc: object) -> None:
-        if self._path:
+        if self._file is not sys.stdout:
             with self._named_errors():
                 self._file.close()
 
@@ -318,7 +339,7 @@ class _Output:
         for number in sorted(self._waiting):
             self._put(number)
         order = sorted(self._lines)
-        if self._path and len(order) == self._n_rows and self._in_file != order:
+        if self._path and len(order) == len(self._prompts) and self._in_file != order:
             write_text(self._path, "".join(f"{self._lines[number]}\n" for number in order))
 
     def _put(self, number: int) -> None:

@@ -17,7 +17,7 @@ from ..gguf.ollama import model_file
 from ..gguf.split import files_of
 from ..request import changed
 from ..settings import Engine
-from ..textfile import owner_only
+from ..textfile import lock, owner_only
 
 _DIGITS = 20  # of a key: 80 bits, enough for a billion records without a collision
 
@@ -280,7 +280,7 @@ class Folder:
             file = open(self.path / _FILES[kind], "ab+", buffering=0, opener=owner_only)  # noqa: SIM115
             self._files[kind] = file
             if locks:
-                _lock(file)  # before reading: another process may be writing its last line
+                lock(file)  # before reading: another process may be writing its last line
             file.seek(0)
             data = file.read()
             whole = sum(len(line) + 1 for line in _whole_lines(data))
@@ -323,17 +323,3 @@ def _write_all(file: IO[bytes], data: bytes) -> None:
     """Write all bytes.  On a nearly full disk, a first call writes a part, and only the next one raises an error."""
     while data:
         data = data[file.write(data) :]
-
-
-def _lock(file: IO[bytes]) -> None:
-    """Lock a file if the system supports it.  Raises BlockingIOError if another process holds the lock."""
-    try:
-        import fcntl
-    except ImportError:
-        return
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        raise
-    except OSError:
-        pass  # a file system without locks

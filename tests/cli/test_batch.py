@@ -299,6 +299,21 @@ def test_rows_that_wait_for_an_earlier_one_are_written_if_the_work_fails(tmp_pat
     assert [json.loads(line)["error"] for line in out.read_text().splitlines()] == ["two"]
 
 
+def test_two_commands_do_not_write_into_one_file(tmp_path: Path) -> None:
+    pytest.importorskip("fcntl")
+    source, out = str(tmp_path / "in.txt"), tmp_path / "out.jsonl"
+    Path(source).write_text("one\ntwo\n")
+    out.write_text('{"row": 1, "prompt": "one"}\n{"row": 2, "pro')
+
+    def write_all(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
+        with pytest.raises(UsageError, match=f"another pjlocal is writing into {out}: wait for it, or give --out"):
+            run_batch(source, str(out), Request(), Interrupt(), write_numbers)
+        write_numbers(rows, write)
+
+    run_batch(source, str(out), Request(), Interrupt(), write_all)
+    assert [json.loads(line)["row"] for line in out.read_text().splitlines()] == [1, 2]
+
+
 class _Answer(list[object]):
     """An answer of a server."""
 
