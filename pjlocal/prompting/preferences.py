@@ -106,7 +106,8 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
         return read_text(spec[1:], "preference file")
     if preset := known.get(spec.lower()):
         return preset
-    if len(spec.split()) == 1 and max(spec) < "\u0e00":  # from U+0E00 on, scripts have no spaces between words
+    # Scripts from U+0E00 on have no spaces between words.
+    if len(spec.split()) == 1 and not any(char.isalpha() and char >= "\u0e00" for char in spec):
         name, colon, strength = spec.partition(":")
         if colon and name.lower() in known:
             _check_strength(spec, strength)

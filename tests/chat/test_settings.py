@@ -193,6 +193,7 @@ def test_set_alone_lists_every_setting_and_a_name_shows_its_value(chat: Talk) ->
         (["/prefer vivid"], ["vivid"], []),
         (["/prefer vivid creative"], ["vivid"], ["creative"]),
         (["/prefer vivid, creative, touching"], ["vivid", "touching"], ["creative"]),
+        (["/prefer b\u3000set vivid\u00a0creative"], ["Be brief"], ["vivid", "creative"]),
         (["/prefer set Vivid creative"], ["Vivid"], ["creative"]),
         (["/prefer 'Answer in rhyme' creative"], ["Answer in rhyme"], ["creative"]),
         (['/prefer "Answer, always, in rhyme"'], ["Answer, always, in rhyme"], []),
@@ -235,6 +236,7 @@ def test_prefer_deals_sets_adds_and_clears(chat: Talk, lines: list[str], a: list
     ("line", "says"),
     [
         ("/prefer vivd", "unknown preset 'vivd': did you mean vivid"),
+        ("/prefer \u201cvivid\u201d", "unknown preset '\u201cvivid\u201d': did you mean vivid"),
         ("/prefer it's", 'unknown preset "it\'s"'),
         ('/prefer "unclosed', "a quotation mark is not closed"),
         ('/prefer a "Be odd" vivd', "unknown preset 'vivd': did you mean vivid"),

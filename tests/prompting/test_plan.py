@@ -136,6 +136,8 @@ def test_a_panel_has_a_view_for_each_preference_in_the_order_in_which_they_were_
         (["vivid:"], {}, "the preference 'vivid:': a strength is a number from -10 to 10, or auto (not '')"),
         (["vivid:nan"], {}, "the preference 'vivid:nan': a strength is a number"),
         (["vivid"], {"avoid": ("formal:1,5",)}, "the preference 'formal:1,5': a strength is a number"),
+        (["vivid\uff0c"], {}, "unknown preset 'vivid\uff0c': did you mean vivid"),
+        (["vivid\u2026"], {}, "unknown preset 'vivid\u2026': did you mean vivid"),
         (["vivd:x"], {}, "unknown preset 'vivd:x': did you mean vivid"),
         (["@"], {}, "the file name is empty: name a file"),
         (["@:2"], {}, "the file name is empty"),

@@ -59,14 +59,14 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
     """The view and the verb, which may come in either order, and the words after them."""
     view, verb = None, ""
     while words:
-        word, _, rest = words.partition(" ")
+        word, *rest = words.split(maxsplit=1)
         if word in views and view is None:
             view = word
         elif word in ("set", "add", "clear") and not verb:
             verb = word
         else:
             break
-        words = rest.strip()
+        words = "".join(rest)
     return view, verb or "set", words
 
 
@@ -79,7 +79,8 @@ def _split(words: str) -> list[str]:
 
 def _wishes(words: str) -> list[str]:
     """Parse typed preferences: a list of presets, @files and quoted texts.  Words that are no such list, not even one
-    with a typing error, are one text."""
+    with a typing error, are one text.  All spaces of Unicode separate words."""
+    words = re.sub(r"[^\S\n]", " ", words)
     is_quoted = re.search("(^|[\\s,])[\"']", words) is not None  # within a word it is an apostrophe
     try:
         wishes = shlex.split(words) if is_quoted else _split(words.replace(",", " "))
