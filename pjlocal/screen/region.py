@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import accumulate
 
-from rich.cells import cell_len
+from rich.cells import chop_cells
 from rich.console import Console, RenderableType
 from rich.segment import Segment, SegmentLines
 
@@ -29,28 +30,25 @@ def print_permanently(console: Console, renderable: RenderableType) -> None:
 
 
 def _rows(console: Console, live: RenderableType) -> list[list[Segment]]:
-    """The rows in which the result of `print_permanently` would appear on the screen."""
+    """The last rows in which the result of `print_permanently` would appear on the screen."""
     options = console.options.update(overflow="ignore")
-    width = options.max_width
-    return [row for line in Segment.split_lines(console.render(live, options)) for row in _wrapped(line, width)]
+    most = max(1, console.height - 1)
+    lines = list(Segment.split_lines(console.render(live, options)))[-most:]
+    return [row for line in lines for row in _wrapped(line, options.max_width)][-most:]
 
 
 def _wrapped(line: list[Segment], width: int) -> Iterator[list[Segment]]:
     """Split a line at the width of the screen, as a terminal does."""
+    *ends, _ = accumulate(map(len, chop_cells("".join(segment.text for segment in line), width) or [""]))
     row: list[Segment] = []
-    filled = 0
-    for segment in line:
-        if filled + segment.cell_length <= width:
-            row.append(segment)
-            filled += segment.cell_length
-            continue
-        for character in segment.text:
-            cells = cell_len(character)
-            if row and filled + cells > width:
-                yield row
-                row, filled = [], 0
-            row.append(Segment(character, segment.style))
-            filled += cells
+    begin = 0
+    for text, style, _ in line:
+        while ends and begin + len(text) > ends[0]:
+            end = ends.pop(0) - begin
+            yield [*row, Segment(text[:end], style)]
+            row, text, begin = [], text[end:], begin + end
+        row.append(Segment(text, style))
+        begin += len(text)
     yield row
 
 
@@ -68,7 +66,7 @@ class LiveRegion:
     def draw(self, live: RenderableType, above: Sequence[RenderableType] = ()) -> None:
         """Print ``above`` permanently, and below it the end of ``live`` that fits on the screen."""
         console = self._console
-        lines = _rows(console, live)[-max(1, console.height - 1) :] or [[]]
+        lines = _rows(console, live) or [[]]
         with console.capture() as capture:
             for renderable in above:
                 print_permanently(console, renderable)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 
 import pyte
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 from talking import plain_event
@@ -56,6 +58,13 @@ def test_a_screen_that_gets_narrower_during_a_drawing_cuts_nothing_off() -> None
     console = Console(file=io.StringIO(), width=80, force_terminal=True)
     LiveRegion(console).draw(Narrowing())
     assert console.file.getvalue().count("x") == 80
+
+
+def test_no_row_with_an_emoji_of_two_characters_is_wider_than_the_screen() -> None:
+    console = Console(file=io.StringIO(), width=10, height=30, force_terminal=True, color_system=None)
+    LiveRegion(console).draw("a" + "\u2600\ufe0f" * 12)
+    rows = re.sub(r"\x1b\[[?\d]*\w", "", console.file.getvalue()).split("\n")
+    assert "".join(rows) == "a" + "\u2600\ufe0f" * 12 and max(map(cell_len, rows)) <= 10
 
 
 @pytest.mark.skipif(not shutil.which("tmux"), reason="needs tmux")
