@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import unicodedata
 from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Collection, Mapping
 from contextlib import suppress
@@ -58,6 +59,17 @@ def decode_utf8(data: bytes, name: str) -> str:
         if b"\0" in data and not data.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
             raise UsageError(f"{name} is not text: it contains a NUL (byte {data.index(0)})") from None
         raise UsageError(f"{name} is not UTF-8 text (byte {error.start}): save it as UTF-8") from None
+
+
+def name_parts(text: str) -> list[str]:
+    """The runs of letters, digits, combining marks and _ in a text, which may be in a name."""
+    text = unicodedata.normalize("NFC", text)
+    return "".join(c if c == "_" or c.isalnum() or unicodedata.category(c)[0] == "M" else " " for c in text).split()
+
+
+def fold(name: str) -> str:
+    """A name in the form in which names are compared, without the differences of case and composed characters."""
+    return unicodedata.normalize("NFC", name.lower())
 
 
 def owner_only(path: str, flags: int) -> int:

@@ -32,7 +32,7 @@ from ..request import GROUPS, Request, in_turn
 from ..screen.console import say
 from ..screen.display import in_columns
 from ..settings import Sampling, kind
-from ..textfile import read_text, write_text
+from ..textfile import fold, read_text, write_text
 from ..visible import visible
 from . import completion
 from .options import MODEL_VARIABLE, SERVER_VARIABLE, takes_settings
@@ -94,13 +94,13 @@ _OwnName = Annotated[str, _name(completion.own)]
 def show_preset(name: _Name) -> None:
     """Print the text of a preset, or the settings of a persona."""
     config = load_config()
-    if persona := config.personas.get(name.lower()):
+    if persona := config.personas.get(fold(name)):
         for line in tomlfile.assignments(persona.flat()):
             typer.echo(visible(line))
     else:
         known = PRESETS | dict(config.presets)
-        if (text := known.get(name.lower())) is None:
-            hint = preset_hint(name.lower(), known | dict.fromkeys(config.personas, ""))
+        if (text := known.get(fold(name))) is None:
+            hint = preset_hint(fold(name), known | dict.fromkeys(config.personas, ""))
             raise UsageError(f"unknown preset {name!r}: {hint}")
         typer.echo(visible(text))
 
@@ -113,10 +113,10 @@ def add(
 ) -> None:
     """Add a preset of your own."""
     config = load_config()
-    if name.lower() in config.personas:
-        raise UsageError(f"a persona is named {name.lower()!r}: give the preset another name")
-    if name.lower() in config.presets and not force:
-        raise UsageError(f"the preset {name.lower()!r} exists already: --force replaces it")
+    if fold(name) in config.personas:
+        raise UsageError(f"a persona is named {fold(name)!r}: give the preset another name")
+    if fold(name) in config.presets and not force:
+        raise UsageError(f"the preset {fold(name)!r} exists already: --force replaces it")
     if text == "-":
         text = read_stdin()
     elif text.startswith("@"):
@@ -174,7 +174,7 @@ def import_card(
 @prefs_app.command()
 def rm(name: _OwnName) -> None:
     """Remove one of your presets or personas."""
-    if name.lower() in load_config().personas:
+    if fold(name) in load_config().personas:
         remove_persona(config_path(), name)
     else:
         remove_preset(config_path(), name)

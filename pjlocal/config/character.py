@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..textfile import decode_utf8, user_path
+from ..textfile import decode_utf8, name_parts, user_path
 
 _MOST_BYTES = 32 * 1024 * 1024  # of a card including its picture
 _PNG = b"\x89PNG\r\n\x1a\n"
@@ -100,8 +100,7 @@ def _character(path: Path, data: dict[str, Any]) -> Character:
     system = "\n\n".join(part.strip() for part in parts if part.strip())
     system = re.sub(r"\{\{char\}\}|<BOT>", lambda _: name, system, flags=re.IGNORECASE)
     system = re.sub(r"\{\{user\}\}|<USER>", "the user", system, flags=re.IGNORECASE)
-    persona = re.sub(r"[\W_]+", "-", name.lower()).strip("-")
-    return Character(persona, system)
+    return Character("-".join(name_parts(name.lower().replace("_", " "))), system)
 
 
 def _text(data: dict[str, Any], key: str) -> str:

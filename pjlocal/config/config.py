@@ -6,7 +6,6 @@ The first source that sets a value wins: option, environment, chosen persona, th
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -17,7 +16,7 @@ from ..folders import user_folder
 from ..prompting.preferences import PRESETS
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides
 from ..settings import Engine, Settings, Thoughts, View, advise, key_of, typed
-from ..textfile import user_path, write_text
+from ..textfile import fold, name_parts, user_path, write_text
 from . import tomlfile
 from .values import InvalidValue, checked, preference
 
@@ -55,9 +54,9 @@ class Config(Overrides):
         Raises:
             UsageError: no persona has that name; the message suggests similar names.
         """
-        found = self.personas.get(name.strip().lower())
+        found = self.personas.get(fold(name.strip()))
         if found is None:
-            if name.strip().lower() in PRESETS | dict(self.presets):
+            if fold(name.strip()) in PRESETS | dict(self.presets):
                 raise UsageError(f"{name!r} is a preset: use -p {name}")
             known = f"known are {', '.join(self.personas)}" if self.personas else "pjlocal prefs save NAME saves one"
             raise UsageError(f"unknown persona {name!r}: {did_you_mean(name, self.personas) or known}")
@@ -127,9 +126,9 @@ def _personas(tables: Mapping[str, Any], presets: Mapping[str, str], folder: Pat
             check_persona(name, presets)
         except UsageError as error:
             raise InvalidValue(str(error), *where) from None
-        if name.lower() in personas:
-            raise InvalidValue(f"two personas are named {name.lower()!r} (case is ignored)", *where)
-        personas[name.lower()] = _persona(table, presets, folder, *where)
+        if fold(name) in personas:
+            raise InvalidValue(f"two personas are named {fold(name)!r} (case is ignored)", *where)
+        personas[fold(name)] = _persona(table, presets, folder, *where)
     return personas
 
 
@@ -151,12 +150,13 @@ def check_persona(name: str, presets: Mapping[str, str]) -> None:
         UsageError: the name is not one bare word, or a preset has it.
     """
     _check_name("persona", name)
-    if name.lower() in presets:
-        raise UsageError(f"a preset is named {name.lower()!r}: give the persona another name")
+    if fold(name) in presets:
+        raise UsageError(f"a preset is named {fold(name)!r}: give the persona another name")
 
 
 def _check_name(kind: str, name: str) -> None:
-    if not re.fullmatch(r"\w[\w-]*", name):
+    plain = fold(name.replace("-", "_"))
+    if name.startswith("-") or name_parts(plain) != [plain]:
         raise UsageError(f"a {kind}'s name is one bare word of letters, digits, - and _ (not {name!r})")
 
 
@@ -196,9 +196,9 @@ def _presets(table: Mapping[str, Any]) -> dict[str, str]:
             check_preset(name, typed(name, str, text))
         except UsageError as error:
             raise InvalidValue(str(error), "presets", name) from None
-        if name.lower() in presets:
-            raise InvalidValue(f"two presets are named {name.lower()!r} (case is ignored)", "presets", name)
-        presets[name.lower()] = text.strip()
+        if fold(name) in presets:
+            raise InvalidValue(f"two presets are named {fold(name)!r} (case is ignored)", "presets", name)
+        presets[fold(name)] = text.strip()
     return presets
 
 
@@ -208,7 +208,7 @@ def check_preset(name: str, text: str) -> None:
     Raises:
         UsageError: the name is built in, or not one bare word; or the text is empty.
     """
-    if name.lower() in PRESETS:
+    if fold(name) in PRESETS:
         raise UsageError(f"{name!r} is a built-in preset: give yours another name")
     _check_name("preset", name)
     if not text.strip():
@@ -253,7 +253,7 @@ def remove_preset(path: Path, name: str) -> None:
     presets: Any = document.get("presets", {})
     key = _same(presets, name)
     if key is None:
-        why = "it is built in" if name.lower() in PRESETS else f"{path} does not contain it"
+        why = "it is built in" if fold(name) in PRESETS else f"{path} does not contain it"
         raise UsageError(f"cannot remove the preset {name!r}: {why}")
     del presets[key]
     text = document.as_string()
@@ -277,9 +277,9 @@ def set_persona(path: Path, name: str, values: Mapping[str, Any], replace: bool)
     before = load_config(path)
     check_persona(name, PRESETS | dict(before.presets))
     text = tomlfile.read(path)
-    if name.lower() in before.personas:
+    if fold(name) in before.personas:
         if not replace:
-            raise UsageError(f"the persona {name.lower()!r} exists already: --force replaces it")
+            raise UsageError(f"the persona {fold(name)!r} exists already: --force replaces it")
         text = _without_persona(path, text, name)
     lines = [f"{line}\n" for line in tomlfile.assignments(values)]
     gap = "\n\n" if text.strip() else ""
@@ -322,4 +322,4 @@ def _without_persona(path: Path, text: str, name: str) -> str:
 
 
 def _same(presets: Iterable[str], name: str) -> str | None:
-    return next((key for key in presets if key.lower() == name.lower()), None)
+    return next((key for key in presets if fold(key) == fold(name)), None)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..errors import UsageError, did_you_mean
 from ..settings import parse_strength
-from ..textfile import read_text
+from ..textfile import fold, read_text
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then those of everyday use.  The names of the nine are the
 #: paper's; all texts are pjlocal's own.  In the authors' program, vivid is a "richly descriptive" answer "with clarity
@@ -104,16 +104,16 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
         raise UsageError(f"a preference is empty: name a preset ({', '.join(known)}) or write one out")
     if spec.startswith("@"):
         return read_text(spec[1:], "preference file")
-    if preset := known.get(spec.lower()):
+    if preset := known.get(fold(spec)):
         return preset
     # Scripts from U+0E00 on have no spaces between words.
     if len(spec.split()) == 1 and not any(char.isalpha() and char >= "\u0e00" for char in spec):
         name, colon, strength = spec.partition(":")
-        if colon and name.lower() in known:
+        if colon and fold(name) in known:
             _check_strength(spec, strength)
-        if spec.lower() in _personas:
+        if fold(spec) in _personas:
             raise UsageError(f"{spec!r} is a persona: use -P {spec}")
-        hint = preset_hint(name.lower(), known)
+        hint = preset_hint(fold(name), known)
         raise UsageError(f"unknown preset {spec!r}: {hint} ({_HOW_FREE_TEXT})")
     return spec
 

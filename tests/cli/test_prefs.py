@@ -36,9 +36,13 @@ def test_own_presets_stand_beside_the_built_in_ones(write) -> None:
 
 
 def test_own_presets_are_preferences_by_name_whatever_the_case(write) -> None:
-    write('prefer = ["Pirate"]\n[presets]\nPIRATE = "Talk like a pirate."\n"fröhlich" = "Be glad."\n')
+    write(
+        'prefer = ["Pirate"]\n[presets]\nPIRATE = "Talk like a pirate."\n"fröhlich" = "Be glad."\n'
+        '"मज़ेदार" = "Be funny."\n"cafe\u0301" = "Sit."\n'
+    )
     assert preferences.prefix(settled()["views"][0]) == "Talk like a pirate."
-    assert preferences.resolve("fröhlich") == "Be glad."
+    assert preferences.resolve("fröhlich") == preferences.resolve("fro\u0308hlich") == "Be glad."
+    assert preferences.resolve("मज़ेदार") == "Be funny." and preferences.resolve("CAFÉ") == "Sit."
     with pytest.raises(UsageError, match=r"unknown preset 'pirat': did you mean pirate"):
         preferences.resolve("pirat")
 

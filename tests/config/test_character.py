@@ -58,6 +58,7 @@ def test_a_card_of_the_first_version_and_those_in_pictures_are_read(tmp_path: Pa
     newer = {**CARD, "data": {**DATA, "name": "Bo"}}
     both = png((b"chara", encoded(CARD)), (b"ccv3", encoded(newer)))
     assert read_character(_file(tmp_path, both)).persona == "bo"
+    assert read_character(_file(tmp_path, json.dumps({"name": "मीरा_ Café"}).encode())).persona == "मीरा-café"
 
 
 @pytest.mark.parametrize(

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from ...errors import UsageError
 from ...sessions.export import FORMATS, write_export
 from ...sessions.finding import parse_title
 from ...sessions.session import Session
-from ...textfile import user_path
+from ...textfile import name_parts, user_path
 from .. import figures
 from ..chat import Chat
 from .command import Commands
@@ -84,7 +83,7 @@ def export(chat: Chat, words: str) -> None:
 
 
 def _file_name(title: str) -> str:
-    return "-".join(re.findall(r"\w+", title.lower()))[:40].strip("-") or "chat"
+    return "-".join(name_parts(title.lower()))[:40].strip("-") or "chat"
 
 
 def _free_name(stem: str, suffix: str) -> Path:
