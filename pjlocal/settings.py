@@ -206,7 +206,8 @@ EXAMPLE = re.compile(r"(?<!\S)-p [\w-]+(?: -p [\w-]+)*")
 def in_chat_words(text: str) -> str:
     """A message or a help text with the commands and the settings of a chat instead of the command line's options."""
     text = EXAMPLE.sub(lambda found: f"/prefer {found[0].replace('-p ', '')}", text)
-    return rename_flags(text, {flag: flag[2:] for flag in flag_names(Generation, Sampling, Prompting)})
+    names = {flag: flag[2:] for flag in flag_names(Generation, Sampling, Prompting)}
+    return rename_flags(text, names | {"--draft-prefer": "/prefer a", "--judge-prefer": "/prefer b"})
 
 
 #: Settings of earlier versions, with advice.

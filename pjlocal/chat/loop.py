@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import logging
 import os
 import sys
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from ..engine.interrupt import Interrupt, Interrupted
@@ -54,6 +55,24 @@ def talk(chat: Chat, history: Path | None) -> int:
     return 0
 
 
+@contextmanager
+def _warnings_in_chat_words() -> Iterator[None]:
+    """Log warnings within in the words of a chat; see `in_chat_words`."""
+
+    def change(record: logging.LogRecord) -> bool:
+        if record.levelno == logging.WARNING:
+            record.msg, record.args = in_chat_words(record.getMessage()), ()
+        return True
+
+    log = logging.getLogger("pjlocal")
+    log.addFilter(change)
+    try:
+        yield
+    finally:
+        log.removeFilter(change)
+
+
+@_warnings_in_chat_words()
 def handle(chat: Chat, line: str) -> bool:
     """Run the command or ask the question of a line.  Errors are shown, and the conversation continues.
 

@@ -14,6 +14,15 @@ def test_a_pipe_gets_one_bare_answer_a_line(pjlocal, toy, says, sessions) -> Non
     assert [turn.question for turn in sessions()[0].turns] == ["q1", "q2"]
 
 
+def test_warnings_name_settings_as_a_chat_sets_them(pjlocal, toy, says) -> None:
+    lines = "/prefer vivid\n/mode base\nq1\n/set mode plain\n/set strength 2\nq2\n"
+    result = pjlocal("chat", *toy, *says("Rain."), stdin=lines)
+    assert result.stderr.splitlines()[3:5] == [
+        "pjlocal: mode base writes the text of view b, which has no preference: give it one with /prefer b",
+        "pjlocal: strength has no effect in mode plain",
+    ]
+
+
 @pytest.mark.slow
 def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
     """In a form, because its free words depend on how a CPU rounds."""
