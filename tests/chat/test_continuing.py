@@ -11,6 +11,7 @@ import tiny_models
 from talking import ENDLESS, Talk, plain_event, talk
 
 from pjlocal import Sampling
+from pjlocal.attachments import Attachment, with_attachments
 from pjlocal.chat.screen import TerminalScreen
 from pjlocal.events import TokenEvent
 from pjlocal.sessions.export import as_html, as_markdown
@@ -145,6 +146,15 @@ def test_an_edited_answer_is_saved_and_read_by_the_model(chat: Talk, store: Stor
     chat.say("/undo")
     chat.say("/continue 2")
     assert chat.turns[0].answer.startswith("the sun sees") and len(chat.turns[0].events) == 3
+
+
+def test_an_edited_question_is_shown_without_the_texts_of_its_files(chat: Talk, edited, monkeypatch) -> None:
+    greeted: list[str] = []
+    monkeypatch.setattr(chat.screen, "greet", greeted.append)
+    chat.say("Why?")
+    edited(with_attachments([Attachment("notes.txt", "the cat")], "How?"))
+    chat.say("/edit")
+    assert greeted == ["> [notes.txt] How?"] and "the cat" in chat.turns[0].question
 
 
 def test_an_answer_whose_end_the_user_wrote_is_shown_as_complete(chat: Talk, edited) -> None:

@@ -201,7 +201,7 @@ def edit(chat: Chat, words: str) -> None:
     if not (question := _edited(chat, what, last.question)):
         chat.screen.say("the question is unchanged: nothing is asked")
         return
-    chat.screen.greet(f"> {visible(question)}")
+    chat.screen.greet(f"> {visible(without_texts(question))}")
     with chat.keeping(question):
         chat.answer(chat.conversation.ask(question, replacing=last))
 
