@@ -72,9 +72,6 @@ class FakeScreen(Screen):
     def compared(self, writing: Writing, view: str) -> None:
         self.show(writing.roles.mode, "".join(event.text for event in writing))
 
-    def page(self, page: Callable[[int, bool], object], notice: str) -> None:
-        self.show(page(self.width, self.no_color))
-
 
 class Talk:
     """A chat under test, with the tokens that its views were fed."""

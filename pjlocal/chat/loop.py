@@ -13,16 +13,18 @@ from pathlib import Path
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError, explain
 from ..screen import suspend
-from ..screen.console import keys_kept
+from ..screen.console import keys_kept, make_console
 from ..settings import in_chat_words
 from .chat import Chat
 from .commands.table import is_command, run
-from .screen import ERROR, HOW_TO_LEAVE, PipeScreen, Screen, TerminalScreen
+from .screen import ERROR, HOW_TO_LEAVE, WIDE, Screen, TerminalScreen
 
 
 def make_screen() -> Screen:
     """The screen for standard output."""
-    return TerminalScreen(sys.stdout) if on_terminal() else PipeScreen(sys.stdout)
+    if on_terminal():
+        return TerminalScreen(sys.stdout)
+    return Screen(make_console(sys.stdout, width=WIDE, no_color=True))
 
 
 def on_terminal() -> bool:

@@ -1,4 +1,4 @@
-"""The screens of a chat: a terminal with live answers, or a pipe with plain ones; notices and tables."""
+"""The screens of a chat: a pipe with plain answers, or a terminal with live ones; notices and tables."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ NOTICE, ERROR = "dim", "red"  # styles of messages
 
 HOW_TO_LEAVE = "Ctrl-D or /quit leaves"
 
-_WIDE = 200  # columns of a table in a pipe
+WIDE = 200  # columns of a table in a pipe
 
 
 def _shows(method: Callable[P, None]) -> Callable[P, None]:
@@ -53,7 +53,7 @@ def _shows(method: Callable[P, None]) -> Callable[P, None]:
 
 
 class Screen:
-    """The output of a chat.  This base class shows only the output of commands."""
+    """The output of a chat in a pipe: plain answers and the output of commands, and all else on standard error."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -74,6 +74,7 @@ class Screen:
 
     def say(self, text: str, style: str = NOTICE) -> None:
         """Show a message about the chat itself."""
+        say(text)
 
     def greet(self, text: str) -> None:
         """Show a message to a person at the start of a conversation; a pipe does not get it."""
@@ -88,50 +89,34 @@ class Screen:
             self._console.print(renderable)
         self._console.file.flush()
 
+    @_shows
     def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
         """Show an answer while it is written."""
+        self._print(writing)
+        if writing.turn.finish_reason != "interrupted" and (ending := _ending(writing.turn)):
+            self.say(ending)
+
+    def _print(self, writing: Writing) -> None:
+        with Display(self._console.file, self.thoughts) as display:
+            for event in writing:
+                display.show(event)
 
     def show_turn(self, turn: Turn, view: View) -> None:
         """Show an earlier turn to a person, in its first form; a pipe does not get it."""
 
+    @_shows
     def compared(self, writing: Writing, view: View) -> None:
         """Show one of several answers to a question, while it is written."""
+        print(f"{writing.roles.mode}:", file=self._console.file)
+        self._print(writing)
 
     def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
-        """Show the output of a command, in a pager if it is longer than the screen."""
+        """Show the output of a command, in a pager if it is longer than a terminal."""
+        self.show(page(self.width, self.no_color))
 
     def wait(self, what: str) -> AbstractContextManager[Spinner]:
         """A context that shows what the program is waiting for."""
         return Spinner()
-
-
-class PipeScreen(Screen):
-    """A screen with plain answers on standard output, and all else on standard error."""
-
-    def __init__(self, file: IO[str]) -> None:
-        super().__init__(make_console(file, width=_WIDE, no_color=True))
-        self._file = file
-
-    def say(self, text: str, style: str = NOTICE) -> None:
-        say(text)
-
-    def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
-        self.show(page(self.width, self.no_color))
-
-    @_shows
-    def answer(self, writing: Writing, conversation: Conversation, view: View) -> None:
-        with Display(self._file, self.thoughts) as display:
-            for event in writing:
-                display.show(event)
-        if writing.turn.finish_reason != "interrupted" and (ending := _ending(writing.turn)):
-            self.say(ending)
-
-    @_shows
-    def compared(self, writing: Writing, view: View) -> None:
-        print(f"{writing.roles.mode}:", file=self._file)
-        with Display(self._file, self.thoughts) as display:
-            for event in writing:
-                display.show(event)
 
 
 class TerminalScreen(Screen):
