@@ -148,13 +148,14 @@ def talk(
     judge = LocalJudge(model, prefer, engine=engine, prompting=prompting, sampling=sampling, generation=settings)
     screen = FakeScreen()
     session = session or Session()
-    conversation = Conversation(judge, session, Recorder(store, session, screen.say), None, screen.say)
 
-    def load(name: str | None) -> LocalJudge:
+    def load(name: str | None, finds: bool) -> LocalJudge:
         return LocalJudge(name if name is None else Path(name), engine=engine, interrupt=judge.interrupt)
 
+    conversation = Conversation(judge, session, Recorder(store, session, screen.say), None, screen.say, load)
+
     try:
-        yield Talk(Chat(conversation, screen, "text", load, store), screen)
+        yield Talk(Chat(conversation, screen, "text", store), screen)
     finally:
         conversation.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -14,7 +14,6 @@ from ..sessions.session import Session
 from ..sessions.store import Store
 from ..settings import View
 from .conversation import Conversation, Writing
-from .judges import Judge
 from .screen import Screen
 
 
@@ -22,7 +21,6 @@ from .screen import Screen
 class Chat:
     """The state that commands and front ends share.
 
-    load: makes a judge on a model by name, with the chat's engine settings.
     saved: the store of sessions; None if nothing is saved.
     status: the exit status.
     attachments: files for the next question.
@@ -32,7 +30,6 @@ class Chat:
     conversation: Conversation
     screen: Screen
     view: View
-    load: Callable[[str | None], Judge]
     saved: Store | RemoteStore | None
     done: bool = False
     status: int = field(default=0, init=False)

@@ -49,14 +49,23 @@ class Conversation:
         judge: closed with the conversation.
         model: the model by its lasting name.
         say: shows a line to the user.
+        load: makes a judge on a model by name, with the chat's engine settings; if its second argument is False, the
+            model is loaded in this process.
     """
 
     def __init__(
-        self, judge: Judge, session: Session, recorder: Recorder, model: str | None, say: Callable[[str], None]
+        self,
+        judge: Judge,
+        session: Session,
+        recorder: Recorder,
+        model: str | None,
+        say: Callable[[str], None],
+        load: Callable[[str | None, bool], Judge],
     ) -> None:
         self.judge = judge
         self.recorder = recorder
         self.model = model
+        self.load = load
         self._say = say
         self._take_up(session)
         self._answer: Answer | RemoteAnswer | None = None  # the last one that is kept, or is being written
@@ -98,9 +107,11 @@ class Conversation:
         try:
             return self.judge.begin(self.session, turn, request, replacing, keep)
         except ServerError as error:
-            judge = self.judge.load_here()
-            if judge is None:
+            server = self.judge.server
+            if server is None or not server.is_resident:
                 raise
+            judge = self.load(self.model, False)
+            judge.request = self.judge.request
             log.warning("the model is loaded here: %s", in_chat_words(str(error)))
             self.judge.close()
             self.judge = judge
@@ -290,7 +301,7 @@ class Conversation:
         self.judge.check(request)
         self.put_in_force(request)
 
-    def switch_model(self, name: str, load: Callable[[str | None], Judge]) -> None:
+    def switch_model(self, name: str) -> None:
         """Continue with another model.  If it cannot be loaded, the current one stays.
 
         Raises:
@@ -301,10 +312,10 @@ class Conversation:
         old, before = self.judge, self.model
         old.close()  # both may not fit
         try:
-            self.judge = load(name)
+            self.judge = self.load(name, True)
         except BaseException:
             with old.interrupt.ignored():
-                self.judge = load(before)
+                self.judge = self.load(before, True)
             raise
         else:
             self.model = name

@@ -56,7 +56,7 @@ def make_judge(
         server = path and find_server(path, engine, interrupt)
         if path and server:
             try:
-                return RemoteJudge(server, request, path, engine)
+                return RemoteJudge(server, request, path)
             except ServerError:
                 pass
     return LocalJudge(model, request=request, engine=engine, interrupt=interrupt)
@@ -106,9 +106,6 @@ class LocalJudge(PersonaJudge):
         self.template.warned.add(NO_THINK_SWITCH)
         return NO_THINK_SWITCH
 
-    def load_here(self) -> None:
-        """Do nothing: the model is loaded here already."""
-
 
 def _first(history: list[Turn]) -> int:
     """The number of turns that earlier prompts left out."""
@@ -127,8 +124,7 @@ class RemoteJudge:
     """A judge on the model of a server, with the part of a `LocalJudge` that a chat uses.
 
     Args:
-        path, engine: the model's file and its engine settings, to load it here if the server does not write an answer;
-            None for a server on another machine.
+        path: the model's file; None for a server that was named, which may be on another machine.
         saves: the server saves the session.
 
     Raises:
@@ -136,19 +132,11 @@ class RemoteJudge:
         ServerError: the server does not answer; also from `begin` and `alternatives`.
     """
 
-    def __init__(
-        self,
-        server: Server,
-        request: Request,
-        path: Path | None = None,
-        engine: Engine = Engine(),
-        *,
-        saves: bool = False,
-    ) -> None:
+    def __init__(self, server: Server, request: Request, path: Path | None = None, *, saves: bool = False) -> None:
         self.server = server
         self.interrupt = server.interrupt
         self.saves = saves
-        self._path, self._engine = path, engine
+        self._path = path
         about = server.model()
         self.model = _Facts(shown_name(path) if path else about["name"], about["description"])
         self.lasting_name: str = about["lasting_name"]
@@ -173,14 +161,6 @@ class RemoteJudge:
             if layout := self._answer.result.layout:
                 self._layouts[len(self._answer.statistics.prompt_tokens)] = layout
             self._answer = None
-
-    def load_here(self) -> LocalJudge | None:
-        """The same judge on a model loaded in this process; None if it must not be loaded."""
-        if self._path is None:
-            return None
-        judge = LocalJudge(self._path, engine=self._engine, interrupt=self.interrupt)
-        judge.request = self.request
-        return judge
 
     def begin(
         self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True

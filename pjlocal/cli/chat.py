@@ -91,8 +91,8 @@ def chat(
         _check_files(request.generation, stored.get("generation", {}).keys() - given)
     finds = server != OFF and not save_cache  # a server's caches cannot be saved
 
-    def load(name: str | None) -> Judge:
-        return make_judge(name, finds=finds, engine=engine, interrupt=interrupt)
+    def load(name: str | None, may_find: bool) -> Judge:
+        return make_judge(name, finds=finds and may_find, engine=engine, interrupt=interrupt)
 
     with on_sigint(interrupt, patience=math.inf):  # signals never end a running chat by force
         with screen.wait("Loading the model"):
@@ -106,9 +106,9 @@ def chat(
             raise Interrupted
         written = None if store and store.unwritable else store
         recorder = RemoteRecorder(chats, opened, screen.say) if chats else Recorder(written, opened, screen.say)
-        conversation = Conversation(judge, opened, recorder, model, screen.say)
+        conversation = Conversation(judge, opened, recorder, model, screen.say, load)
         try:
-            return _converse(Chat(conversation, screen, view, load, chats or store), save, save_cache)
+            return _converse(Chat(conversation, screen, view, chats or store), save, save_cache)
         finally:
             try:
                 conversation.close()

@@ -56,8 +56,10 @@ def test_a_command_that_fails_does_not_end_the_chat(
 
 @pytest.mark.parametrize("error", [MemoryError(), OSError(errno.EIO, os.strerror(errno.EIO)), KeyboardInterrupt()])
 def test_the_model_stays_if_another_one_cannot_be_loaded(chat: Talk, tiny, error: BaseException) -> None:
-    load, chat.conversation.model = chat.chat.load, str(tiny("llama"))
-    chat.chat.load = lambda name: load(name) if name == chat.conversation.model else fail_with(error)()
+    load, chat.conversation.model = chat.conversation.load, str(tiny("llama"))
+    chat.conversation.load = lambda name, finds: (
+        load(name, finds) if name == chat.conversation.model else fail_with(error)()
+    )
     assert len(chat.say(f"/model {tiny('qwen2')}")) == 1
     assert chat.say("hello") == [] and len(chat.turns) == 1
 

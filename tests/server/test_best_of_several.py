@@ -144,7 +144,7 @@ def test_a_chat_by_a_server_keeps_the_others_as_drafts(served: Served, model: Pa
     )
     assert judge.server
     session = Session()
-    chat = Conversation(judge, session, Recorder(store, session, print), None, print)
+    chat = Conversation(judge, session, Recorder(store, session, print), None, print, lambda name, finds: judge)
     list(chat.ask("Hello"))
     (turn,) = store.load(session.id).turns
     assert sorted(draft.settings["seed"] for draft in turn.drafts) == [1, 2, 3]

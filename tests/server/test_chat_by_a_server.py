@@ -40,7 +40,11 @@ def chatting(model: Path, server: bool = True, engine: Engine = ENGINE, **settin
     judge = make_judge(str(model), finds=server, engine=engine, interrupt=Interrupt(), request=request)
     assert (judge.server is not None) is server
     session = Session()
-    conversation = Conversation(judge, session, Recorder(None, session, said.append), None, said.append)
+
+    def load(name: str | None, finds: bool) -> Judge:
+        return make_judge(name, finds=finds, engine=engine, interrupt=judge.interrupt)
+
+    conversation = Conversation(judge, session, Recorder(None, session, said.append), str(model), said.append, load)
     try:
         yield conversation
     finally:
@@ -180,15 +184,12 @@ def test_a_chat_that_has_loaded_the_model_goes_back_to_a_server_with_the_command
 ) -> None:
     engine = ENGINE.replace(n_batch=302)
 
-    def load(name: str | None) -> Judge:
-        return make_judge(name, finds=True, engine=engine, interrupt=Interrupt())
-
     with chatting_after_its_server_has_gone(model, server_environment, engine) as chat:
         assert not chat.judge.server
         with serving(model, server_environment, "--batch-size", "302"):
             said(chat, "Two.")
             assert not chat.judge.server, "it holds the conversation, which a server would have to read again"
-            chat.switch_model(str(model), load)
+            chat.switch_model(str(model))
             assert chat.judge.server and len(said(chat, "Three.")) == 12
 
 

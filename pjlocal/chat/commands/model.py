@@ -22,7 +22,7 @@ def model(chat: Chat, words: str) -> None:
         if server and named:
             raise UsageError(f"{server.name} has only one model: use pjlocal chat --no-server -m {words} for another")
         with chat.screen.wait("Loading the model"):
-            conversation.switch_model(words.strip("\"'"), chat.load)
+            conversation.switch_model(words.strip("\"'"))
         chat.changed()
     loaded = conversation.judge.model
     chat.screen.say(f"{loaded.name}: {loaded.description}, context {conversation.judge.context_limit} tokens per view")
