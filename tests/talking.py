@@ -70,7 +70,7 @@ class FakeScreen(Screen):
         self.show(f"> {turn.question}", turn.answer)
 
     def compared(self, writing: Writing, view: str) -> None:
-        self.show(writing.roles.mode, "".join(event.text for event in writing))
+        self.show(writing.answer.mode, "".join(event.text for event in writing))
 
 
 class Talk:

@@ -227,7 +227,6 @@ class Conversation:
             request = request.with_group(request.generation.replace(best=1))
             turn = Turn(last.question)
             try:
-                self.judge.roles(request)
                 started = self._begin(turn, request, last, keep=False)
             except UsageError as error:
                 self._say(f"mode {mode} is left out: {error}")
@@ -373,7 +372,6 @@ class Writing:
     ) -> None:
         self.turn = turn
         self.answer = started.answer
-        self.roles = started.roles
         self._keep = keep
         self._started = started
         self._conversation = conversation

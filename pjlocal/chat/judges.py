@@ -146,7 +146,7 @@ class RemoteJudge:
         self._layouts: dict[int, FixedLayout] = {}
         self._answer: RemoteAnswer | None = None  # the last one
         self._log_warnings = WarningLog()
-        self.roles(request)
+        make_roles(request)
         server.check_can_write(request)
         self.request = request.with_model_defaults(self.recommended)
         server.check(self.request)
@@ -226,10 +226,6 @@ class RemoteJudge:
             self.server.check_can_write(request)
         elif request.generation.adapters():
             check_adapters(request.generation, read_header(self._path))
-
-    def roles(self, request: Request) -> Roles:
-        self.check_files(request)
-        return make_roles(request)
 
     @property
     def layouts(self) -> Mapping[int, FixedLayout]:

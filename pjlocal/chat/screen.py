@@ -107,7 +107,7 @@ class Screen:
     @_shows
     def compared(self, writing: Writing, view: View) -> None:
         """Show one of several answers to a question, while it is written."""
-        print(f"{writing.roles.mode}:", file=self._console.file)
+        print(f"{writing.answer.mode}:", file=self._console.file)
         self._print(writing)
 
     def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
@@ -197,7 +197,7 @@ class TerminalScreen(Screen):
     @_shows
     def compared(self, writing: Writing, view: View) -> None:
         answer = writing.answer
-        self._console.print(Rule(writing.roles.mode, style="dim"))
+        self._console.print(Rule(answer.mode, style="dim"))
         self._stream(writing, view, lambda: Text(facts(answer.statistics), "dim"))
         self.say("(stopped)" if answer.finish_reason == "interrupted" else facts(answer.statistics))
 
