@@ -18,7 +18,7 @@ from ..request import GROUPS, KEYS, PREFERENCES, Overrides
 from ..settings import Engine, Settings, Thoughts, View, advise, key_of, typed
 from ..textfile import fold, name_parts, user_path, write_text
 from . import tomlfile
-from .values import InvalidValue, checked, preference
+from .values import InvalidValue, checked
 
 #: The tables of the file whose keys are settings; besides these there are [presets] and [personas.NAME].
 TABLES: dict[str, type[Settings]] = {**GROUPS, "engine": Engine}
@@ -108,10 +108,9 @@ def _checked(document: dict[str, Any], folder: Path) -> Config:
         raise InvalidValue('server must be true, false or a URL, as in server = "http://localhost:8473"', "server")
     presets = _presets(tables.pop("presets", {}))
     personas = _personas(tables.pop("personas", {}), PRESETS | presets, folder)
-    top = with_preferences(_values(document, Config, folder), PRESETS | presets, folder)
+    top = _values(document, Config, folder, PRESETS | presets)
     values: dict[str, Any] = {
-        name: with_preferences(_values(table, TABLES[name], folder, name), PRESETS | presets, folder, name)
-        for name, table in tables.items()
+        name: _values(table, TABLES[name], folder, PRESETS | presets, name) for name, table in tables.items()
     }
     return Config(**top, **values, presets=presets, personas=personas)
 
@@ -137,7 +136,7 @@ def _persona(table: Mapping[str, Any], presets: Mapping[str, str], folder: Path,
 
     def of(settings: type[Settings], keys: Iterable[str]) -> dict[str, Any]:
         values = {key: table[key] for key in keys if key in table}
-        return with_preferences(_values(values, settings, folder, *where), presets, folder, *where)
+        return checked(values, settings, folder, presets, *where)
 
     values: dict[str, Any] = {name: of(settings, get_type_hints(settings)) for name, settings in GROUPS.items()}
     return Overrides(**of(Overrides, PREFERENCES), **values)
@@ -160,16 +159,11 @@ def _check_name(kind: str, name: str) -> None:
         raise UsageError(f"a {kind}'s name is one bare word of letters, digits, - and _ (not {name!r})")
 
 
-def with_preferences(values: dict[str, Any], presets: Mapping[str, str], folder: Path, *where: str) -> dict[str, Any]:
-    """Check the preferences among a table's values, and make the paths of files in them absolute."""
-    for key in values.keys() & {*PREFERENCES, "avoid"}:
-        values[key] = tuple(preference(spec, presets, folder, *where, key) for spec in values[key])
-    return values
-
-
-def _values(table: Mapping[str, Any], settings: type[Settings], folder: Path, *where: str) -> dict[str, Any]:
+def _values(
+    table: Mapping[str, Any], settings: type[Settings], folder: Path, presets: Mapping[str, str], *where: str
+) -> dict[str, Any]:
     _check_keys(table, [each.name for each in fields(settings)], *where)
-    return checked(table, settings, folder, *where)
+    return checked(table, settings, folder, presets, *where)
 
 
 def _check_keys(table: Iterable[str], known: Sequence[str], *where: str) -> None:

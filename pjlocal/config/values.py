@@ -12,6 +12,7 @@ from typing import Any, get_type_hints
 from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import resolve
+from ..request import PREFERENCES
 from ..settings import Settings, typed, with_whole_path
 from ..textfile import read_text, user_path
 
@@ -36,13 +37,15 @@ def checked(
     table: Mapping[str, Any],
     settings: type[Settings],
     folder: Path,
+    presets: Mapping[str, str],
     *where: str,
     rest: Mapping[str, Any] = MappingProxyType({}),
 ) -> dict[str, Any]:
     """Convert a table's values for a class of settings.  Each is checked together with those before it.
 
     Args:
-        folder: the base of relative file names in values.
+        folder: the base of relative file names in values, which become absolute.
+        presets: those that preferences may name.
         where: the keys that lead to the table.
         rest: the other values of the settings.
 
@@ -61,6 +64,8 @@ def checked(
                 values[key] = tuple(with_whole_path(spec, folder) for spec in values[key])
             if fields[key].metadata.get("model"):
                 values[key] = model_named(value, folder)
+            if key in (*PREFERENCES, "avoid"):
+                values[key] = tuple(_preference(spec, presets, folder) for spec in values[key])
             settings(**{**rest, **values})
         except UsageError as error:
             raise InvalidValue(str(error), *where, key) from None
@@ -81,17 +86,9 @@ def model_named(name: str, folder: Path) -> str:
     return str(path) if is_path else name
 
 
-def preference(spec: str, presets: Mapping[str, str], folder: Path, *where: str) -> str:
-    """Check a preference in a configuration file, and make the path of a file in it absolute.
-
-    Raises:
-        InvalidValue: there is no such preset or file.
-    """
+def _preference(spec: str, presets: Mapping[str, str], folder: Path) -> str:
     spec = spec.strip()
-    try:
-        if spec.startswith("@"):
-            spec = f"@{folder.absolute() / user_path(spec[1:])}"
-        resolve(spec, presets)
-    except UsageError as error:
-        raise InvalidValue(str(error), *where) from None
+    if spec.startswith("@"):
+        spec = f"@{folder.absolute() / user_path(spec[1:])}"
+    resolve(spec, presets)
     return spec

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, get_type_hints
 
 from ..config import tomlfile
-from ..config.config import TABLES, with_preferences
+from ..config.config import TABLES
 from ..config.values import InvalidValue, checked
 from ..errors import UsageError, did_you_mean
 from ..prompting.preferences import presets, without_strength
@@ -117,7 +117,7 @@ class _Table:
         """The values under these keys, after a check that ``kind`` accepts them together with ``rest``."""
         values = {key: value for key, value in self.values.items() if key in keys}
         try:
-            return with_preferences(checked(values, kind, self.folder, rest=rest), presets(), self.folder)
+            return checked(values, kind, self.folder, presets(), rest=rest)
         except InvalidValue as wrong:
             raise self.wrong(str(wrong), wrong.keys[-1]) from None
 
