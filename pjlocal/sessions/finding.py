@@ -67,33 +67,45 @@ def parse_title(text: str) -> str:
     return title
 
 
-def find(name: str, sessions: Sequence[Summary]) -> int:
-    """Find a session by its id, its title (the first of several), or the beginning of exactly one title.
+class ChatList:
+    """A list of saved chats, in which they are found by name."""
 
-    Case is ignored.
+    def summaries(self) -> list[Summary]:
+        """Every session, the newest first."""
+        raise NotImplementedError
 
-    Raises:
-        NoSuchChatError: no session matches; the message names similar ones.
-        UsageError: several match; the message names them.
-    """
-    name = name.strip()
-    for session in sessions:
-        if str(session.id) == name:
-            return session.id
-    folded = name.casefold()
-    titles = [(session.title.casefold(), session) for session in sessions if session.title]
-    for title, session in titles:
-        if title == folded:
-            return session.id
-    begin = [session for title, session in titles if folded and title.startswith(folded)]
-    if len(begin) == 1:
-        return begin[0].id
-    if begin:
-        raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
-    similar = difflib.get_close_matches(folded, [title for title, _ in titles], n=3)
-    nearest = [next(session for title, session in titles if title == match) for match in dict.fromkeys(similar)]
-    hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
-    raise NoSuchChatError(f"there is no saved chat {name!r}: {hint}")
+    def latest(self) -> int | None:
+        """The session that was updated last; None without any."""
+        return next((summary.id for summary in self.summaries()), None)
+
+    def find(self, name: str) -> int:
+        """Find a session by its id, its title (the first of several), or the beginning of exactly one title.
+
+        Case is ignored.
+
+        Raises:
+            NoSuchChatError: no session matches; the message names similar ones.
+            UsageError: several match; the message names them.
+        """
+        name = name.strip()
+        sessions = self.summaries()
+        for session in sessions:
+            if str(session.id) == name:
+                return session.id
+        folded = name.casefold()
+        titles = [(session.title.casefold(), session) for session in sessions if session.title]
+        for title, session in titles:
+            if title == folded:
+                return session.id
+        begin = [session for title, session in titles if folded and title.startswith(folded)]
+        if len(begin) == 1:
+            return begin[0].id
+        if begin:
+            raise UsageError(f"several saved chats begin with {name!r}: {_listed(begin[:3])}")
+        similar = difflib.get_close_matches(folded, [title for title, _ in titles], n=3)
+        nearest = [next(session for title, session in titles if title == match) for match in dict.fromkeys(similar)]
+        hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
+        raise NoSuchChatError(f"there is no saved chat {name!r}: {hint}")
 
 
 def search(db: sqlite3.Connection, query: str) -> list[Hit]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from ..client import Server
-from .finding import Hit, Summary, find
+from .finding import ChatList, Hit, Summary
 from .recorder import Recorder
 
 if TYPE_CHECKING:  # they import NumPy, which a list of chats does not need
@@ -17,7 +17,7 @@ if TYPE_CHECKING:  # they import NumPy, which a list of chats does not need
 _T = TypeVar("_T")
 
 
-class RemoteStore:
+class RemoteStore(ChatList):
     """The chats of a server.
 
     Raises:
@@ -29,16 +29,7 @@ class RemoteStore:
         self.server = server
 
     def summaries(self) -> list[Summary]:
-        """Every session, the newest first."""
         return self._call("GET", "/api/chats", lambda reply: [Summary(**each) for each in reply["chats"]])
-
-    def latest(self) -> int | None:
-        """The session that was updated last; None without any."""
-        return next((summary.id for summary in self.summaries()), None)
-
-    def find(self, name: str) -> int:
-        """Find a session by its name; see `finding.find`."""
-        return find(name, self.summaries())
 
     def search(self, query: str) -> list[Hit]:
         """The turns that contain every word of ``query``; see `finding.search`."""

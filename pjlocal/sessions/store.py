@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import UsageError
 from .database import Database
 from .faults import REMOVED, StoreError, fault
-from .finding import Hit, Summary, find, search
+from .finding import ChatList, Hit, Summary, search
 
 if TYPE_CHECKING:  # `events` imports NumPy, which a list of chats does not need
     from ..events import TokenEvent
@@ -31,7 +31,7 @@ _ADD_MISSING_TOKEN = f"{_ADD_TOKEN} ON CONFLICT (turn_id, position) DO NOTHING"
 _PAGES = 500  # of the search index that are merged at once: about 2 MB
 
 
-class Store(Database):
+class Store(Database, ChatList):
     """The database of chats: its sessions, turns and tokens."""
 
     # Writing.
@@ -193,7 +193,6 @@ class Store(Database):
         return session
 
     def summaries(self) -> list[Summary]:
-        """Every session, the newest first."""
         with self._named_errors():
             rows = self._db.execute(
                 "SELECT id, title, settings, updated, "
@@ -205,12 +204,6 @@ class Store(Database):
             for row in rows
         ]
 
-    def latest(self) -> int | None:
-        """The session that was updated last; None without any."""
-        with self._named_errors():
-            row = self._db.execute("SELECT id FROM sessions ORDER BY updated DESC, id DESC LIMIT 1").fetchone()
-        return row and int(row["id"])
-
     def last_turn(self, session_id: int) -> int | None:
         """The last turn of a session that is not undone; 0 without any, and None if there is no such session."""
         with self._named_errors():
@@ -220,10 +213,6 @@ class Store(Database):
                 (session_id,),
             ).fetchone()
         return row and (row["id"] or 0)
-
-    def find(self, name: str) -> int:
-        """Find a session by its name; see `finding.find`."""
-        return find(name, self.summaries())
 
     def search(self, query: str) -> list[Hit]:
         """The turns that contain these words; see `finding.search`."""
