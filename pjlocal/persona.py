@@ -171,12 +171,8 @@ class PersonaJudge:
 
     @property
     def preferences(self) -> list[list[str]]:
-        """The preferences of view a and of view b.  Assigning is the same as calling `prefer`."""
+        """The preferences of view a and of view b; `prefer` changes them."""
         return [list(preferences) for preferences in self.request.views]
-
-    @preferences.setter
-    def preferences(self, prefer: Preferences) -> None:
-        self.prefer(prefer)
 
     @_by_keywords
     def prefer(self, prefer: Preferences) -> None:

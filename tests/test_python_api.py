@@ -31,7 +31,7 @@ def judge(tiny) -> Iterator[PersonaJudge]:
 def preferring(judge: PersonaJudge) -> Iterator[PersonaJudge]:
     before = judge.preferences
     yield judge
-    judge.preferences = before
+    judge.prefer(before)
 
 
 @pytest.mark.parametrize(
@@ -125,7 +125,7 @@ def test_settings_may_be_given_by_name_when_the_model_is_loaded(tiny) -> None:
 def test_preferences_are_texts_that_are_dealt_out_or_a_list_for_each_view(preferring, prefer, views) -> None:
     preferring.prefer(prefer)
     assert preferring.preferences == views
-    preferring.preferences = "formal"
+    preferring.prefer("formal")
     assert preferring.preferences == [["formal"], []]
     preferring.prefer = prefer
     assert preferring.preferences == views
@@ -248,7 +248,6 @@ with PersonaJudge(Path("a.gguf"), prefer=["vivid", "creative"], temperature=0, s
     judge.prefer(["concise"])
     judge.prefer([["concise"], ["vivid"]])
     judge.prefer(["concise", Path("pirate.txt")])
-    judge.preferences = ["concise"]
     judge("Hi", prefer=["concise"])
     for event in judge.stream("Hi", seed=1):
         print(event.text, event.p)
