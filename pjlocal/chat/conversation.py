@@ -117,7 +117,7 @@ class Conversation:
             self.judge = judge
         return self.judge.begin(self.session, turn, request, replacing, keep)
 
-    def begin_turn(self, turn: Turn, started: StartedAnswer, replacing: Turn | None, *, keep: bool = True) -> None:
+    def begin_turn(self, turn: Turn, started: StartedAnswer, replacing: Turn | None, *, keep: bool) -> None:
         """Note the facts about a turn when its answer starts, and report turns that no longer fit."""
         history = [other for other in self.session.turns if other is not replacing]
         before = replacing or (history[-1] if history else None)

@@ -68,7 +68,7 @@ class LocalJudge(PersonaJudge):
     server = None
 
     def begin(
-        self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
+        self, session: Session, turn: Turn, request: Request, replacing: Turn | None, keep: bool
     ) -> StartedAnswer:
         """Start the answer to a turn's question after the turns of a session.  If the turn contains an answer already,
         continue that answer.
@@ -163,7 +163,7 @@ class RemoteJudge:
             self._answer = None
 
     def begin(
-        self, session: Session, turn: Turn, request: Request, replacing: Turn | None = None, keep: bool = True
+        self, session: Session, turn: Turn, request: Request, replacing: Turn | None, keep: bool
     ) -> StartedAnswer:
         roles = make_roles(request)
         self._end_last()

@@ -290,9 +290,7 @@ class Job:
     interrupt: Interrupt
     attachments: Sequence[Attachment] = ()
 
-    def by_server(
-        self, named: Server | None = None, say: Callable[[str], None] = lambda text: None, *, finds: bool = True
-    ) -> RemoteAnswer | None:
+    def by_server(self, named: Server | None, say: Callable[[str], None], *, finds: bool) -> RemoteAnswer | None:
         """The answer of the named or a resident server, after its first token; None if there is no such server, or the
         model can be loaded here instead.
 

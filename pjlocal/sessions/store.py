@@ -99,10 +99,10 @@ class Store(Database, ChatList):
             self._insert_tokens(turn_id, turn)
         turn.id = turn_id
 
-    def set_undone(self, turn_id: int, undone: bool = True) -> None:
-        """Hide a turn, or show it again."""
+    def set_undone(self, turn_id: int) -> None:
+        """Hide a turn."""
         with self._named_errors():
-            self._changed("UPDATE turns SET undone = ? WHERE id = ?", (undone, turn_id))
+            self._changed("UPDATE turns SET undone = 1 WHERE id = ?", (turn_id,))
 
     def put_in_force(self, turn_id: int) -> None:
         """Show a draft of a turn, and hide the others."""

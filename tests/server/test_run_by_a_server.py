@@ -40,7 +40,7 @@ def by_server(
     model: Path, request: Request | None = None, prompt: str = "hello", engine: Engine = ENGINE
 ) -> RemoteAnswer | None:
     """As `pjlocal run` has it; None where that would load the model."""
-    return Job(str(model), request or make_request(), prompt, engine, Interrupt()).by_server()
+    return Job(str(model), request or make_request(), prompt, engine, Interrupt()).by_server(None, str, finds=True)
 
 
 def run(model: Path, environment: dict[str, str], *options: str) -> subprocess.CompletedProcess[str]:

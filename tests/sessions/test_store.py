@@ -108,7 +108,7 @@ def test_undone_turns_are_hidden_but_kept(store) -> None:
     assert texts(store, session) == [("One?", "Because.")]
     assert store.search("two") == [] and store.summaries()[0].n_turns == 1
     assert texts(store, session, with_undone=True) == [("One?", "Because."), ("Two?", "Because.")]
-    store.set_undone(second.id, False)
+    store.put_in_force(second.id)
     assert texts(store, session) == [("One?", "Because."), ("Two?", "Because.")]
     assert len(store.search("two")) == 1
 
