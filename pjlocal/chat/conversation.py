@@ -223,7 +223,7 @@ class Conversation:
         last = self.last
         modes: list[Mode] = list(get_args(Mode)) if self.judge.request.has_preferences else ["plain"]
         for mode in modes:
-            request = in_mode(self.judge.request, mode)
+            request = in_mode(self.judge.request.as_defaults(), mode)
             request = request.with_group(request.generation.replace(best=1))
             turn = Turn(last.question)
             try:

@@ -183,7 +183,8 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     """
     lines = []
     sets_views = not set(PREFERENCES).isdisjoint(given)
-    if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and (sets_views or "mode" in given):
+    chosen = {*PREFERENCES, "views", "mode"} & request.explicit
+    if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and chosen and (sets_views or "mode" in given):
         lines.append("mode base writes the text of view b, which has no preference: give it one with --judge-prefer")
     idle = [
         flag(f) if f.name in request.explicit else f"the configured {f.name}"

@@ -151,6 +151,16 @@ def test_compared_answers_are_drafts_and_one_of_them_can_be_taken(chat: Talk, st
     assert chat.turns[1].settings["mode"] == "both", "the settings of the next answer stay"
 
 
+def test_a_comparison_does_not_warn_of_modes_that_nobody_chose(chat: Talk, caplog) -> None:
+    chat.say("/prefer vivid")
+    chat.say("Why?")
+    chat.say("/compare")
+    assert caplog.messages == []
+    chat.say("/mode base")
+    chat.say("/regen")
+    assert "view b, which has no preference" in caplog.text
+
+
 def test_an_empty_answer_is_not_a_draft(chat: Talk, store: Store) -> None:
     chat.say("Why do cats purr?")
     before = chat.turns[0]
