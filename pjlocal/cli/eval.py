@@ -163,7 +163,7 @@ def run_suite(
             folder.hold(AnswerRecord, Score, Verdict)
             if unheard := without_effect(wanted, given):
                 say(f"every system of the suite sets {', '.join(unheard)} itself, so your value has no effect")
-            _report_other_answers(folder, run)
+            _check_continues(folder, run)
             write_run(folder, run)
             say(f"suite {wanted.name}: {len(tasks):,} {plural(len(tasks), 'answer')}. {power_note(len(questions))}")
             with progress_bars() as progress:
@@ -402,13 +402,18 @@ def _score_run(
         score_run(folder, run, scoring, prompting, engine, interrupt, progress, say)
 
 
-def _report_other_answers(folder: Folder, run: Run) -> None:
-    """Report answers of other suites or settings in the folder."""
+def _check_continues(folder: Folder, run: Run) -> None:
+    """Refuse a run that leaves out answers of the folder's run.  It may add prompts, seeds and systems."""
     from ..evaluation.records import AnswerRecord
+    from ..evaluation.run import read_run
 
-    others = len(folder.read(AnswerRecord).keys() - set(run.keys))
-    if others:
-        say(f"{folder.path} also contains {others:,} answers of other suites or settings; the report leaves them out")
+    if folder.run_file.exists():
+        n = len(folder.read(AnswerRecord).keys() & set(read_run(folder).keys) - set(run.keys))
+        if n:
+            raise UsageError(
+                f"{folder.path} is another evaluation, and this command leaves out {n:,} of its answers: give another "
+                f"--out, or remove {folder.run_file} to replace its report (the answers stay)"
+            )
 
 
 @contextmanager

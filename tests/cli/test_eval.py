@@ -128,6 +128,7 @@ def test_a_file_that_changed_under_its_name_is_another_one(
     def texts(seed: int) -> dict[str, list[str]]:
         file.unlink(missing_ok=True)
         write_llama(file, seed=seed) if setting == "aligner" else writers[setting](file, seed=seed)
+        (tmp_path / "out" / "run.json").unlink(missing_ok=True)  # with it, other answers are refused
         result = pjlocal(*command)
         assert result.returncode == 0, result.stderr
         with Folder(tmp_path / "out") as folder:
@@ -147,6 +148,7 @@ def test_another_cache_type_or_context_size_writes_and_scores_again(
 ) -> None:
     command = ["eval", "run", suite, "--out", "out", "-m", tiny("llama"), "--threads", "1", "--limit", "1"]
     assert pjlocal(*command).returncode == 0
+    (tmp_path / "out" / "run.json").unlink()
     assert pjlocal(*command, *setting).returncode == 0
     with Folder(tmp_path / "out") as folder:
         answers, run = folder.read(AnswerRecord), read_run(folder)
@@ -206,12 +208,27 @@ def test_two_runs_in_one_folder_and_a_file_as_folder_are_refused(
         result = pjlocal(*run, "out")
         assert result.returncode == 2 and "another pjlocal is writing into out" in result.stderr
     assert pjlocal(*run, "out").returncode == 0
-    warmer = pjlocal(*run, "out", "-t", "2")
-    assert "also contains 3 answers of other suites or settings" in warmer.stderr
     result = pjlocal("eval", "report", "out", "out/run.json", "--force")
     assert result.returncode == 2 and "give the report another name" in result.stderr
     result = pjlocal(*run, suite)
     assert result.returncode == 2 and "is a file: name a folder" in result.stderr
+
+
+@pytest.mark.slow
+def test_a_run_that_leaves_out_answers_of_the_folder_is_refused(
+    pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
+    run = ["eval", "run", suite, "-m", tiny("llama"), "--no-reward", "--out", "out"]
+    assert pjlocal(*run, "--limit", "1").returncode == 0
+    file = tmp_path / "out" / "run.json"
+    first = file.read_text()
+    warmer = pjlocal(*run, "--limit", "1", "-t", "2")
+    assert warmer.returncode == 2 and file.read_text() == first
+    assert "this command leaves out 3 of its answers: give another --out, or remove out/run.json" in warmer.stderr
+    assert pjlocal(*run, "--limit", "2").returncode == 0, "it may grow"
+    file.unlink()
+    assert pjlocal(*run, "--limit", "2", "-t", "2").returncode == 0
+    assert len((tmp_path / "out" / "answers.jsonl").read_text().splitlines()) == 12
 
 
 @pytest.mark.slow
