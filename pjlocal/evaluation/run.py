@@ -288,8 +288,10 @@ def scoring_settings(
 
 
 def written_answers(folder: Folder, run: Run) -> list[AnswerRecord]:
-    """The answers of the run that exist already, in the order of its keys."""
+    """The answers of the run that exist already, in the order of its keys.  Raises UsageError if there are none."""
     written = folder.read(AnswerRecord)
+    if written.keys().isdisjoint(run.keys):
+        raise UsageError(f"{folder.path} has no answers yet: pjlocal eval run writes them")
     return [written[key] for key in run.keys if key in written]
 
 

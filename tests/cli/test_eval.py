@@ -344,12 +344,21 @@ def test_a_folder_without_an_evaluation_is_reported(pjlocal: Pjlocal, tmp_path: 
         assert result.returncode == 2 and "contains no evaluation" in result.stderr, result.stderr
 
 
+def test_an_evaluation_without_answers_is_reported(pjlocal: Pjlocal, suite: str, tmp_path: Path) -> None:
+    write_run(Folder(tmp_path / "out"), Run(load_suite(str(tmp_path / suite)), (), ("a",)))
+    for command in (["report", "out"], ["show", "out"], ["score", "out"], ["compare", "out", "out"]):
+        result = pjlocal("eval", *command)
+        assert result.returncode == 2 and "out has no answers yet: pjlocal eval run writes them" in result.stderr
+
+
 @pytest.mark.parametrize(
     "line", ["cannot be read as JSON", "[]", '{"key": 1}', '{"answer": "a"}', '{"key": "k", "answer": 5}']
 )
 def test_a_line_that_pjlocal_did_not_write_is_named(pjlocal: Pjlocal, suite: str, tmp_path: Path, line: str) -> None:
-    made = Run(load_suite(str(tmp_path / suite)), (), ())
-    write_run(Folder(tmp_path / "out"), made)
+    with Folder(tmp_path / "out") as folder:
+        answer = evaluated.answer("plain", 1)
+        write_run(folder, Run(load_suite(str(tmp_path / suite)), (), (answer.key,)))
+        folder.append(answer)
     for name, command in (("scores", "score"), ("answers", "run")):
         (tmp_path / "out" / f"{name}.jsonl").write_text(line + "\n")
         result = pjlocal("eval", "report", "out")
