@@ -140,7 +140,7 @@ def run_suite(
     models = [] if there else _models(model, given)
     changes = {"prompts": prompts, "field": field, "limit": limit, "sample": sample}
     wanted = _changed_suite(suite, changes, models, request, given)
-    check_systems(wanted, request, given)
+    check_systems(wanted, request)
     questions = load_prompts(
         wanted.prompts, wanted.field, wanted.limit, wanted.sample, wanted.min_chars, wanted.max_chars
     )
@@ -151,10 +151,10 @@ def run_suite(
             "--reward needs the answering model on this machine: give --scorer MODEL, or leave --server out"
         )
     scoring = _located(scoring, paths if reward else [])
-    contestants = _contestants(wanted, there or paths, request, engine, given)
+    contestants = _contestants(wanted, there or paths, request, engine)
     tasks = make_tasks(wanted, contestants, questions)
     keys = tuple(task.key for task in tasks)
-    run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine, given))
+    run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine))
     prompting, engine = scoring_settings(run, request.prompting, engine, given)
     parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
@@ -329,7 +329,7 @@ def _changed_suite(
     Raises:
         UsageError: the suite or a value cannot be used.
     """
-    from ..evaluation.suite import Objectives, with_models
+    from ..evaluation.suite import Objectives, with_models, with_settings
     from ..evaluation.suitefile import load_suite
 
     values = {key: value for key, value in changes.items() if value is not None}
@@ -341,12 +341,11 @@ def _changed_suite(
         values["seeds"] = (request.generation.seed,)
     if prefer := _preferences(request, given):
         values["objectives"] = (Objectives(" + ".join(prefer), tuple(map(absolute, prefer))),)
-    return with_models(replace(load_suite(name), **values), models if len(models) > 1 else [])
+    changed = with_settings(replace(load_suite(name), **values), request, given)
+    return with_models(changed, models if len(models) > 1 else [])
 
 
-def _contestants(
-    suite: Suite, answering: Server | list[Path], request: Request, engine: Engine, given: frozenset[str]
-) -> list[Contestant]:
+def _contestants(suite: Suite, answering: Server | list[Path], request: Request, engine: Engine) -> list[Contestant]:
     """The systems of a suite, with the model that answers: a server's, or a file for each system."""
     from ..evaluation.records import digest_of
     from ..evaluation.run import AnsweringModel, make_contestant, server_model
@@ -356,7 +355,7 @@ def _contestants(
     else:
         models = [server_model(answering, suite)] * len(suite.systems)
     return [
-        make_contestant(suite, system, request, engine, given, each)
+        make_contestant(suite, system, request, engine, each)
         for system, each in zip(suite.systems, models, strict=True)
     ]
 

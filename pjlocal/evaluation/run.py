@@ -133,12 +133,9 @@ def server_model(server: Server, suite: Suite) -> AnsweringModel:
 
 
 def make_contestant(
-    suite: Suite, system: System, request: Request, engine: Engine, given: Collection[str], model: AnsweringModel
+    suite: Suite, system: System, request: Request, engine: Engine, model: AnsweringModel
 ) -> Contestant:
     """Make the contestant of a system.
-
-    Args:
-        request, engine, given: from the command line; see `suite.system_request`.
 
     Raises:
         UsageError: settings exclude each other.
@@ -146,11 +143,11 @@ def make_contestant(
     """
     from ..prompting.plan import in_mode  # loads llama.cpp, which reports do not need
 
-    request = system_request(suite, system, request, given)
+    request = system_request(suite, system, request)
     request = in_mode(request, request.generation.mode or DEFAULT_MODE).with_group(_filters(request, model))
     request = request.without_model_defaults()
     is_on_server = model.recommended is not None
-    engine = Engine() if is_on_server else system_engine(suite, system, engine, given)
+    engine = Engine() if is_on_server else system_engine(suite, system, engine)
     return Contestant(system, request, engine, model, _digests(request.generation))
 
 
@@ -280,7 +277,7 @@ def scoring_settings(
     made = run.made_with.get("settings", {})
     of_answers = made.get("prompting", {}) | {k: v for k, v in made.get("engine", {}).items() if k in COMPUTED_WITH}
     of_answers = {name: value for name, value in of_answers.items() if name not in given}
-    common = suite_settings(run.suite, {*given, *run.made_with.get("given", ())})
+    common = suite_settings(run.suite).without({*given, *run.made_with.get("given", ())})  # that of older versions
     return (
         common.apply_to(Prompting.from_dict(prompting.as_dict() | of_answers)),
         common.apply_to(Engine.from_dict(engine.as_dict() | of_answers)),
@@ -316,10 +313,8 @@ def written_verdicts(folder: Folder, answers: Iterable[AnswerRecord]) -> list[Ve
     return [verdict for verdict in folder.read(Verdict).values() if {verdict.first, verdict.second} <= keys]
 
 
-def made_with(
-    contestants: Sequence[Contestant], request: Request, engine: Engine, given: Collection[str]
-) -> dict[str, Any]:
-    """The versions, machine, model files and settings of a run.  For the arguments, see `suite.system_request`."""
+def made_with(contestants: Sequence[Contestant], request: Request, engine: Engine) -> dict[str, Any]:
+    """The versions, machine, model files and settings of a run."""
     import llama_cpp
     import numpy
 
@@ -337,5 +332,4 @@ def made_with(
             **{name: getattr(request, name).as_dict() for name in GROUPS},
             "engine": engine.as_dict(),
         },
-        "given": sorted(given),
     }

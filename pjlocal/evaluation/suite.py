@@ -11,7 +11,7 @@ from typing import Any, Literal, get_type_hints
 
 from ..config.config import TABLES, Config
 from ..errors import UsageError, extra, plural
-from ..request import Request, deal
+from ..request import GROUPS, Request, deal
 from ..settings import Engine, Generation, Settings, flag, setting
 
 Shape = Literal["systems", "lambda", "models", "time"]
@@ -103,8 +103,7 @@ class Objectives(Settings):
 class System(Settings):
     """A way of answering: a mode with other settings.
 
-    settings: the system's own settings by name (``mode``, ``strength``, ``placement``), which override the command
-        line's.
+    settings: the system's own settings by name (``mode``, ``strength``, ``placement``).
     only: the number of the only preference that it gets, from 1; None for all preferences.
     model: the system's own model; None for the command line's.
     against: the system that it is compared with; None for the suite's baseline.
@@ -130,7 +129,7 @@ class Suite(Settings):
     """The definition of an evaluation.
 
     baseline: the system that the others are compared with.
-    settings: settings of all systems by name, which systems and the command line override.
+    settings: settings of all systems by name, which systems override.
     prompts: a file, a data set and its file, or ``default``.
     field: the field of the file that contains the prompt.
     limit: the most prompts.
@@ -153,7 +152,6 @@ class Suite(Settings):
     min_chars: int | None = setting(None, least=1)
     max_chars: int | None = setting(None, least=1)
     seeds: tuple[int, ...] = (0,)
-    max_tokens: int = 128
     shape: Shape = "systems"
 
     def __post_init__(self) -> None:
@@ -163,7 +161,7 @@ class Suite(Settings):
         for seed in self.seeds:
             if seed < 0:  # -1 means a random seed
                 raise UsageError(f"seeds must be at least 0 (not {seed})")
-            Generation(seed=seed, max_tokens=self.max_tokens)  # checks the limits
+            Generation(seed=seed)  # checks the limits
 
     def in_force(self, system: System, name: str) -> Any:
         """A setting of a system, its own or that of all; None if the suite does not set it."""
@@ -229,32 +227,35 @@ class Scoring(Settings):
         return bool(self.scorer or self.reward_model or (self.judge and not self.judge_url))
 
 
-def system_request(suite: Suite, system: System, request: Request, given: Collection[str] = ()) -> Request:
-    """The request of a system.
-
-    A setting comes from the system, else from the user's command line, else from the suite, else from the defaults.
-
-    Args:
-        request: the request of the command line.
-        given: the names of the settings that the user gave there.
+def system_request(suite: Suite, system: System, request: Request) -> Request:
+    """The request of a system.  A setting comes from the system, else from the suite, else from ``request``.
 
     Raises:
         UsageError: settings exclude each other.
     """
-    common = request.override(suite_settings(suite, given))
+    common = request.override(suite_settings(suite))
     common = replace(common, explicit=request.explicit | common.as_defaults().explicit)  # others are defaults
     return common.override(_by_table(system.settings))
 
 
-def system_engine(suite: Suite, system: System, engine: Engine, given: Collection[str] = ()) -> Engine:
-    """The engine settings of a system.  For the arguments, see `system_request`."""
-    return _by_table(system.settings).apply_to(suite_settings(suite, given).apply_to(engine))
+def system_engine(suite: Suite, system: System, engine: Engine) -> Engine:
+    """The engine settings of a system, from the same sources as its request."""
+    return _by_table(system.settings).apply_to(suite_settings(suite).apply_to(engine))
 
 
-def suite_settings(suite: Suite, given: Collection[str] = ()) -> Config:
-    """The settings of all systems of a suite, without those that the user gave.  For ``given``, see
-    `system_request`."""
-    return _by_table({"max_tokens": suite.max_tokens} | dict(suite.settings)).without(given)
+def suite_settings(suite: Suite) -> Config:
+    """The settings of all systems of a suite."""
+    return _by_table(suite.settings)
+
+
+def with_settings(suite: Suite, request: Request, given: Collection[str]) -> Suite:
+    """The suite with the settings that the user gave on the command line, instead of its own.
+
+    Those of the engine are only removed: the command line's depend on the machine.
+    """
+    own = {key: value for name in GROUPS for key, value in vars(getattr(request, name)).items() if key in given}
+    own.pop("seed", None)  # the suite's seeds contain it
+    return replace(suite, settings=suite_settings(suite).without(given).flat() | own)
 
 
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:
@@ -271,8 +272,8 @@ def _by_table(values: Mapping[str, Any]) -> Config:
     return Config(**tables)
 
 
-def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -> None:
-    """Refuse a suite with a system that cannot answer.  For the arguments, see `system_request`.
+def check_systems(suite: Suite, request: Request) -> None:
+    """Refuse a suite with a system that cannot answer.
 
     Raises:
         UsageError: objectives name a preference twice; settings of a system exclude each other; or the objectives have
@@ -290,7 +291,7 @@ def check_systems(suite: Suite, request: Request, given: Collection[str] = ()) -
                 f"{plural(n, 'preference')}"
             )
         try:
-            make_roles(system_request(suite, system, request, given).replace(views=system.views(objectives)))
+            make_roles(system_request(suite, system, request).replace(views=system.views(objectives)))
         except UsageError as error:
             raise UsageError(f"system {system.name!r} with objectives {objectives.name!r}: {error}") from None
 

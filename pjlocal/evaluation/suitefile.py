@@ -157,7 +157,7 @@ def _suite(table: _Table, name: str) -> Suite:
         "objectives": objectives,
         "systems": systems,
         "baseline": systems[0].name,
-        "settings": {key: value for key, value in table.settings().items() if key != "max_tokens"},
+        "settings": {"max_tokens": 128} | table.settings(),  # that of config.toml has no effect
     }
     suite = Suite(**(parts | table.build(_OF_A_SUITE, Suite, parts)))
     _check_together(table, suite)

@@ -245,6 +245,7 @@ def test_preferences_and_a_seed_replace_the_suites_and_settings_fixed_by_it_are_
         "--no-reward",
         "--mode",
         "both",
+        "--panel",
         "--seed",
         "7",
     ]
@@ -253,6 +254,8 @@ def test_preferences_and_a_seed_replace_the_suites_and_settings_fixed_by_it_are_
     answers = [json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
     assert {answer["objectives"] for answer in answers} == {"Talk like a pirate + concise"} and len(answers) == 6
     assert {answer["seed"] for answer in answers} == {7}
+    settings = json.loads((tmp_path / "out" / "run.json").read_text())["suite"]["settings"]
+    assert settings["panel"] and "seed" not in settings, "the legends of the report know who wrote"
     assert "every system of the suite sets --mode itself, so your value has no effect" in result.stderr
 
 

@@ -16,6 +16,9 @@ from pjlocal.evaluation.side_by_side import (
     side_by_side,
     spans,
 )
+from pjlocal.evaluation.suite import with_settings
+from pjlocal.request import Request
+from pjlocal.settings import Generation
 
 
 def test_answers_to_one_prompt_stand_together_in_the_suites_order() -> None:
@@ -54,6 +57,12 @@ def test_the_views_have_the_preferences_that_were_dealt_to_them() -> None:
     panel = answer("judge", 1, pieces=[["x", "accepted", "c"]])
     each = {"a": ["vivid"], "b": ["creative"], "c": ["concise"]}
     assert legends(of(panel, both), SUITE) == [Legend(each, agreed=False), Legend(dealt, agreed=True)]
+
+
+def test_the_views_of_a_panel_from_the_command_line_have_a_preference_each() -> None:
+    suite = with_settings(SUITE, Request(generation=Generation(panel=True)), {"panel"})
+    [legend] = legends(of(answer("judge", 1)), suite)
+    assert legend.views == {"a": ["vivid"], "b": ["creative"], "c": ["concise"]}
 
 
 def test_words_are_found_in_prompts_and_answers_whatever_their_case() -> None:

@@ -37,8 +37,7 @@ SUITE = Suite(
         System("first alone", {"mode": "prompt"}, only=1),
     ),
     baseline="prompt",
-    settings={"ignore_end": True},
-    max_tokens=10,
+    settings={"ignore_end": True, "max_tokens": 10},
 )
 PROMPTS = [Prompt(f"p{i}", f"What is {what}?") for i, what in enumerate(("rain", "a cat", "a very long walk home"))]
 ENGINE = Engine(n_threads=1)
@@ -54,7 +53,7 @@ def tasks(
 ) -> list[Task]:
     request = Request(generation=generation, sampling=Sampling(**sampling))
     contestants = [
-        make_contestant(suite, system, request, engine, (), AnsweringModel(str(model), "digest"))
+        make_contestant(suite, system, request, engine, AnsweringModel(str(model), "digest"))
         for system in suite.systems
     ]
     return make_tasks(suite, contestants, prompts)
@@ -65,7 +64,7 @@ def test_filters_are_the_models_where_neither_the_user_nor_the_suite_sets_them(t
     model = tiny_models.write_llama(tmp_path / "says.gguf", recommends=says)
     suite = replace(SUITE, settings={"top_k": 20})
     asked = Request(sampling=Sampling(defaults="model", temperature=0.7), explicit=frozenset({"temperature"}))
-    made = make_contestant(suite, suite.systems[0], asked, ENGINE, (), AnsweringModel(str(model), "digest"))
+    made = make_contestant(suite, suite.systems[0], asked, ENGINE, AnsweringModel(str(model), "digest"))
     assert made.request.sampling == Sampling(temperature=0.7, top_k=20, top_p=0.95)
     assert made.request.with_model_defaults({}) == made.request  # a server changes none of them
 
@@ -184,14 +183,14 @@ def test_a_key_contains_what_changes_the_text_and_nothing_else(tmp_path: Path) -
 
     assert len(set(keys())) == len(SUITE.objectives) * len(SUITE.systems) * len(PROMPTS)
     assert not set(keys()) & set(keys(temperature=0.5))
-    assert not set(keys()) & set(keys(replace(SUITE, max_tokens=11)))
+    assert not set(keys()) & set(keys(replace(SUITE, settings={**SUITE.settings, "max_tokens": 11})))
     checked = replace(SUITE.objectives[0], checks=(Check("rain", regex="rain"),))
     assert keys() == keys(replace(SUITE, objectives=(checked, SUITE.objectives[1]), title="Another"))
 
 
 def test_keys_omit_the_length_limit_of_the_first_version(tmp_path: Path) -> None:
     def key(max_tokens: int) -> str:
-        wanted = tasks(tmp_path / "m.gguf", replace(SUITE, max_tokens=max_tokens, settings={}), PROMPTS[:1])
+        wanted = tasks(tmp_path / "m.gguf", replace(SUITE, settings={"max_tokens": max_tokens}), PROMPTS[:1])
         return wanted[0].key
 
     assert key(128) == "e0084a3d98479de3ebbe" != key(1024)
@@ -224,7 +223,7 @@ def test_a_key_contains_engine_settings_that_change_numbers_and_digests_of_files
 def test_the_keys_of_a_servers_answers_contain_no_engine_setting_of_this_machine() -> None:
     def key(engine: Engine) -> str:
         there = AnsweringModel("m", "digest", recommended={})
-        contestant = make_contestant(SUITE, SUITE.systems[0], Request(), engine, (), there)
+        contestant = make_contestant(SUITE, SUITE.systems[0], Request(), engine, there)
         return make_tasks(SUITE, [contestant], PROMPTS)[0].key
 
     assert key(ENGINE.replace(flash_attn="off", n_ctx=300)) == key(ENGINE)

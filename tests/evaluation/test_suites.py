@@ -26,6 +26,7 @@ from pjlocal.evaluation.suite import (
     system_engine,
     system_request,
     with_models,
+    with_settings,
 )
 from pjlocal.evaluation.suitefile import load_suite, ready_suites
 from pjlocal.prompting.plan import make_roles
@@ -124,14 +125,13 @@ def test_a_suite_is_what_was_written(suite, tmp_path: Path) -> None:
             System("pirate alone", {"mode": "prompt"}, only=1, model=str(tmp_path / "small.gguf"), against="both at 2"),
         ),
         baseline="together",
-        settings={"temperature": 1.0, "stop": ("END",)},
+        settings={"max_tokens": 64, "temperature": 1.0, "stop": ("END",)},
         prompts=str(tmp_path / "asks.jsonl"),
         field="ask",
         limit=10,
         sample=3,
         max_chars=200,
         seeds=(0, 1),
-        max_tokens=64,
     )
     assert suite_from_dict(json.loads(json.dumps(asdict(made)))) == made
     assert made.baselines == {"together": None, "both at 2": "together", "pirate alone": "both at 2"}
@@ -151,7 +151,8 @@ def test_the_documents_suite_is_one(suite) -> None:
 
 def test_missing_keys_have_defaults(suite) -> None:
     made = suite(OBJECTIVES + SYSTEM)
-    assert made == Suite("mine", "mine", (Objectives("o", ("vivid", "creative")),), made.systems, baseline="prompt")
+    objectives = (Objectives("o", ("vivid", "creative")),)
+    assert made == Suite("mine", "mine", objectives, made.systems, "prompt", {"max_tokens": 128})
 
 
 def test_a_system_goes_before_the_command_line_and_that_before_the_suite(suite) -> None:
@@ -162,13 +163,12 @@ def test_a_system_goes_before_the_command_line_and_that_before_the_suite(suite) 
     system = made.systems[0]
     sampling = Sampling(temperature=0.1, top_k=7, top_p=0.3, grammar="root ::= 'b'")
     request = Request(sampling=sampling, generation=Generation(seed=3), prompting=Prompting(system="Hi"))
-    assert system_request(made, system, request, {"temperature", "top_k", "top_p"}).sampling == Sampling(
-        temperature=0.5, top_k=7, top_p=0.3, regex="a+"
-    )
+    given = with_settings(made, request, {"temperature", "top_k", "top_p", "seed"})
+    assert system_request(given, system, request).sampling == Sampling(temperature=0.5, top_k=7, top_p=0.3, regex="a+")
     assert system_request(made, system, Request()).sampling.top_k == 5
-    assert system_request(made, system, request).generation == Generation("prompt", "2", max_tokens=20, seed=3)
+    assert system_request(given, system, request).generation == Generation("prompt", "2", max_tokens=20, seed=3)
     shorter = Request(generation=Generation(max_tokens=9))
-    assert system_request(made, system, shorter, {"max_tokens"}).generation.max_tokens == 9
+    assert with_settings(made, shorter, {"max_tokens"}).settings["max_tokens"] == 9
     assert system_request(made, system, request).prompting == Prompting(system="Hi", placement="question")
     assert system_engine(made, system, Engine()) == Engine(n_ctx=64)
 
@@ -177,15 +177,22 @@ def test_answers_are_scored_with_the_prompt_settings_that_they_were_written_with
     made = suite(f"system = 'Be brief.'\nthink = 'on'\nreasoning_effort = 'low'\n{OBJECTIVES}{SYSTEM}")
     expected = Prompting(system="Be brief.", think="on", reasoning_effort="low")
     assert suite_settings(made).apply_to(Prompting()) == expected
-    assert suite_settings(made, {"system"}).apply_to(Prompting(system="Hi")) == expected.replace(system="Hi")
+    given = with_settings(made, Request(prompting=Prompting(system="Hi")), {"system"})
+    assert suite_settings(given).apply_to(Prompting()) == expected.replace(system="Hi")
 
 
 def test_what_the_command_line_gives_may_not_suit_a_system(suite) -> None:
-    made = suite(OBJECTIVES + SYSTEM)
+    made, best = suite(OBJECTIVES + SYSTEM), Request(generation=Generation(best=2))
     check_systems(made, Request())
     with pytest.raises(UsageError, match="system 'prompt' with objectives 'o': --best chooses by pushes"):
-        check_systems(made, Request(generation=Generation(best=2)), {"best"})
+        check_systems(with_settings(made, best, {"best"}), best)
     check_systems(suite("best = 2\n" + WHOLE), Request())  # it is for the systems that have pushes
+
+
+def test_a_grammar_from_the_command_line_replaces_the_suites_regex(suite) -> None:
+    made, given = suite(f"regex = 'a+'\n{OBJECTIVES}{SYSTEM}"), Request(sampling=Sampling(grammar="root ::= 'b'"))
+    made = with_settings(made, given, {"grammar"})
+    assert system_request(made, made.systems[0], given).sampling == Sampling(grammar="root ::= 'b'")
 
 
 @pytest.mark.parametrize("mode", ["", 'mode = "prompt"\n'])
@@ -437,7 +444,7 @@ def test_the_papers_suites_sample_as_its_authors_did(name: str) -> None:
     suite = load_suite(name)
     sampling = system_request(suite, suite.systems[0], Request()).sampling
     assert (sampling.temperature, sampling.top_k, sampling.top_p) == (0.9, 20, 0.9)
-    assert suite.max_tokens == 128
+    assert suite.settings["max_tokens"] == 128
 
 
 def test_table2_deals_the_three_objectives_as_the_authors_did() -> None:
