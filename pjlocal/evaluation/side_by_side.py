@@ -36,7 +36,8 @@ class SideBySide:
 class Span:
     """A part of an answer whose tokens have the same kind and writer.
 
-    writer: the view's name; ``all`` if all views decided together, None if there was only one view.
+    writer: the view's name; ``all`` if all views decided together; None if there was only one view, or the text was
+        given.
     """
 
     text: str
@@ -93,7 +94,7 @@ def spans(answer: AnswerRecord) -> list[Span]:
         Span(
             "".join(text or "" for text, *_ in same),
             kind or "plain",
-            writer or (None if kind in (None, "plain") else ALL),
+            writer or (None if kind in (None, "plain", "given") else ALL),
         )
         for same in whole_characters(pieces, lambda piece: piece[0] or "")
         for _, kind, writer in same[:1]

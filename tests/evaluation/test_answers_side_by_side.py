@@ -50,6 +50,14 @@ def test_an_answer_without_pieces_has_no_writer() -> None:
     assert spans(plain) == [Span("All of it", "plain", None)] and legends(of(plain, prefer=("vivid",)), SUITE) == []
 
 
+def test_a_given_beginning_of_a_plain_answer_has_no_writer() -> None:
+    begun = answer("prompt", 1, "All of it", pieces=[["All", "given", None], [" of it", "plain", None]])
+    assert spans(begun) == [Span("All", "given", None), Span(" of it", "plain", None)]
+    assert legends(of(begun), SUITE) == []
+    judged = answer("judge", 1, pieces=[["All", "given", None], [" of it", "accepted", "a"]])
+    assert legends(of(judged), SUITE)[0].agreed is False
+
+
 def test_the_views_have_the_preferences_that_were_dealt_to_them() -> None:
     judge, both, alone = answer("judge", 1), answer("both", 1), answer("prompt", 1)
     dealt = {"a": ["vivid", "concise"], "b": ["creative"]}
