@@ -18,7 +18,10 @@ from ..unspaced import UNSPACED
 from .records import AnswerRecord, Score, key_of
 from .suite import Check, Objectives, compiled
 
-_MEANING = 3  # version of the metrics below and part of the cache key: increase it when a metric changes
+_MEANING = 4  # version of the metrics below and part of the cache key: increase it when a metric changes
+
+_BULLET = r"^[ \t]*[-*•][ \t]+\S"
+_NUMBERED = r"^[ \t*_#]*(?:[Ss]tep[ \t]*)?{}[*_]*[.):](?!\d)"
 
 #: Checks of presets that the text alone can decide.  ``concise`` is compared with the plain answer, because a fixed
 #: number of words would be easier for a model that writes short answers.  With SmolLM2, 25 questions, two seeds and at
@@ -28,9 +31,9 @@ _MEANING = 3  # version of the metrics below and part of the cache key: increase
 PROMISES = {
     "concise": Check("concise", of="concise", shorter_than=0.8),
     "simple": Check("simple", of="simple", simpler_than_plain=True),
-    "step-by-step": Check("step-by-step", of="step-by-step", regex=r"(?m)^[ \t*#]*(?:[Ss]tep[ \t]*)?1[*_]*[.):](?!\d)"),
-    "lists": Check("lists", of="lists", regex=r"(?m)^[ \t]*[-*•][ \t]+\S.*\n+[ \t]*[-*•][ \t]+\S"),
-    "no-lists": Check("no-lists", of="no-lists", not_regex=r"(?m)^[ \t]*(?:[-*•]|\d+[.)])[ \t]+\S"),
+    "step-by-step": Check("step-by-step", of="step-by-step", regex=rf"(?m){_NUMBERED.format('1')}"),
+    "lists": Check("lists", of="lists", regex=rf"(?ms){_BULLET}.*{_BULLET}"),
+    "no-lists": Check("no-lists", of="no-lists", not_regex=rf"(?m){_BULLET}|{_NUMBERED.format('[0-9][0-9]?')}"),
     "emoji": Check("emoji", of="emoji", regex=r"[\u2600-\u27bf\U0001f300-\U0001faff\p{Emoji_Presentation}]"),
 }
 

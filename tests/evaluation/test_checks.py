@@ -136,6 +136,16 @@ def test_presets_have_checks_of_their_own() -> None:
         preferences.use_own({})
 
 
+NUMBERED = (
+    "**1.** Boil.\n**2.** Add.",
+    "**Step 1:** Boil.\n**Step 2:** Add.",
+    "1: Boil.\n2: Add.",
+    "Step 1. Boil.",
+    "### Step 1: Boil.",
+    "_1._ Boil.",
+)
+
+
 @pytest.mark.parametrize(
     ("preset", "meets", "misses"),
     [
@@ -143,8 +153,12 @@ def test_presets_have_checks_of_their_own() -> None:
         ("step-by-step", "**Step 1**: Boil water.", "1.5 litres is enough."),
         ("step-by-step", "Easy:\n\n1. Boil it.\n2. Eat it.", "- Boil it."),
         ("lists", "* Eggs\n* Ham", "* Eggs are good."),
+        ("lists", "- **Milk**\n  from the shop\n- **Eggs**", "- **Milk**\n  from the shop"),
         ("no-lists", "Eggs - or ham.", "Take:\n- eggs"),
         ("no-lists", "In 2024. Eggs.", "1. Eggs"),
+        ("no-lists", "2024. A year.", "10) Eggs"),
+        *(("no-lists", "1.5 eggs, at\n10:30 sharp.", text) for text in NUMBERED),
+        *(("step-by-step", text, "- Boil it.") for text in NUMBERED),
         ("emoji", "Eggs \N{COOKING}!", "Eggs :-)"),
         *(("emoji", f"Eggs {emoji}", "Eggs → 1") for emoji in ("⭐", "🇮🇹", "⏰", "✨")),
     ],

@@ -328,6 +328,12 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
         ),
         (
             "pairs",
+            "bullets",
+            ["* Huevos\n* Pan", "- **Leche**\n  de la tienda\n- **Huevos**", "• Pan\n\n• Sal"],
+            ["- Huevos y pan.", "Pan - o sal.\nSal - o pan.", "---\nPan\n---"],
+        ),
+        (
+            "pairs",
             "French",
             [
                 "1. Bois de l'eau.\n2. Mange des fruits et dors dans le noir.",
