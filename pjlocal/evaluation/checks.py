@@ -22,28 +22,41 @@ _MEANING = 4  # version of the metrics below and part of the cache key: increase
 
 _BULLET = r"^[ \t]*[-*•][ \t]+\S"
 _NUMBERED = r"^[ \t*_#]*(?:[Ss]tep[ \t]*)?{}[*_]*[.):](?!\d)"
+# How pirates speak, and words of their trade.  A plain answer about ships or the sea does not meet it.
+_PIRATE = (
+    r"\b(?:[Aa]rr|ARR(?=[,!])|(?i:arrr+|a+r{2,}g?h+|yarr+|ahoy|avast|aye|mateys?|me mate|, mate|me hearty|hearties"
+    r"|landlubbers?|cap['’]n|yo[- ]ho|ye|yer|shiver me|davy jones|blackbeard|scurvy|buccaneers?|swashbuckl\w+|booty"
+    r"|doubloons?|plunder\w*|loot\w*|treasure (?:chest|ship|map)s?|(?:high|seven) seas))\b"
+)
 
-#: Checks of presets that the text alone can decide.  ``concise`` is compared with the plain answer, because a fixed
-#: number of words would be easier for a model that writes short answers.  With SmolLM2, 25 questions, two seeds and at
-#: most 160 tokens (92 % of the answers were cut off), 40 % of the answers with ``concise`` had at most 0.8 of the plain
-#: answer's words; of plain answers with another seed, 6 % had.  With 0.9 it was 14 % of these, and no more of the
-#: concise ones.  ``simple`` has no margin: 68 % of the answers with ``simple`` meet it, and 50 % of plain ones.
+#: Checks that need only the text: of presets, and of preferences of several suites, by the preference in lower case.
+#: ``concise`` is compared with the plain answer, because a fixed number of words would be easier for a model that
+#: writes short answers.  With SmolLM2, 25 questions, two seeds and at most 160 tokens (92 % of the answers were cut
+#: off), 40 % of the answers with ``concise`` had at most 0.8 of the plain answer's words; of plain answers with another
+#: seed, 6 % had.  With 0.9 it was 14 % of these, and no more of the concise ones.  ``simple`` has no margin: 68 % of
+#: the answers with ``simple`` meet it, and 50 % of plain ones.
 PROMISES = {
-    "concise": Check("concise", of="concise", shorter_than=0.8),
-    "simple": Check("simple", of="simple", simpler_than_plain=True),
-    "step-by-step": Check("step-by-step", of="step-by-step", regex=rf"(?m){_NUMBERED.format('1')}"),
-    "lists": Check("lists", of="lists", regex=rf"(?ms){_BULLET}.*{_BULLET}"),
-    "no-lists": Check("no-lists", of="no-lists", not_regex=rf"(?m){_BULLET}|{_NUMBERED.format('[0-9][0-9]?')}"),
-    "emoji": Check("emoji", of="emoji", regex=r"[\u2600-\u27bf\U0001f300-\U0001faff\p{Emoji_Presentation}]"),
+    str(check.of).lower(): check
+    for check in (
+        Check("concise", of="concise", shorter_than=0.8),
+        Check("simple", of="simple", simpler_than_plain=True),
+        Check("step-by-step", of="step-by-step", regex=rf"(?m){_NUMBERED.format('1')}"),
+        Check("lists", of="lists", regex=rf"(?ms){_BULLET}.*{_BULLET}"),
+        Check("no-lists", of="no-lists", not_regex=rf"(?m){_BULLET}|{_NUMBERED.format('[0-9][0-9]?')}"),
+        Check("emoji", of="emoji", regex=r"[\u2600-\u27bf\U0001f300-\U0001faff\p{Emoji_Presentation}]"),
+        Check("pirate", of="Talk like a pirate", regex=_PIRATE),
+        Check("short", of="Answer in one short sentence", max_words=30, max_sentences=1, finished=True),
+        Check("lowercase", of="Write everything in lowercase letters", lowercase=True),
+    )
 }
 
 
 def checks_of(objectives: Objectives) -> tuple[Check, ...]:
-    """The checks of the objectives, and those of their presets (`PROMISES`)."""
+    """The checks of the objectives, and those of their preferences in `PROMISES`."""
     written = {name.lower() for check in objectives.checks for name in (check.name, _preference_of(check))}
-    names = map(str.lower, _texts(objectives))
-    promised = dict.fromkeys(name for name in names if name in PROMISES and name not in written)
-    return (*objectives.checks, *(PROMISES[name] for name in promised if resolve(name) == PRESETS[name]))
+    promised = {name: PROMISES[name] for name in map(str.lower, _texts(objectives)) if name in PROMISES}
+    unchanged = {name: check for name, check in promised.items() if resolve(name) == PRESETS.get(name, name)}
+    return (*objectives.checks, *(of for name, of in unchanged.items() if written.isdisjoint((name, of.name))))
 
 
 def unchecked(objectives: Objectives) -> list[str]:

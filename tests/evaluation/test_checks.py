@@ -120,10 +120,12 @@ def test_an_answer_is_compared_with_the_plain_one_and_left_out_where_there_is_no
     assert scores_of("", shorter, plain="Boil it.")["check:shorter"] == 0
 
 
-def test_presets_have_checks_of_their_own() -> None:
-    assert checks.PROMISES.keys() <= preferences.PRESETS.keys()
+def test_presets_and_frequent_preferences_have_checks_of_their_own() -> None:
     names = [check.name for check in checks.checks_of(Objectives("o", ("Concise:1.5", "vivid", "simple")))]
     assert names == ["concise", "simple"]
+    assert [check.name for check in checks.checks_of(Objectives("o", ("talk like a pirate:2",)))] == ["pirate"]
+    pirate = Check("pirate", regex="Arr")
+    assert checks.checks_of(Objectives("o", ("Talk like a pirate",), (pirate,))) == (pirate,)
     own = Check("brief", of="concise", max_words=20)
     assert checks.checks_of(Objectives("o", ("concise",), (own,))) == (own,), "the suite knows better"
     strong = Check("brief", of="Concise:1.5", max_words=20)

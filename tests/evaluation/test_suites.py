@@ -13,7 +13,7 @@ from evaluated import SUITE, make_answer
 
 import pjlocal
 from pjlocal.errors import UsageError
-from pjlocal.evaluation.checks import met
+from pjlocal.evaluation.checks import PROMISES, checks_of, met
 from pjlocal.evaluation.prompts import FIELDS, load_prompts
 from pjlocal.evaluation.suite import (
     Check,
@@ -480,13 +480,6 @@ def test_strength_and_modes_compare_with_prompting_in_the_same_placement() -> No
                 assert placement[against] == placement[system.name]
 
 
-def pirate() -> re.Pattern[str]:
-    suites = map(load_suite, ("quick", "modes", "strength", "panel", "pirate"))
-    every = (check for suite in suites for objectives in suite.objectives for check in objectives.checks)
-    (pattern,) = {check.regex for check in every if check.name == "pirate"}
-    return re.compile(pattern or "")
-
-
 @pytest.mark.parametrize(
     "text",
     [
@@ -507,7 +500,7 @@ def pirate() -> re.Pattern[str]:
     ],
 )
 def test_the_pirate_check_is_met_by_how_pirates_speak(text: str) -> None:
-    assert pirate().search(text)
+    assert met(PROMISES["talk like a pirate"], make_answer(text))
 
 
 @pytest.mark.parametrize(
@@ -523,12 +516,14 @@ def test_the_pirate_check_is_met_by_how_pirates_speak(text: str) -> None:
     ],
 )
 def test_the_pirate_check_is_not_met_by_a_plain_answer_on_any_other_subject(text: str) -> None:
-    assert not pirate().search(text)
+    assert not met(PROMISES["talk like a pirate"], make_answer(text))
 
 
 @pytest.mark.slow
 def test_no_prompt_meets_a_check_by_itself() -> None:
-    checks = [check for objectives in load_suite("strength").objectives for check in objectives.checks if check.regex]
+    checks = [
+        check for objectives in load_suite("strength").objectives for check in checks_of(objectives) if check.regex
+    ]
     assert len(checks) == 2
     for prompt in load_prompts():
         assert not any(re.search(check.regex, prompt.text) for check in checks)

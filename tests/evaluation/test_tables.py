@@ -118,8 +118,8 @@ def test_a_preference_that_all_met_leaves_out_is_named(compared: Comparison) -> 
         tables = report_tables(replace(SUITE, objectives=(Objectives("bright", prefer),)), compared)
         return [note for table in tables if table.title.startswith("Checks") for note in table.notes]
 
-    assert notes("Talk like a pirate:2", "Concise")[0] == (
-        '"all met" leaves out preferences without a check: Talk like a pirate.'
+    assert notes("Talk like a sailor:2", "Concise")[0] == (
+        '"all met" leaves out preferences without a check: Talk like a sailor.'
     )
     assert not any("leaves out" in note for wishes in (("concise",), ("vivid", "creative")) for note in notes(*wishes))
 
