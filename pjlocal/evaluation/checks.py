@@ -22,6 +22,9 @@ _MEANING = 4  # version of the metrics below and part of the cache key: increase
 
 _BULLET = r"^[ \t]*[-*•][ \t]+\S"
 _NUMBERED = r"^[ \t*_#]*(?:[Ss]tep[ \t]*)?{}[*_]*[.):](?!\d)"
+# Below U+2600 are digits, arrows and other signs that are emoji only with U+FE0F behind them.
+_EMOJI = r"(?![\0-\u25FF])\p{Emoji}|\p{Emoji_Presentation}|\uFE0F"
+
 # How pirates speak, and words of their trade.  A plain answer about ships or the sea does not meet it.
 _PIRATE = (
     r"\b(?:[Aa]rr|ARR(?=[,!])|(?i:arrr+|a+r{2,}g?h+|yarr+|ahoy|avast|aye|mateys?|me mate|, mate|me hearty|hearties"
@@ -43,7 +46,7 @@ PROMISES = {
         Check("step-by-step", of="step-by-step", regex=rf"(?m){_NUMBERED.format('1')}"),
         Check("lists", of="lists", regex=rf"(?ms){_BULLET}.*{_BULLET}"),
         Check("no-lists", of="no-lists", not_regex=rf"(?m){_BULLET}|{_NUMBERED.format('[0-9][0-9]?')}"),
-        Check("emoji", of="emoji", regex=r"[\u2600-\u27bf\U0001f300-\U0001faff\p{Emoji_Presentation}]"),
+        *(Check("emoji", of=text, regex=_EMOJI) for text in ("emoji", "Use emoji", "Add emoji", "Include emojis")),
         Check("pirate", of="Talk like a pirate", regex=_PIRATE),
         Check("short", of="Answer in one short sentence", max_words=30, max_sentences=1, finished=True),
         Check("lowercase", of="Write everything in lowercase letters", lowercase=True),

@@ -123,7 +123,8 @@ def test_an_answer_is_compared_with_the_plain_one_and_left_out_where_there_is_no
 def test_presets_and_frequent_preferences_have_checks_of_their_own() -> None:
     names = [check.name for check in checks.checks_of(Objectives("o", ("Concise:1.5", "vivid", "simple")))]
     assert names == ["concise", "simple"]
-    assert [check.name for check in checks.checks_of(Objectives("o", ("talk like a pirate:2",)))] == ["pirate"]
+    names = [check.name for check in checks.checks_of(Objectives("o", ("talk like a pirate:2", "Use emoji")))]
+    assert names == ["pirate", "emoji"]
     pirate = Check("pirate", regex="Arr")
     assert checks.checks_of(Objectives("o", ("Talk like a pirate",), (pirate,))) == (pirate,)
     own = Check("brief", of="concise", max_words=20)
@@ -148,6 +149,9 @@ NUMBERED = (
 )
 
 
+EMOJI = ("⭐", "🇮🇹", "⏰", "✨", "☀", "😎", "🏴‍☠️", "1️⃣", "⬆️", "▶️", "‼️", "↔️", "❤", "✔")
+
+
 @pytest.mark.parametrize(
     ("preset", "meets", "misses"),
     [
@@ -162,7 +166,8 @@ NUMBERED = (
         *(("no-lists", "1.5 eggs, at\n10:30 sharp.", text) for text in NUMBERED),
         *(("step-by-step", text, "- Boil it.") for text in NUMBERED),
         ("emoji", "Eggs \N{COOKING}!", "Eggs :-)"),
-        *(("emoji", f"Eggs {emoji}", "Eggs → 1") for emoji in ("⭐", "🇮🇹", "⏰", "✨")),
+        *(("emoji", f"Eggs {emoji}", "Eggs :-)") for emoji in EMOJI),
+        *(("emoji", "Eggs 🍳", f"Eggs {sign}") for sign in "✓★☆✗♪❝➤☐→©™1#▪"),
     ],
 )
 def test_the_form_of_a_preset_is_checked(preset: str, meets: str, misses: str) -> None:

@@ -302,9 +302,11 @@ PLAIN = "The sky appears blue. Air scatters short waves of light more than long 
 @pytest.mark.parametrize("name", ["pairs", "pairs-final", "pairs-more", "pairs-new"])
 def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_answer(name: str) -> None:
     for objectives in load_suite(name).objectives:
-        for check in objectives.checks:
+        checks = checks_of(objectives)
+        assert len(checks) == 2
+        for check in checks:
             assert met(check, make_answer(MEETS[objectives.name])), check.name
-        assert not all(met(check, make_answer(PLAIN)) for check in objectives.checks), objectives.name
+        assert not all(met(check, make_answer(PLAIN)) for check in checks), objectives.name
 
 
 @pytest.mark.parametrize(
@@ -431,16 +433,13 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
             ["1. Light\n2. Air", "**1**. Light\n**2**. Air"],
             ["1.5 litres\n2.5 grams"],
         ),
-        *(
-            (name, "emoji", [*"⭐⏰✨😎☀", "🇮🇹"], ["Blue :-)", "→ 1"])
-            for name in ("pairs-more", "pairs-final", "pairs-new")
-        ),
+        *((name, "emoji", ["😎", "🇮🇹"], ["Blue :-)", "→ 1"]) for name in ("pairs-more", "pairs-final", "pairs-new")),
     ],
 )
 def test_the_checks_of_the_pairs_tell_what_follows_a_preference_from_what_does_not(
     name: str, check: str, meets: list[str], misses: list[str]
 ) -> None:
-    (one,) = (it for objectives in load_suite(name).objectives for it in objectives.checks if it.name == check)
+    (one,) = (it for objectives in load_suite(name).objectives for it in checks_of(objectives) if it.name == check)
     assert [text for text in meets if not met(one, make_answer(text))] == []
     assert [text for text in misses if met(one, make_answer(text))] == []
 
