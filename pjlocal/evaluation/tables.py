@@ -34,7 +34,6 @@ _SHARES = {"check", "checks", "finished", "distinct1", "distinct2", "repetition"
 _DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # others have 3
 
 _PAIRED_NOTE = "Paired by prompt; 95 % bootstrap intervals."
-_SPEED_NOTE = "Answers written at once wait for each other: use --parallel 1 to measure speed."
 _NOISE_NOTE = (
     f"{NOISE}: within noise, so chance could explain the difference (5 %, Holm's correction over the systems)."
 )
@@ -60,11 +59,7 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
     """The tables for all metrics that were measured."""
     metrics = dict.fromkeys(metric for row in comparison.systems for metric in row.means)
     texts = {_kind(metric) for metric in metrics} - {*_CHECKS, *_SCORES, *_RANKS}
-    times = (
-        _time_table(suite, comparison)
-        if suite.shape == "time"
-        else _metric_table(comparison, "Speed", _SPEED, "", _SPEED_NOTE)
-    )
+    times = _time_table(suite, comparison) if suite.shape == "time" else _metric_table(comparison, "Speed", _SPEED, "")
     tables = [
         _summary_table(comparison),
         *(
