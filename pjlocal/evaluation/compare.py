@@ -1,7 +1,7 @@
 """Compute the numbers of all tables: each system alone, against its baseline, and by the judges.
 
-Comparisons are paired by prompt, over the prompts that both systems answered.  The order of the records makes no
-difference.
+Comparisons are paired by prompt, over the prompts that both systems answered.  The order of the records changes
+no number.
 """
 
 from __future__ import annotations
@@ -211,9 +211,9 @@ _Pair = tuple[str, str, str, _Measured, _Measured]  # objectives, system, baseli
 
 
 def _grouped(answers: Iterable[AnswerRecord]) -> dict[_Group, list[AnswerRecord]]:
-    """The answers by objectives and system, sorted by prompt and seed."""
+    """The answers by objectives and system."""
     groups: dict[_Group, list[AnswerRecord]] = {}
-    for answer in sorted(answers, key=lambda a: (a.objectives, a.system, a.prompt_id, a.seed, a.key)):
+    for answer in answers:
         groups.setdefault((answer.objectives, answer.system), []).append(answer)
     return groups
 

@@ -219,6 +219,8 @@ def test_two_evaluations_are_compared_over_the_prompts_that_both_have() -> None:
     assert (row.system, row.baseline, row.estimate.n, row.estimate.value) == ("prompt", "before", 8, -10)
     assert not row.within_noise
 
+    two = run(range(4), ("prompt", "both"), 90, 0)
+    assert [*dict.fromkeys(row.system for row in compare_folders(two, two).differences)] == ["prompt", "both"]
     with pytest.raises(UsageError, match="no prompt in common"):
         compare_folders(old, run(range(20, 22), ("prompt",), 90, 0))
     with pytest.raises(UsageError, match="no system with the same objectives in common"):
