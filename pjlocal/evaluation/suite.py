@@ -297,7 +297,8 @@ def check_systems(suite: Suite, request: Request) -> None:
 
 
 def with_models(suite: Suite, models: Sequence[str]) -> Suite:
-    """The suite with every system on every model, each compared with its baseline on the same model.
+    """The suite with every system on every model, each compared with its baseline on the same model.  A system's own
+    model stays.
 
     Raises:
         UsageError: a model is given twice.
@@ -309,7 +310,12 @@ def with_models(suite: Suite, models: Sequence[str]) -> Suite:
     names = [Path(model).name.removesuffix(".gguf") for model in models]  # Path.stem would cut qwen2.5-0.5b
     labels = unique_labels(names, models)
     systems = [
-        replace(system, name=_on(system.name, label), model=model, against=_on(system.against or suite.baseline, label))
+        replace(
+            system,
+            name=_on(system.name, label),
+            model=system.model or model,
+            against=_on(system.against or suite.baseline, label),
+        )
         for model, label in zip(models, labels, strict=True)
         for system in suite.systems
     ]

@@ -219,6 +219,8 @@ def test_every_model_has_every_system_and_its_own_baseline() -> None:
     names = ["qwen2.5-0.5b", "org/qwen2.5-3b:Q5_K_M"]
     assert with_models(load_suite("table4"), names).systems[3].name == "prompt on qwen2.5-3b:Q5_K_M"
     assert with_models(load_suite("table4"), names).baseline == "prompt on qwen2.5-0.5b"
+    own = replace(suite, systems=(System("fixed", model="c.gguf"), System("free")), baseline="fixed", objectives=())
+    assert [system.model for system in with_models(own, ["a", "b"]).systems] == ["c.gguf", "a", "c.gguf", "b"]
     with pytest.raises(UsageError, match="a model is given twice"):
         with_models(suite, ["a.gguf", "a.gguf"])
 
