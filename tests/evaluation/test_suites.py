@@ -322,12 +322,16 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
                 "- Los libros del club\n- Agua para la tarde\n- Pan con queso",
                 "- Los gatos ronronean cuando están felices.",
                 "- Lee un libro.\n- Haz yoga.\n- Da un paseo por el parque.",
+                "- Los gatos\n- Los perros",
+                "Por supuesto, es una buena idea.",
             ],
             [
                 "The Las Vegas and Los Angeles sun, as in El Paso, is hot.",
                 "- L'eau de la mer\n- Il y a un lac en France et un parc.",
                 "O sol de uma praia por um dia de verão, e as ondas que se quebram.",
                 "La luce di un sole con la luna, una casa con la nonna.",
+                "Es regnet. Es schneit.",
+                "El cel és blau per la llum del sol.",
             ],
         ),
         (
@@ -344,11 +348,18 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
                 "C'est la lumière du soleil qui éclaire le ciel.",
                 "1. Lisez un livre.\n2. Faites du yoga.",
                 "1. Rome est la capitale de l'Italie.",
+                "Les chats ronronnent quand ils sont heureux.",
+                "Le ciel est bleu.",
+                "Il faut dormir.",
             ],
             [
                 "El perro de la casa de la montaña en un plato.",
                 "La casa de la playa, un lago, la luna que en agosto brilla.",
                 "The sur la table, the cafe de la paix, the plus.",
+                "Du siehst das Blau des Himmels.",
+                "Du har en hund.",
+                "Et hus og en hest.",
+                "Les cases de la ciutat amb els gats.",
             ],
         ),
         (
@@ -360,6 +371,7 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
                 "Bevi molta acqua e dormi otto ore.",
                 "Fai una passeggiata al parco con un amico.",
                 "Prova lo yoga, leggi un libro o ascolta musica.",
+                "Sì, puoi congelare il riso.",
             ],
             [
                 "In a refrigerator, a pump moves heat.",
@@ -368,6 +380,8 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
                 "Faites bouillir l'eau. Mettez l'œuf dans la casserole.",
                 "O sal derrete o gelo.",
                 "Use non-stick pans, e.g. for pizza.",
+                "Le chat mange la souris.",
+                "Una casa con un jardín.",
             ],
         ),
         (
@@ -379,8 +393,15 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
                 "Kochen Sie das Ei acht Minuten lang.",
                 "Die Katze schnurrt, wenn sie zufrieden ist.",
                 "Man kann Reis einfrieren.",
+                "Berlin ist die Hauptstadt.",
+                "Man sollte täglich Wasser trinken.",
             ],
-            ["The man in the moon lives in a house in Rome.", "A man in a house in Rome can die in debt."],
+            [
+                "The man in the moon lives in a house in Rome.",
+                "A man in a house in Rome can die in debt.",
+                "Den är blå, och jag ser den.",
+                "Päivä on hyvä.",
+            ],
         ),
         (
             "pairs-new",
@@ -414,7 +435,47 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
             ['"Light scatters."', "“It’s 'blue' light.”", "'It's blue.'"],
             ['"Music" comes from the Greek word "mousike".', "“Music” is a “word”."],
         ),
-        ("pairs-new", "numbered", ["1. Light\n2. Air"], ["1.5 litres\n2.5 grams"]),
+        ("pairs-new", "percentage", ["50\u00a0%", "50%", "FIVE PER CENT"], ["A PERCENTAGE", "PER CENTURY"]),
+        (
+            "pairs-new",
+            "commentator",
+            ["What a goal!", "The crowd is on its feet."],
+            ["Ladies and gentlemen, a toast!", "It takes half an hour.", "A perfect match.", "The electric field."],
+        ),
+        (
+            "pairs-new",
+            "robot",
+            ["QUERY RECEIVED.", "It does not compute.", "I am programmed to help."],
+            ["The immune system.", "Humans need water.", "A machine washes.", "A unit of data.", "My computer."],
+        ),
+        (
+            "pairs-new",
+            "poem",
+            ["Roses are red,\n\nViolets are blue,\n\nSugar is sweet."],
+            ["\n\n".join([PLAIN] * 3), "The sky is wide,\n \nthe moon is bright."],
+        ),
+        ("pairs-new", "country", ["In Colombia.", "Saudi Arabia", "the U.S."], ["South America", "New England"]),
+        *(
+            (name, "an animal", ["A parrot.", "Two geese", "A bat", "The deer"], ["The rate", "A bare wall"])
+            for name in ("pairs", "pairs-more")
+        ),
+        ("pairs-final", "The end.", ["**The end.**", "_The end._", "The end ❤️"], ["Lathe end", "The end of it"]),
+        ("pairs-new", "Peace", ["Peace ✌️", "_Peace_"], ["Peaceful"]),
+        ("pairs-new", "studio", ["_Back to the studio!_ ⚽️"], ["Back to the studio we go."]),
+        ("pairs-more", "Stay safe.", ["_Stay safe!_ ❤️"], ["Stay safe at home."]),
+        ("pairs", "closing words", ["_hope that helps_ ❤️"], ["hope that helps you"]),
+        ("pairs-final", "a first word", ["_Well_, yes."], ["Wells", "All is well."]),
+        ("pairs-final", "a question", ["Why? 😊", "_Why?_ ❤️", "‘Why?’", "(Why?)"], ["Why? Because.", "Why? No…"]),
+        ("pairs-more", "an exclamation mark", ["Wow! 😊", "_Wow!_", "‘Wow!’", "“Wow!”"], ["Wow! Yes.", "Wow!?"]),
+        *(
+            (
+                name,
+                check,
+                ["1. Light\n2. Air", "**1.** Light\n**2.** Air", "**1**. Light\n**2**. Air"],
+                ["1.5 litres\n2.5 grams"],
+            )
+            for name, check in (("pairs-new", "numbered"), ("pairs", "numbered steps"))
+        ),
         (
             "pairs-more",
             "the weather",
@@ -428,12 +489,6 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
             "a number",
             ["In 1871!", "1.5 litres!", "1. Add 2 eggs", "(about 40)"],
             ["  1. Wow!\n  2. Yes!", "**1.** Wow!", "**1**. Wow!", "(1) Wow!\n12) Yes!"],
-        ),
-        (
-            "pairs",
-            "numbered steps",
-            ["1. Light\n2. Air", "**1**. Light\n**2**. Air"],
-            ["1.5 litres\n2.5 grams"],
         ),
         *((name, "emoji", ["😎", "🇮🇹"], ["Blue :-)", "→ 1"]) for name in ("pairs-more", "pairs-final", "pairs-new")),
     ],
