@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
-from dataclasses import replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -66,8 +65,7 @@ def _here(tasks: Sequence[Task], parallel: int, interrupt: Interrupt) -> Generat
                 so_far = events.setdefault(number, [])
                 so_far += new
                 if answer.is_done:
-                    record = _record(together[number], answer, events.pop(number))
-                    yield replace(record, n_at_once=min(parallel, len(together)))
+                    yield _record(together[number], answer, events.pop(number), min(parallel, len(together)))
 
 
 def _on_server(tasks: Sequence[Task], server: Server, parallel: int) -> Generator[AnswerRecord, None, None]:
@@ -75,18 +73,14 @@ def _on_server(tasks: Sequence[Task], server: Server, parallel: int) -> Generato
     for request in {repr(request): request for request in requests}.values():
         server.check_can_write(request)
         server.check(request)
-    n_at_once = min(parallel, len(tasks))
-    write = partial(_write_on_server, server, WarningLog())
-    with closing(as_finished(write, tasks, parallel)) as written:
-        for record in written:
-            yield replace(record, n_at_once=n_at_once)
+    yield from as_finished(partial(_write_on_server, server, WarningLog(), min(parallel, len(tasks))), tasks, parallel)
 
 
-def _write_on_server(server: Server, on_started: Callable[[Started], None], task: Task) -> AnswerRecord:
+def _write_on_server(server: Server, on_started: Callable[[Started], None], n_at_once: int, task: Task) -> AnswerRecord:
     answer = server.answer_when_free(task.request, messages=[{"role": "user", "content": task.prompt.text}])
     answer.on_started = on_started
     try:
-        return _record(task, answer, list(answer))
+        return _record(task, answer, list(answer), n_at_once)
     except UsageError as error:
         raise UsageError(f"prompt {task.prompt.id}: {error}") from None
 
@@ -114,7 +108,7 @@ def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:
     return plans
 
 
-def _record(task: Task, answer: Answer | RemoteAnswer, events: Sequence[TokenEvent]) -> AnswerRecord:
+def _record(task: Task, answer: Answer | RemoteAnswer, events: Sequence[TokenEvent], n_at_once: int) -> AnswerRecord:
     result = answer.result
     if result.finish_reason == "interrupted":
         raise Interrupted
@@ -135,6 +129,7 @@ def _record(task: Task, answer: Answer | RemoteAnswer, events: Sequence[TokenEve
         pushes=statistics.mean_pushes,
         pieces=_pieces(events),
         n_written=result.n_written,
+        n_at_once=n_at_once,
     )
 
 
