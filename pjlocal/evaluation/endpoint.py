@@ -33,7 +33,10 @@ log = logging.getLogger("pjlocal")
 KEY_NAMES = ("PJLOCAL_JUDGE_KEY", "OPENAI_API_KEY")
 
 _PATH = "/chat/completions"
+_CONCURRENCY = 4  # simultaneous requests
+_TIMEOUT_S = 60.0  # for a whole reply
 _TRIES = 6
+_DELAY_S = 1.0  # before the second try; it doubles with each further try
 _MOST_WAIT_S = 300.0  # the longest pause that a server may demand
 _MOST_BYTES = 2**20  # of a reply
 _MOST_QUOTED = 200  # characters of a server's error message
@@ -59,33 +62,18 @@ class EndpointJudge:
     Args:
         url: the URL of the server's API, with or without ``/chat/completions``.
         model: the model's name on the server.
-        concurrency: number of simultaneous requests.
-        timeout_s: time limit for a whole reply.
-        delay_s: pause before the second try; it doubles with each further try.
 
     Raises:
         UsageError: the URL is not valid, or contains a key or a query.
     """
 
-    def __init__(
-        self,
-        url: str,
-        model: str,
-        interrupt: Interrupt,
-        *,
-        concurrency: int = 4,
-        timeout_s: float = 60.0,
-        delay_s: float = 1.0,
-    ) -> None:
+    def __init__(self, url: str, model: str, interrupt: Interrupt) -> None:
         self.url = _address(url)
         self.name = model
         self.identity = [self.url, model]
         self.failures: Counter[str] = Counter()
         self._key = find_key()
         self._interrupt = interrupt
-        self._concurrency = concurrency
-        self._timeout_s = timeout_s
-        self._delay_s = delay_s
         self._options: dict[str, Any] = {"max_tokens": 1, "temperature": 0, "logprobs": True, "top_logprobs": 20}
         self._n_usable = 0
         self._not_before = 0.0  # the time at which the server asks for the next try
@@ -105,7 +93,7 @@ class EndpointJudge:
         asking: dict[asyncio.Task[Opinion], Question] = {}
         try:
             while True:
-                while len(asking) < self._concurrency and (question := next(todo, None)):
+                while len(asking) < _CONCURRENCY and (question := next(todo, None)):
                     asking[loop.create_task(self._opinion(client, question))] = question
                 if not asking:
                     return
@@ -142,11 +130,11 @@ class EndpointJudge:
         for number in range(_TRIES):
             while (wait_s := self._not_before - time.monotonic()) > 0:
                 await asyncio.sleep(wait_s)
-            after_s = self._delay_s * 2**number * random.uniform(0.5, 1.0)
+            after_s = _DELAY_S * 2**number * random.uniform(0.5, 1.0)
             try:
-                return _read(await asyncio.wait_for(self._reply(client, question), self._timeout_s))
+                return _read(await asyncio.wait_for(self._reply(client, question), _TIMEOUT_S))
             except asyncio.TimeoutError:
-                why = f"no reply within {self._timeout_s:g} s"
+                why = f"no reply within {_TIMEOUT_S:g} s"
             except openai.APIStatusError as error:
                 why = self._status(error)
                 if (pause_s := _retry_after(error.response.headers.get("retry-after"))) is not None:

@@ -79,6 +79,7 @@ class Handler(BaseHTTPRequestHandler):
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     for name in endpoint.KEY_NAMES:
         monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(endpoint, "_DELAY_S", 0.01)
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
@@ -95,8 +96,13 @@ def make_questions(n: int = 1) -> list[Question]:
     ]
 
 
-def make_judge(server: Server, **options: Any) -> EndpointJudge:
-    return EndpointJudge(server.url, "gpt", options.pop("interrupt", Interrupt()), **{"delay_s": 0.01} | options)
+@pytest.fixture
+def one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(endpoint, "_CONCURRENCY", 1)
+
+
+def make_judge(server: Server, interrupt: Interrupt | None = None) -> EndpointJudge:
+    return EndpointJudge(server.url, "gpt", interrupt or Interrupt())
 
 
 def ask(judge: EndpointJudge, n: int = 1) -> list[Opinion]:
@@ -137,6 +143,7 @@ def test_without_probabilities_the_text_counts(server: Server, text: str, said: 
     assert ask(make_judge(server)) == [said]
 
 
+@pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize(
     "body",
     [
@@ -147,15 +154,16 @@ def test_without_probabilities_the_text_counts(server: Server, text: str, said: 
 )  # fmt: skip
 def test_an_unusable_reply_is_counted_and_not_guessed(server: Server, body: bytes) -> None:
     server.script = says((body, {}), (reply("2"), {}))
-    judge = make_judge(server, concurrency=1)
+    judge = make_judge(server)
     assert ask(judge, 3) == [(0, 1, 0)] * 2
     assert judge.failures.total() == 1
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_a_judge_without_usable_replies_ends_scoring(server: Server) -> None:
     server.script = says((reply("I think 1"), {}))
     with pytest.raises(ModelError, match="no usable reply so far: a reply other than 1, 2 or 0"):
-        ask(make_judge(server, concurrency=1), 100)
+        ask(make_judge(server), 100)
     assert len(server.requests) == 5
 
 
@@ -188,6 +196,7 @@ def test_a_busy_server_is_asked_again(server: Server, status: int) -> None:
     assert len(server.requests) == 3
 
 
+@pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_is_respected(server: Server, as_date: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     now = 1e9
@@ -203,7 +212,7 @@ def test_retry_after_is_respected(server: Server, as_date: bool, monkeypatch: py
     monkeypatch.setattr(asyncio, "sleep", sleep)
     after = formatdate(now + 90, usegmt=True) if as_date else "90"
     server.script = says((b"slow down", 429, {"Retry_After": after}), (reply(), {}))
-    assert len(ask(make_judge(server, concurrency=1), 2)) == 2
+    assert len(ask(make_judge(server), 2)) == 2
     assert waits == [(1, 90)]
 
 
@@ -220,6 +229,7 @@ def test_a_server_that_stays_busy_ends_scoring_with_its_message(server: Server) 
     assert len(server.requests) == 6
 
 
+@pytest.mark.usefixtures("one_by_one")
 @pytest.mark.parametrize(
     ("status", "says_what"),
     [(401, "set PJLOCAL_JUDGE_KEY"), (404, "check the address"), (403, "PJLOCAL_JUDGE_KEY"), (418, "refuses")],
@@ -227,7 +237,7 @@ def test_a_server_that_stays_busy_ends_scoring_with_its_message(server: Server) 
 def test_a_refusal_ends_scoring_at_once(server: Server, status: int, says_what: str) -> None:
     server.script = says((b'{"error": {"message": "no such thing"}}', status, {}))
     with pytest.raises(ModelError, match=f"status {status}: no such thing.*{says_what}|{says_what}.*no such thing"):
-        ask(make_judge(server, concurrency=1), 3)
+        ask(make_judge(server), 3)
     assert len(server.requests) == 1
 
 
@@ -241,13 +251,14 @@ def test_options_that_a_server_refuses_are_left_out(server: Server) -> None:
         handler.say(reply("2"))
 
     server.script = script
-    assert ask(make_judge(server, concurrency=3), 4) == [(0, 1, 0)] * 4
+    assert ask(make_judge(server), 4) == [(0, 1, 0)] * 4
     assert server.requests[-1]["max_completion_tokens"] == 1
 
 
+@pytest.mark.usefixtures("one_by_one")
 def test_a_question_that_is_refused_does_not_end_the_others(server: Server) -> None:
     server.script = says((reply(), {}), (b"too long", 400, {}), (reply(), {}))
-    judge = make_judge(server, concurrency=1)
+    judge = make_judge(server)
     assert len(ask(judge, 3)) == 2
     assert judge.failures == {"status 400: too long": 1}
 
@@ -279,6 +290,7 @@ def test_a_cut_connection_is_tried_again(server: Server) -> None:
 
 def test_a_server_that_stalls_or_drips_times_out(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endpoint, "_TRIES", 2)
+    monkeypatch.setattr(endpoint, "_TIMEOUT_S", 0.1)
 
     def script(server: Server, handler: Handler, body: dict[str, Any]) -> None:
         handler.send_response(200)
@@ -291,7 +303,7 @@ def test_a_server_that_stalls_or_drips_times_out(server: Server, monkeypatch: py
 
     server.script = script
     with pytest.raises(ModelError, match=r"no reply in 2 tries \(no reply within 0\.1 s"):
-        ask(make_judge(server, timeout_s=0.1))
+        ask(make_judge(server))
 
 
 def test_a_refused_connection_is_reported_without_another_try(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +316,10 @@ def test_a_refused_connection_is_reported_without_another_try(monkeypatch: pytes
         ask(judge)
 
 
-def test_an_interrupt_does_not_wait_for_replies_and_verdicts_are_kept(server: Server) -> None:
+def test_an_interrupt_does_not_wait_for_replies_and_verdicts_are_kept(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint, "_CONCURRENCY", 2)
     interrupt = Interrupt()
     waited_for: list[bool] = []
 
@@ -316,7 +331,7 @@ def test_an_interrupt_does_not_wait_for_replies_and_verdicts_are_kept(server: Se
 
     server.script = script
     came = []
-    verdicts = make_judge(server, interrupt=interrupt, concurrency=2).ask([make_questions(10)], set())
+    verdicts = make_judge(server, interrupt).ask([make_questions(10)], set())
     with pytest.raises(Interrupted):
         came.extend(iter(lambda: next(verdicts), None))
     assert len(came) == 2 and not waited_for
@@ -331,7 +346,7 @@ def test_several_requests_run_at_once_and_known_verdicts_are_not_requested(serve
 
     server.script = script
     questions = make_questions(9)
-    answered = [q for q, _ in make_judge(server, concurrency=4).ask([questions], {questions[3].key})]
+    answered = [q for q, _ in make_judge(server).ask([questions], {questions[3].key})]
     assert sorted(q.key for q in answered) == sorted(q.key for q in questions if q is not questions[3])
     assert len(server.requests) == 8
 
