@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,27 +25,6 @@ Opinion = tuple[float, float, float]
 Group = Sequence[Question]
 
 
-class Judge(Protocol):
-    """An LLM that compares answers.
-
-    name: the name that verdicts are saved under.
-    identity: the other inputs of its verdicts besides the question, for the cache key.
-    failures: the number of questions without a usable reply, by reason.
-    """
-
-    name: str
-    identity: Any
-    failures: Counter[str]
-
-    def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
-        """Yield the opinion on each question whose key is not in ``done``; failed questions are left out.
-
-        Raises:
-            Interrupted: on request.
-            ModelError: the model cannot judge.
-        """
-
-
 class LocalJudge:
     """A judge on a loaded model.  Its verdict is computed from the probabilities of the first token of its reply.
 
@@ -65,8 +43,9 @@ class LocalJudge:
 
     def __init__(self, model: Model, engine: Engine, interrupt: Interrupt) -> None:
         self.name = model.name
+        # The inputs of its verdicts besides the question, for the cache key.
         self.identity = {"model": digest_of(model.path), **computed_with(engine)}
-        self.failures: Counter[str] = Counter()
+        self.failures: Counter[str] = Counter()  # questions without a usable reply, by reason
         self._template = ChatTemplate(model)
         self._prompting = Prompting(system=SYSTEM, think="off" if self._template.has_think_switch else "auto")
         self._limit = context_limit(model, engine)
@@ -81,6 +60,7 @@ class LocalJudge:
         self._template.close()
 
     def ask(self, groups: Iterable[Group], done: Collection[str]) -> Iterator[tuple[Question, Opinion]]:
+        """Yield the opinion on each question whose key is not in ``done``; failed questions are left out."""
         for group in groups:
             todo = [i for i, question in enumerate(group) if question.key not in done]
             prompts = [self.prompt(question) for question in group]

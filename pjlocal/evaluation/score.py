@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import closing, contextmanager
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..engine.interrupt import Interrupt
 from ..engine.model import Model
@@ -15,13 +16,18 @@ from ..gguf.ollama import shown_name
 from ..prompting.preferences import resolve, without_strength
 from ..settings import Engine, Prompting
 from . import checks
-from .judges import Group, Judge, LocalJudge
+from .judges import Group, LocalJudge
 from .question import QUALITY, QUALITY_CRITERION, SYSTEM, Question
 from .records import AnswerRecord, Folder, Score, Verdict, key_of
 from .reward import Scorer
 from .reward_model import Ranker
 from .run import Run, written_answers
 from .suite import Objectives, Scoring, Suite, unique_labels
+
+if TYPE_CHECKING:
+    from .endpoint import EndpointJudge
+
+    Judge = LocalJudge | EndpointJudge
 
 log = logging.getLogger("pjlocal")
 

@@ -16,7 +16,7 @@ from pjlocal import Engine, Prompting
 from pjlocal.engine.interrupt import Interrupt, Interrupted
 from pjlocal.engine.model import Model
 from pjlocal.evaluation import score as scoring
-from pjlocal.evaluation.judges import Group, Judge, LocalJudge, Opinion
+from pjlocal.evaluation.judges import Group, LocalJudge, Opinion
 from pjlocal.evaluation.question import Question
 from pjlocal.evaluation.records import AnswerRecord, Folder, Score, Verdict
 from pjlocal.evaluation.reward import Scorer
@@ -186,7 +186,10 @@ class SaysOne:
 
 
 def verdicts_by(
-    judge: Judge, pairs: list[Pair], done: Collection[str] = (), progress: Callable[[int, int], None] = lambda *_: None
+    judge: LocalJudge | SaysOne,
+    pairs: list[Pair],
+    done: Collection[str] = (),
+    progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Iterator[Verdict]:
     groups = [questions_of(pair, OBJECTIVES["o"].prefer, judge) for pair in pairs]
     return verdicts(groups, judge, done, progress)
