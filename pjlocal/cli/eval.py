@@ -156,7 +156,7 @@ def run_suite(
     keys = tuple(task.key for task in tasks)
     run = Run(wanted, tuple(questions), keys, made_with(contestants, request, engine))
     prompting, engine = scoring_settings(run, request.prompting, engine, given)
-    parallel = parallel or (1 if wanted.shape == "time" else _AT_ONCE)
+    parallel = parallel or (1 if wanted.timed else _AT_ONCE)
     with on_sigint(interrupt), Folder(user_path(str(out))) as folder:
         with _resumable():
             check_scoring_models(scoring, prompting, engine, interrupt)

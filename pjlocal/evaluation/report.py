@@ -282,7 +282,7 @@ def _series(
 def _time_plots(suite: Suite, comparison: Comparison) -> Iterator[Plot]:
     """Seconds per answer against the number of preferences, if the suite varies it."""
     counts = {objectives.name: len(objectives.prefer) for objectives in suite.objectives}
-    if suite.shape != "time" or len(set(counts.values())) < 2:
+    if not suite.timed or len(set(counts.values())) < 2:
         return
     series: dict[str, list[Point]] = {}
     for row in comparison.systems:

@@ -7,14 +7,12 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal, get_type_hints
+from typing import Any, get_type_hints
 
 from ..config.config import TABLES, Config
 from ..errors import UsageError, extra, plural
 from ..request import GROUPS, Request, deal
 from ..settings import Engine, Generation, Settings, flag, setting
-
-Shape = Literal["systems", "lambda", "models", "time"]
 
 
 @dataclass(frozen=True)
@@ -136,7 +134,7 @@ class Suite(Settings):
     sample: the seed of a random sample of ``limit`` prompts; None for the first ones.
     min_chars, max_chars: limits of a prompt's length in characters.
     seeds: every prompt is answered once with each.
-    shape: the layout of the report.
+    timed: the answers are written one by one, and the report begins with their times.
     """
 
     name: str
@@ -152,7 +150,7 @@ class Suite(Settings):
     min_chars: int | None = setting(None, least=1)
     max_chars: int | None = setting(None, least=1)
     seeds: tuple[int, ...] = (0,)
-    shape: Shape = "systems"
+    timed: bool = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -342,8 +340,8 @@ def suite_from_dict(values: Mapping[str, Any]) -> Suite:
             Objectives.from_dict({**of, "checks": [*map(Check.from_dict, of["checks"])]}) for of in values["objectives"]
         ]
         systems = [System.from_dict({**of, "settings": _as_settings(of["settings"])}) for of in values["systems"]]
-        settings = _as_settings(values["settings"])
-        return Suite.from_dict({**values, "objectives": objectives, "systems": systems, "settings": settings})
+        built = {"objectives": objectives, "systems": systems, "settings": _as_settings(values["settings"])}
+        return Suite.from_dict({"timed": values.get("shape") == "time", **values, **built})  # older versions: shape
     except (KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"the suite cannot be used: {type(error).__name__}: {error}") from None
 

@@ -59,7 +59,7 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
     """The tables for all metrics that were measured."""
     metrics = dict.fromkeys(metric for row in comparison.systems for metric in row.means)
     texts = {_kind(metric) for metric in metrics} - {*_CHECKS, *_SCORES, *_RANKS}
-    times = _time_table(suite, comparison) if suite.shape == "time" else _metric_table(comparison, "Speed", _SPEED, "")
+    times = _time_table(suite, comparison) if suite.timed else _metric_table(comparison, "Speed", _SPEED, "")
     tables = [
         _summary_table(comparison),
         *(
@@ -76,7 +76,7 @@ def report_tables(suite: Suite, comparison: Comparison) -> list[Table]:
         *_baseline_tables(comparison),
         _metric_table(comparison, "The texts", texts, ""),
     ]
-    tables = [times, *tables] if suite.shape == "time" else [*tables, times]
+    tables = [times, *tables] if suite.timed else [*tables, times]
     return [table for table in tables if any(cell.text for column in table.columns for cell in column.cells)]
 
 

@@ -236,6 +236,8 @@ def test_a_suite_of_another_version_is_read_as_far_as_it_is_known() -> None:
     gone = {"mode": "both", "rule": "mod"}  # removed since, and still named by answers that were written before
     values["systems"][0]["settings"] = gone
     assert suite_from_dict(values).systems[0].settings == gone
+    timed = asdict(load_suite("table5"))
+    assert timed.pop("timed") and suite_from_dict(timed | {"shape": "time"}).timed
 
 
 @pytest.mark.parametrize("broken", [{}, {"objectives": 3}, {"objectives": [{"checks": [3]}]}, []])
@@ -517,7 +519,7 @@ def test_table2_deals_the_three_objectives_as_the_authors_did() -> None:
 
 def test_table3_has_every_lambda_from_1_to_6() -> None:
     suite = load_suite("table3")
-    assert [system.settings["lam"] for system in suite.systems[1:]] == [1, 2, 3, 4, 5, 6] and suite.shape == "lambda"
+    assert [system.settings["lam"] for system in suite.systems[1:]] == [1, 2, 3, 4, 5, 6]
 
 
 def test_table4_has_the_papers_nine_objectives() -> None:
@@ -645,7 +647,7 @@ def test_no_prompt_meets_a_check_by_itself() -> None:
         ("limit = 0\n" + WHOLE, "limit must be at least 1"),
         ("max_tokens = 0\n" + WHOLE, "max_tokens must be at least 1"),
         ("min_chars = 9\nmax_chars = 5\n" + WHOLE, "min_chars must be at most max_chars, 5"),
-        ("shape = 'round'\n" + WHOLE, "shape must be one of systems, lambda, models, time"),
+        ("timed = 'yes'\n" + WHOLE, "timed must be true or false"),
         ("grammar = 'none.gbnf'\n" + WHOLE, "cannot read grammar file"),
         ("prompts = 'helpsteer2'\n" + WHOLE, "the prompts of helpsteer2 come from your own file: give it as"),
     ],

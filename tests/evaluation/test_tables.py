@@ -212,7 +212,7 @@ def test_too_few_prompts_are_reported() -> None:
 
 def test_times_stand_by_the_number_of_objectives() -> None:
     suite = replace(
-        SUITE, shape="time", objectives=(Objectives("one", ("vivid",)), Objectives("two", ("vivid", "creative")))
+        SUITE, timed=True, objectives=(Objectives("one", ("vivid",)), Objectives("two", ("vivid", "creative")))
     )
     some = Results(suite, answers(4, objectives=("one", "two")))
     comparison = compare(some)
@@ -226,7 +226,7 @@ def test_lambda_is_drawn_against_score_and_speed() -> None:
     some = results()
     systems = (SUITE.systems[0], *(System(s.name, {**s.settings, "mode": "judge", "lam": n})
                                    for n, s in ((1, SUITE.systems[1]), (4, SUITE.systems[2]))))  # fmt: skip
-    suite = replace(SUITE, systems=systems, shape="lambda")
+    suite = replace(SUITE, systems=systems)
     plots = {plot.title: plot.svg for plot in report_plots(suite, compare(replace(some, suite=suite)))}
     svg = plots["λ against score and speed for bright"]
     assert "% won against prompt" in svg and "tokens/s" in svg and "vivid, m" in svg
