@@ -242,7 +242,7 @@ class Folder:
             raise UsageError(f"{self.path} is a file: name a folder")
         with self.writing():
             for kind in kinds:
-                self._file(kind, locks=True)
+                self._file(kind)
 
     def append(self, record: AnswerRecord | Score | Verdict) -> None:
         """Append a record.  When the method returns, the record survives a kill of the process.
@@ -273,14 +273,13 @@ class Folder:
             file.seek(0, os.SEEK_END)
         return last
 
-    def _file(self, kind: type, locks: bool = False) -> IO[bytes]:
-        """Open a file for appending, and remove an incomplete line at its end, which a crash may have left."""
+    def _file(self, kind: type) -> IO[bytes]:
+        """Open and lock a file for appending, and remove an incomplete line at its end, which a crash may have left."""
         if kind not in self._files:
             self.path.mkdir(parents=True, exist_ok=True)
             file = open(self.path / _FILES[kind], "ab+", buffering=0, opener=owner_only)  # noqa: SIM115
             self._files[kind] = file
-            if locks:
-                lock(file)  # before reading: another process may be writing its last line
+            lock(file)  # before reading: another process may be writing its last line
             file.seek(0)
             data = file.read()
             whole = sum(len(line) + 1 for line in _whole_lines(data))
