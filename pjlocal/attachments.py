@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .errors import UsageError, plural
-from .textfile import decode_utf8, user_path
+from .textfile import MOST_BYTES, decode_utf8, user_path
 from .visible import one_line
 
-_MOST_BYTES = 1 << 26  # more than fits in any context
 _PER_TOKEN = 4  # characters, an estimate to use without a tokenizer
 
 #: Patterns of the first bytes of files that are not text, with the names of their kinds.  A text may begin with the
@@ -58,13 +57,13 @@ def read_attachment(name: str) -> Attachment:
     path = user_path(name)
     try:
         with open(path, "rb") as file:
-            data = file.read(_MOST_BYTES + 1)
+            data = file.read(MOST_BYTES + 1)
     except OSError as error:
         raise UsageError(f"cannot read {name}: {error.strerror or error}") from None
     return parse_attachment(name, path.name, data)
 
 
-def parse_attachment(path: str, name: str, data: bytes, most: int = _MOST_BYTES) -> Attachment:
+def parse_attachment(path: str, name: str, data: bytes, most: int = MOST_BYTES) -> Attachment:
     """The attachment of a file with this content, called ``path`` in errors.
 
     Raises:

@@ -84,7 +84,7 @@ def explain(error: BaseException, written: str = "the output") -> tuple[str, int
     if isinstance(error, PjlocalError):
         return error.in_flags or str(error), error.exit_status
     if isinstance(error, MemoryError):
-        return "not enough memory: use a smaller model or a smaller --ctx", 1
+        return "not enough memory: use a smaller model, a smaller --ctx or smaller files", 1
     if isinstance(error, RuntimeError) and "start new thread" in str(error):
         return (
             "cannot start a thread: memory or the system's limit on threads (ulimit -v, ulimit -u) is exhausted. "

@@ -16,6 +16,8 @@ from .errors import OutputError, UsageError
 
 Format = TypeVar("Format")
 
+MOST_BYTES = 1 << 26  # of a text: more than fits in any context
+
 
 def user_path(name: str | Path) -> Path:
     """The path of a name, with ``~`` and ``~user`` expanded.  The name need not be UTF-8.
@@ -38,17 +40,36 @@ def read_text(path: str | Path, what: str) -> str:
     """The stripped text of a UTF-8 file that an option names.
 
     Raises:
-        UsageError: the file is missing, unreadable, empty or not UTF-8; or no file is named.
+        UsageError: the file is missing, unreadable, too large, empty or not UTF-8; or no file is named.
+    """
+    name = f"{what} {path}"
+    text = decode_utf8(read_bytes(path, name), name).replace("\r\n", "\n").replace("\r", "\n").strip()
+    if not text:
+        raise UsageError(f"{name} is empty")
+    return text
+
+
+def read_bytes(path: str | Path, name: str, most: int = MOST_BYTES, missing_ok: bool = False) -> bytes:
+    """The content of a file, which may be a device without an end.
+
+    Args:
+        name: of the file, for messages.
+        most: the most bytes.
+        missing_ok: a missing file is an empty one.
+
+    Raises:
+        UsageError: the file is missing, unreadable or larger; or no file is named.
     """
     try:
-        data = user_path(path).read_bytes()
+        with user_path(path).open("rb") as file:
+            data = file.read(most + 1)
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise UsageError(f"cannot read {what} {path}: {reason}") from None
-    text = decode_utf8(data, f"{what} {path}").replace("\r\n", "\n").replace("\r", "\n").strip()
-    if not text:
-        raise UsageError(f"{what} {path} is empty")
-    return text
+        if missing_ok and isinstance(error, FileNotFoundError):
+            return b""
+        raise UsageError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
+    if len(data) > most:
+        raise UsageError(f"{name} is larger than {most >> 20} MiB")
+    return data
 
 
 def decode_utf8(data: bytes, name: str) -> str:

@@ -15,6 +15,7 @@ from ..errors import UsageError, explain
 from ..screen import suspend
 from ..screen.console import keys_kept, make_console
 from ..settings import in_chat_words
+from ..textfile import MOST_BYTES
 from .chat import Chat
 from .commands.table import is_command, run
 from .screen import ERROR, HOW_TO_LEAVE, WIDE, Screen, TerminalScreen
@@ -146,13 +147,16 @@ def _lines(interrupt: Interrupt, types: bool) -> Iterable[str]:
 
     Args:
         types: the input is a dumb terminal: show a prompt.
+
+    Raises:
+        UsageError: a line is too large.
     """
     while True:
         if types:
             print("> ", end="", file=sys.stderr, flush=True)
         try:
             with interrupt.at_once():
-                raw = sys.stdin.buffer.readline()
+                raw = sys.stdin.buffer.readline(MOST_BYTES + 1)
         except Interrupted:
             if not types or interrupt.ended_by:
                 raise
@@ -161,6 +165,8 @@ def _lines(interrupt: Interrupt, types: bool) -> Iterable[str]:
             continue
         if not raw:
             return
+        if len(raw) > MOST_BYTES:
+            raise UsageError(f"a line of standard input is larger than {MOST_BYTES >> 20} MiB")
         # Windows begins a file with a byte order mark, and a pipe may contain several files.
         raw = raw.removeprefix(codecs.BOM_UTF8)
         yield raw.decode("utf-8", "surrogateescape").rstrip("\r\n")

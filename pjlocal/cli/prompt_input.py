@@ -53,7 +53,7 @@ def _is_for_the_prompt() -> bool:
 
 
 _PATIENCE_S = 1.0  # waiting time for standard input before a notice
-_MOST_BYTES = 1 << 28  # of standard input: more than any context takes
+MOST_BYTES = 1 << 28  # of standard input: more than any context takes
 
 
 def read_stdin() -> str:
@@ -90,5 +90,5 @@ def _parts_of_stdin() -> Iterator[bytes]:
             return
         yield part
         n_bytes += len(part)
-        if n_bytes > _MOST_BYTES:
-            raise UsageError(f"standard input is larger than {_MOST_BYTES >> 20} MiB")
+        if n_bytes > MOST_BYTES:
+            raise UsageError(f"standard input is larger than {MOST_BYTES >> 20} MiB")

@@ -21,7 +21,7 @@ from ..errors import UsageError
 from ..gguf.ollama import shown_name
 from ..screen.console import say
 from ..screen.display import local_time
-from ..textfile import user_path
+from ..textfile import read_bytes
 from ..visible import one_line
 from . import completion
 from .options import YesOption, confirm_removal, server_at, server_option, which_server
@@ -159,14 +159,11 @@ def import_chat(
 
 
 def _read_export(file: Path) -> str:
-    if str(file) == "-":
-        from .prompt_input import read_stdin
+    from .prompt_input import MOST_BYTES, read_stdin
 
+    if str(file) == "-":
         return read_stdin()
-    try:
-        content = user_path(file).read_bytes()
-    except OSError as error:
-        raise UsageError(f"cannot read {file}: {error.strerror or error}") from None
+    content = read_bytes(file, str(file), MOST_BYTES)
     if content.startswith(b"\x89PNG"):
         raise UsageError(f"{file} is a picture: pjlocal prefs import saves a character card as a persona")
     return content.decode("utf-8-sig", "replace")

@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UsageError
-from ..textfile import decode_utf8, name_parts, user_path
+from ..textfile import decode_utf8, name_parts, read_bytes
 
-_MOST_BYTES = 32 * 1024 * 1024  # of a card including its picture
 _PNG = b"\x89PNG\r\n\x1a\n"
 _CHUNKS = (b"ccv3", b"chara")  # the newer one first
 
@@ -40,14 +39,7 @@ def read_character(path: Path) -> Character:
     Raises:
         UsageError: the file cannot be read, or is not a card.
     """
-    try:
-        with user_path(path).open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {error.strerror or error}") from None
-    if len(content) > _MOST_BYTES:
-        raise UsageError(f"{path} is larger than {_MOST_BYTES // 2**20} MiB: too large for a character card")
-    values = _card(path, content)
+    values = _card(path, read_bytes(path, str(path)))
     data = values.get("data")
     return _character(path, data if isinstance(data, dict) else values)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UsageError
-from ..textfile import decode_utf8
+from ..textfile import decode_utf8, read_bytes
 
 if TYPE_CHECKING:
     from tomlkit import TOMLDocument
@@ -19,14 +19,10 @@ def read(path: Path, what: str = "config file") -> str:
     """Read a file's text; empty for a missing file.
 
     Raises:
-        UsageError: the file cannot be read, or is not UTF-8.
+        UsageError: the file cannot be read, is too large, or is not UTF-8.
     """
-    try:
-        return decode_utf8(path.read_bytes(), f"{what} {path}")
-    except FileNotFoundError:
-        return ""
-    except OSError as error:
-        raise UsageError(f"cannot read {what} {path}: {error.strerror or error}") from None
+    name = f"{what} {path}"
+    return decode_utf8(read_bytes(path, name, missing_ok=True), name)
 
 
 def parse(path: Path, text: str) -> TOMLDocument:

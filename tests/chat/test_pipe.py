@@ -36,6 +36,13 @@ def test_the_real_model_in_a_pipe_remembers(pjlocal) -> None:
     assert "\x1b" not in told.stdout
 
 
+def test_a_line_without_an_end_ends_the_chat(pjlocal, toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pjlocal.chat.loop.MOST_BYTES", 1 << 20)
+    result = pjlocal("chat", *toy, stdin=b"\0" * ((1 << 20) + 1))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert one_line(result.stderr) == "pjlocal: a line of standard input is larger than 1 MiB"
+
+
 @pytest.mark.parametrize(
     ("options", "says"),
     [

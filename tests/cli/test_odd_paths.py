@@ -56,6 +56,27 @@ def test_the_home_of_an_unknown_user_in_the_environment_is_reported(
     assert f"cannot use the path {NOBODY}" in one_line(result.stderr) and result.returncode == status
 
 
+@pytest.mark.parametrize(
+    "args",
+    [
+        ("run", "-p", "@FILE", "hi"),
+        ("run", "--json-schema", "FILE", "hi"),
+        ("run", "--grammar", "FILE", "hi"),
+        ("sessions", "import", "FILE"),
+        ("prefs", "import", "FILE"),
+        ("eval", "run", "FILE", "-o", "out"),
+        ("config", "show"),
+        ("prefs", "add", "x", "a b"),
+    ],
+)
+def test_a_file_without_an_end_is_read_to_a_limit(pjlocal, environment, args: tuple[str, ...]) -> None:
+    if args in (("config", "show"), ("prefs", "add", "x", "a b")):
+        environment["PJLOCAL_CONFIG"] = "/dev/full"
+    result = pjlocal(*(arg.replace("FILE", "/dev/zero") for arg in args))
+    assert re.search(r"/dev/(zero|full) is larger than (64|256) MiB", one_line(result.stderr))
+    assert result.returncode == 2
+
+
 def test_a_chat_continues_after_an_invalid_path(pjlocal, tiny) -> None:
     lines = [f"/model {NOBODY}", f"/export {NOBODY}.md", f"/set grammar {NOBODY}", f"/prefer @{NOBODY}"]
     lines += [f"/model {'n' * 300}", f"/model /{'n' * 300}", "/model a\0b", "/model a\0/b", "/export a\0.md"]
