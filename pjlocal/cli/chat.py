@@ -201,7 +201,7 @@ def _history(save: bool) -> Path | None:
 
 def _opened(store: Store | RemoteStore | None, go_on: bool, name: str | None) -> Session:
     """The requested session; a new one if none is requested, or none has that name."""
-    from ..sessions.finding import NoSuchChatError, parse_title
+    from ..sessions.finding import parse_title
     from ..sessions.session import Session
 
     if store and go_on:
@@ -210,12 +210,10 @@ def _opened(store: Store | RemoteStore | None, go_on: bool, name: str | None) ->
             raise UsageError("no chat is saved yet: leave out --continue")
         return store.load(latest)
     if store and name is not None:
-        try:
-            return store.load(store.find(name))
-        except NoSuchChatError:
-            if name.strip().isdecimal():
-                raise
-            return Session(title=parse_title(name))
+        found = store.find_whole(name)
+        if found is None and name.strip().isdecimal():
+            raise UsageError(f"there is no saved chat {name.strip()!r}: pjlocal sessions list shows them")
+        return Session(title=parse_title(name)) if found is None else store.load(found)
     return Session()
 
 

@@ -6,6 +6,7 @@ import difflib
 import sqlite3
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 from ..errors import UsageError
 from . import words
@@ -47,10 +48,6 @@ _SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # length of a snippet; characters 
 _LONGEST_TITLE = 200
 
 
-class NoSuchChatError(UsageError):
-    """No saved chat has this name."""
-
-
 def parse_title(text: str) -> str:
     """A session's title, in one line with single spaces.
 
@@ -78,25 +75,27 @@ class ChatList:
         """The session that was updated last; None without any."""
         return next((summary.id for summary in self.summaries()), None)
 
-    def find(self, name: str) -> int:
-        """Find a session by its id, its title (the first of several), or the beginning of exactly one title.
+    def find_whole(self, name: str) -> int | None:
+        """Find a session by its id or its title (the first of several); None if no session matches.
 
-        Case is ignored.
+        Case is ignored, and so is the amount of white space.
+        """
+        name, sessions = " ".join(name.split()), self.summaries()
+        by_id = (session.id for session in sessions if str(session.id) == name)
+        by_title = (session.id for session in sessions if name and session.title.casefold() == name.casefold())
+        return next(chain(by_id, by_title), None)
+
+    def find(self, name: str) -> int:
+        """Find a session as `find_whole` does, or by the beginning of exactly one title.
 
         Raises:
-            NoSuchChatError: no session matches; the message names similar ones.
-            UsageError: several match; the message names them.
+            UsageError: no session matches, or several do; the message names some.
         """
-        name = name.strip()
-        sessions = self.summaries()
-        for session in sessions:
-            if str(session.id) == name:
-                return session.id
+        if (found := self.find_whole(name)) is not None:
+            return found
+        name = " ".join(name.split())
         folded = name.casefold()
-        titles = [(session.title.casefold(), session) for session in sessions if session.title]
-        for title, session in titles:
-            if title == folded:
-                return session.id
+        titles = [(session.title.casefold(), session) for session in self.summaries() if session.title]
         begin = [session for title, session in titles if folded and title.startswith(folded)]
         if len(begin) == 1:
             return begin[0].id
@@ -105,7 +104,7 @@ class ChatList:
         similar = difflib.get_close_matches(folded, [title for title, _ in titles], n=3)
         nearest = [next(session for title, session in titles if title == match) for match in dict.fromkeys(similar)]
         hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
-        raise NoSuchChatError(f"there is no saved chat {name!r}: {hint}")
+        raise UsageError(f"there is no saved chat {name!r}: {hint}")
 
 
 def search(db: sqlite3.Connection, query: str) -> list[Hit]:

@@ -199,7 +199,7 @@ def test_a_chat_continues_with_its_turns_preferences_and_settings(start, toy, to
     for line in ("/prefer humorous concise", "/set temperature 0.3", "/lambda 2", "/mode base", "/system Be kind."):
         chat.say(line)
     chat.leave()
-    for again in (("--continue",), ("--session", "weath")):
+    for again in (("--continue",), ("--session", "weather")):
         chat = start(*again)
         assert chat.text.startswith("toy.gguf · /help lists the commands\n\nWeather: 1 turn\n\n> Go\nRain.")
         assert "base λ2 · a: humorous · b: concise" in chat.text
@@ -244,13 +244,14 @@ def test_an_option_for_one_view_leaves_the_saved_preference_of_the_other(pjlocal
     assert done.stderr.splitlines()[:2] == ["pjlocal: a: vivid", "pjlocal: b: concise"]
 
 
-def test_a_beginning_of_several_titles_opens_none_and_begins_no_chat(pjlocal, tiny) -> None:
+def test_a_session_option_continues_the_chat_with_this_very_title_or_begins_one(pjlocal, tiny, sessions) -> None:
     chat = ("chat", "-m", str(tiny("llama")), "-n", "2", "--session")
-    for title in ("Rain one", "Rain  two"):
+    for title in ("Rain one", "Rain  two", "rain ", "RAIN  TWO"):
         assert pjlocal(*chat, title, stdin="Why?\n").returncode == 0
-    for name, says in (("rain", "several saved chats begin with 'rain': Rain two (2), Rain one (1)"),
-                       (" 12 ", "there is no saved chat '12'"),
-                       ("a" * 201, "at most 200 characters")):  # fmt: skip
+    assert [(session.title, len(session.turns)) for session in sessions()] == [
+        ("Rain one", 1), ("Rain two", 2), ("rain", 1)
+    ]  # fmt: skip
+    for name, says in ((" 12 ", "there is no saved chat '12'"), ("a" * 201, "at most 200 characters")):
         done = pjlocal(*chat, name, stdin="Why?\n")
         assert done.returncode == 2 and says in one_line(done.stderr)
 
