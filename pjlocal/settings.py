@@ -61,6 +61,8 @@ Thoughts = Literal["show", "hide", "stderr"]
 
 def setting(default: Any, *flags: str, help: str = "", **limits: Any) -> Any:
     """A dataclass field with its command-line flags, help text and limits (least, most, above, below)."""
+    if isinstance(default, bool):
+        flags = tuple(f"{on}/--no-{on.removeprefix('--')}" for on in flags)
     return field(default=default, metadata={"flags": flags, "help": help, **limits})
 
 
@@ -525,7 +527,7 @@ class Generation(Settings):
     )
     push_thoughts: bool = setting(
         False,
-        "--push-thoughts/--no-push-thoughts",
+        "--push-thoughts",
         help="Let the preferences push the thinking of a reasoning model too. Otherwise the neutral view, if there is "
         "one, writes the thinking.",
     )
@@ -770,7 +772,7 @@ class Engine(Settings):
     flash_attn: FlashAttention = setting("auto", "--flash-attn", help="Flash attention.")
     mmap: bool = setting(
         True,
-        "--mmap/--no-mmap",
+        "--mmap",
         help="Map the model file into memory. With --no-mmap the whole file is read at the start, and may change "
         "afterwards.",
     )

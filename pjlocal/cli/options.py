@@ -194,6 +194,8 @@ def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[st
     converted = {}
     for f in dataclasses.fields(settings):
         value = values.pop(f.name)
+        if value in ("", [""]) and "file" not in f.metadata:  # an empty text alone means none
+            value = None
         if f.name in defaults:
             value = defaults[f.name]
         elif "file" in f.metadata and value is not None:

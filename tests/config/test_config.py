@@ -97,6 +97,15 @@ def test_an_option_sets_aside_what_it_excludes_in_the_file(write, file) -> None:
     assert settled("--draft-prefer", "concise")["views"] == [["concise"], ["creative"]]
 
 
+def test_an_option_can_turn_off_what_the_file_turns_on(write) -> None:
+    on = {"panel": "true", "ignore_end": "true", "stop": '["a"]', "avoid": '["formal"]', "aligner": '"smollm2"'}
+    write("\n".join(("[generation]", *(f"{key} = {value}" for key, value in on.items()),
+                     '[sampling]\nregex = "a"\n[engine]\nmlock = true\nverbose = true')))  # fmt: skip
+    values = settled("--no-panel", "--no-ignore-end", "--stop", "", "--avoid", "", "--aligner", "", "--regex", "",
+                     "--no-mlock", "--no-verbose")  # fmt: skip
+    assert (values["generation"], values["sampling"], values["engine"]) == (Generation(), Sampling(), Engine())
+
+
 def test_files_that_it_names_are_found_from_where_it_is(write, file, tmp_path) -> None:
     write('prefer = ["@mine.txt", "vivid"]\n[sampling]\ngrammar = "a.gbnf"\n')
     (file.parent / "mine.txt").write_text("Answer like a pirate.")
