@@ -260,10 +260,14 @@ def make_roles(request: Request) -> Roles:
 
 
 def _by_view(request: Request, mode: Mode) -> dict[str, list[str]]:
-    """The preferences by view name, in a panel if the request has one; none in mode plain."""
+    """The preferences by view name, in a panel if the request has one; none in mode plain.
+
+    A panel that is a default has no effect with fewer than two preferences.
+    """
     if mode == "plain":
         return {name: [] for name in VIEW_NAMES}
-    if not request.generation.panel or mode in OF_ONE_VIEW:
+    rests = "panel" not in request.explicit and len(in_turn(request.views)) < 2
+    if not request.generation.panel or mode in OF_ONE_VIEW or rests:
         return dict(zip(VIEW_NAMES, map(list, request.views), strict=False))
     named = _panel(request.views)
     if mode == "base" and len(named) > len(VIEW_NAMES):

@@ -194,6 +194,12 @@ def test_strengths_that_are_the_same_number_are_the_same() -> None:
         make_roles(Request((("vivid:2",), ("creative",)), Generation(mode="prompt", panel=True)))
 
 
+def test_a_default_panel_has_no_effect_with_one_preference() -> None:
+    lasting = Request(generation=Generation(panel=True)).as_defaults()
+    assert make_roles(lasting.replace(views=deal(["vivid"]))).preferences == {"a": ["vivid"], "b": []}
+    assert [*make_roles(lasting.replace(views=deal(["vivid", "formal", "warm"]))).preferences] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize("mode", ["judge", "base", "both", "prompt", "rewrite", "plain"])
 def test_a_default_best_has_no_effect_without_pushes_and_one_that_was_set_is_refused(mode: str) -> None:
     changes = {"mode": mode, "strength": "1"}
