@@ -16,7 +16,7 @@ from ...prompting.dials import STEP, add, adjust
 from ...prompting.plan import resolve_mode
 from ...prompting.preferences import presets, resolve, use_own
 from ...request import deal
-from ...settings import VIEW_NAMES, Mode
+from ...settings import PANEL_NAMES, VIEW_NAMES, Mode
 from ..chat import Chat
 from .command import Commands, one_of
 from .settings import set_named
@@ -56,7 +56,11 @@ def prefer(chat: Chat, words: str) -> None:
 
 
 def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, str]:
-    """The view and the verb, which may come in either order, and the words after them."""
+    """The view and the verb, which may come in either order, and the words after them.
+
+    Raises:
+        UsageError: the words name a view that does not exist.
+    """
     view, verb = None, ""
     while words:
         word, *rest = words.split(maxsplit=1)
@@ -64,6 +68,9 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
             view = word
         elif word in ("set", "add", "clear") and not verb:
             verb = word
+        elif word in [*PANEL_NAMES] and rest and view is None:
+            *others, last = views
+            raise UsageError(f"there is no view {word}: {', '.join(others)} and {last} (put a text in quotes)")
         else:
             break
         words = "".join(rest)
