@@ -72,6 +72,18 @@ def test_set_takes_a_value_of_every_type_and_takes_it_back(lasting_chat, line, g
     assert getattr(getattr(chat.judge.request, group), name) == default
 
 
+def test_a_command_of_a_setting_takes_default_as_set_does(chat: Talk) -> None:
+    before = chat.judge.request
+    chat.say("/mode judge")
+    chat.say("/think off")
+    chat.say("/avoid formal")
+    chat.say("/system Be brief.")
+    assert [chat.say(f"/{name} default")[-1] for name in ("mode", "think", "avoid", "system")] == [
+        "mode both", "think auto", "avoid: nothing", "system text: none"
+    ]  # fmt: skip
+    assert chat.judge.request == before
+
+
 def test_set_reads_grammars_from_files(chat: Talk, tmp_path: Path) -> None:
     (tmp_path / "yes.gbnf").write_text('root ::= "yes"')
     (tmp_path / "broken.gbnf").write_text("root ::= (")
@@ -123,7 +135,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
         ("/set qqq 1", "no setting 'qqq': /set lists them"),
         ("/set threads 3", "threads is fixed once the model is loaded: give it to pjlocal chat"),
-        ("/mode loud", "the mode must be one of judge, base, both, prompt, rewrite, plain (not 'loud')"),
+        ("/mode loud", "mode must be one of judge, base, both, prompt, rewrite, plain (not 'loud')"),
         ("/strength hard", "a strength is a number from -10 to 10, or auto (not 'hard')"),
         ("/strength 11", "a strength is a number from -10 to 10, or auto (not '11')"),
         ("/set floor 1", "floor must be below 1 (not 1.0)"),

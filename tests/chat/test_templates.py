@@ -176,7 +176,7 @@ def test_think_off_asks_the_template_not_to(tmp_path: Path) -> None:
         assert prompt_text(chat, chat.ask("Why?")).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
         assert chat.say("/think auto") == ["think auto"]
         assert prompt_text(chat, chat.ask("Why?")).endswith("<|im_start|>assistant\n")
-        assert chat.say("/think maybe") == ["/think must be one of auto, on, off (not 'maybe')"]
+        assert chat.say("/think maybe") == ["think must be one of auto, on, off (not 'maybe')"]
         assert chat.judge.request.prompting.think == "auto"
 
 

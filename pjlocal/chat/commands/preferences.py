@@ -18,8 +18,8 @@ from ...prompting.preferences import presets, resolve, use_own
 from ...request import deal
 from ...settings import PANEL_NAMES, VIEW_NAMES, Mode
 from ..chat import Chat
-from .command import Commands, one_of
-from .settings import set_named
+from .command import Commands
+from .settings import change, set_named
 
 commands = Commands()
 
@@ -151,13 +151,13 @@ def swap(chat: Chat, words: str) -> None:
 )
 def mode(chat: Chat, words: str) -> None:
     if words:
-        chat.use(chat.conversation.judge.request.replace(mode=one_of("the mode", words, get_args(Mode))))
+        change(chat, "mode", words)
     chat.screen.say(f"mode {resolve_mode(chat.conversation.judge.request)}")
 
 
 @commands.add(
     "/strength [S|auto]",
-    "Strength of the preferences: 1 is their ordinary effect ('default' resets it).",
+    "Strength of the preferences: 1 is their ordinary effect.",
     lambda chat: ["auto", "default", "1", "1.5", "2", "3"],
 )
 def strength(chat: Chat, words: str) -> None:
@@ -171,8 +171,7 @@ def strength(chat: Chat, words: str) -> None:
 )
 def avoid(chat: Chat, words: str) -> None:
     if words:
-        texts = () if words == "clear" else tuple(_wishes(words))
-        chat.use(chat.conversation.judge.request.replace(avoid=texts))
+        change(chat, "avoid", () if words == "clear" else words if words == "default" else tuple(_wishes(words)))
     chat.screen.say(f"avoid: {', '.join(chat.conversation.judge.request.generation.avoid) or 'nothing'}")
 
 

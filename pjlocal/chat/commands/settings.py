@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 from ...errors import UsageError
 from ...prompting.plan import resolve_mode, strength_in_force
@@ -12,14 +12,15 @@ from ...request import GROUPS
 from ...screen import tables
 from ...settings import Engine, Sampling, Settings, Think, advise, flag_names
 from ..chat import Chat
-from .command import Commands, one_of
+from .command import Commands
 
 commands = Commands()
 
 
 @commands.add(
     "/set [NAME [VALUE]]",
-    "Show the settings, or change one, as in /set temperature 0.9 ('default' resets it).",
+    "Show the settings, or change one, as in /set temperature 0.9. 'default' resets a setting, also with a command of "
+    "its own, as in /mode default.",
     lambda chat: _names(),
 )
 def set_(chat: Chat, words: str) -> None:
@@ -35,25 +36,29 @@ def set_(chat: Chat, words: str) -> None:
 def set_named(chat: Chat, name: str, value: str) -> None:
     """Change a setting, named by one of its flags without the dashes, or show it."""
     judge = chat.conversation.judge
-    for attribute in GROUPS:
-        group: Settings = getattr(judge.request, attribute)
-        if (f := _field(type(group), name)) is None:
+    for attribute, group in GROUPS.items():
+        if (f := _field(group, name)) is None:
             continue
         if value:
-            if value == "default":
-                request = judge.request.unset([f.name])
-            else:
-                request = judge.request.replace(**{f.name: group.parse(f.name, value)})
-            request = request.with_model_defaults(judge.recommended)
-            if isinstance(group, Sampling) or f.name == "stop_token":
-                judge.check(request)
-            chat.use(request)
+            change(chat, f.name, value if value == "default" else group.parse(f.name, value))
         chat.screen.show(tables.settings([getattr(judge.request, attribute)], _in_force(chat), f.name))
         return
     if _field(Engine, name) or _field(Engine, name.removeprefix("no-")):
         raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
     hint = advise(name, _names()) or "/set lists them"
     raise UsageError(f"no setting {name!r}: {hint}")
+
+
+def change(chat: Chat, key: str, value: Any) -> None:
+    """Change a setting; the word ``default`` resets it, as if nothing had set it."""
+    judge = chat.conversation.judge
+    request = judge.request.unset([key]) if value == "default" else judge.request.replace(**{key: value})
+    is_filter = key in get_type_hints(Sampling)
+    if is_filter:
+        request = request.with_model_defaults(judge.recommended)
+    if is_filter or key == "stop_token":
+        judge.check(request)
+    chat.use(request)
 
 
 def _in_force(chat: Chat) -> dict[str, str]:
@@ -75,10 +80,9 @@ def _names() -> list[str]:
 
 @commands.add("/system [TEXT|clear]", "Show or change the system text that both views share.", lambda chat: ["clear"])
 def system(chat: Chat, words: str) -> None:
-    judge = chat.conversation.judge
     if words:
-        chat.use(judge.request.replace(system="" if words == "clear" else words))
-    chat.screen.say(f"system text: {judge.request.prompting.system or 'none'}")
+        change(chat, "system", "" if words == "clear" else words)
+    chat.screen.say(f"system text: {chat.conversation.judge.request.prompting.system or 'none'}")
 
 
 @commands.add(
@@ -89,7 +93,7 @@ def system(chat: Chat, words: str) -> None:
 def think(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if words:
-        chat.use(judge.request.replace(think=one_of("/think", words, get_args(Think))))
-        if words != "auto" and (notice := judge.think_notice()):
+        change(chat, "think", words)
+        if judge.request.prompting.think != "auto" and (notice := judge.think_notice()):
             chat.screen.say(notice)
     chat.screen.say(f"think {judge.request.prompting.think}")
