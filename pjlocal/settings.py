@@ -387,6 +387,27 @@ def parse_strength(text: str) -> float | None:
     return value
 
 
+_MOST_BIAS = 1e6  # logits are of the order of ten, and larger biases could overflow float32
+
+
+def split_bias(entry: str) -> tuple[str, float]:
+    """The token and the bias of ``TOKEN=BIAS``; BIAS may be ``-inf``.
+
+    Raises:
+        UsageError: the form is wrong, or the bias too large.
+    """
+    text, _, number = entry.rpartition("=")
+    try:
+        bias = float(number)
+    except ValueError:
+        bias = math.nan
+    if not text or math.isnan(bias) or bias == math.inf:
+        raise UsageError(f"--logit-bias {entry!r} is not TOKEN=BIAS, as in 'hello=-5' or '42=-inf'")
+    if bias > _MOST_BIAS:
+        raise UsageError(f"--logit-bias {entry!r}: a bias must be at most {_MOST_BIAS:,.0f}")
+    return text, bias
+
+
 _SCALED = re.compile(r"(?P<file>.+?)(?::(?P<scale>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?))?", re.DOTALL)
 _MOST_SCALE = 1000
 
@@ -700,6 +721,8 @@ class Sampling(Settings):
             raise UsageError(f"{' and '.join(given)} exclude each other: give one")
         if self.regex == "":
             raise UsageError("--regex must not be empty: it would leave every answer empty")
+        for entry in self.logit_bias:
+            split_bias(entry)
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
         for name, value in config.top().items():
             if name in values:
                 values[name] = list(value) if isinstance(value, tuple) else value
+        if values.get("model") == "":
+            raise UsageError("--model is empty: name a model, or leave it out")
         if "server" in values:
             values["server"] = which_server(values["server"], values.pop("no_server"))
         for name, settings in groups.items():

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
 from ..errors import RefusedError, UsageError
 from ..settings import Sampling
-from .model import Model
 
-if TYPE_CHECKING:  # imported only for a constraint, because it takes time
+if TYPE_CHECKING:  # imported only for a constraint, because it takes time; a configuration is checked without llama.cpp
     from llguidance import LLMatcher, LLTokenizer
     from llguidance._lib import JsonCompileOptions
+
+    from .model import Model
 
 # llguidance recurses at each rule that refers to another, and crashes on 3,000.
 _MOST_RULES = 1000
@@ -375,6 +375,7 @@ def _vocabulary(model: Model) -> _Vocabulary:
 
 def _read_vocabulary(model: Model) -> _Vocabulary:
     """Read the tokens as answers show them: control tokens have no text."""
+    from llama_cpp import llama_cpp as lib
     from llguidance import LLTokenizer
 
     ends = [token for token in range(model.n_vocab) if model.is_end(token)]

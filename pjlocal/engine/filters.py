@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from ..decoding.judge import Distribution, Uniforms
 from ..errors import RefusedError, UsageError
-from ..settings import Generation, Sampling
+from ..settings import Generation, Sampling, split_bias
 from .constraint import Constraint, Gate, Mask, cannot_begin
 from .gbnf import parse_grammar
 from .model import Model
@@ -428,25 +428,16 @@ def _softmax_by_llama(s: Sampling) -> list[Any]:
     return [lib.llama_sampler_init_temp(s.temperature), lib.llama_sampler_init_dist(0)]
 
 
-_MOST_BIAS = 1e6  # logits are of the order of ten, and larger biases could overflow float32
 _MOST_DIGITS = 18  # of a token's id; Python refuses to parse thousands of digits
 
 
 def parse_bias(model: Model, entry: str) -> tuple[int, float]:
-    """Parse ``TOKEN=BIAS``, where TOKEN is an id or the text of one token; BIAS may be ``-inf``.
+    """Parse ``TOKEN=BIAS``, where TOKEN is an id or the text of one token.
 
     Raises:
         UsageError: the form is wrong, the text is not one token, or the id does not exist.
     """
-    text, _, number = entry.rpartition("=")
-    try:
-        bias = float(number)
-    except ValueError:
-        bias = float("nan")
-    if not text or bias != bias or bias == float("inf"):
-        raise UsageError(f"--logit-bias {entry!r} is not TOKEN=BIAS, as in 'hello=-5' or '42=-inf'")
-    if bias > _MOST_BIAS:
-        raise UsageError(f"--logit-bias {entry!r}: a bias must be at most {_MOST_BIAS:,.0f}")
+    text, bias = split_bias(entry)
     return parse_token(model, text, f"--logit-bias {entry!r}"), bias
 
 

@@ -138,6 +138,7 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["  \n "], "the prompt is empty"),
         (["-p", "vivdi", "hi"], r"unknown preset 'vivdi': did you mean vivid\?.*more than one word"),
         (["-p", "", "hi"], "a preference is empty"),
+        (["-m", "", "hi"], "--model is empty: name a model, or leave it out"),
         (["-p", "@missing.txt", "hi"], "cannot read preference file missing.txt"),
         (["-p", "@", "hi"], "the file name is empty: name a file"),
         (["--grammar", "", "hi"], "the file name is empty: name a file"),

@@ -158,6 +158,10 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
         ("[sampling]\ntemperature = 'hot'", ": [sampling] temperature must be a number (not 'hot')"),
         ("[sampling]\ntop_p = 0", ": [sampling] top_p must be above 0 (not 0.0)"),
         ("[sampling]\nmin_p = nan", ": [sampling] min_p must be a finite number"),
+        ("[sampling]\nregex = '('", ": [sampling] regex: the regular expression cannot be used: unclosed group"),
+        ("[personas.p]\nregex = '('", ": [personas.p] regex: the regular expression cannot be used: unclosed group"),
+        ("[sampling]\nlogit_bias = ['foo']", ": [sampling] logit_bias 'foo' is not TOKEN=BIAS"),
+        ("model = ''", ": model: the name is empty: name a model"),
         ("[generation]\nlam = 0", ": [generation] lam must be at least 1 (not 0)"),
         (
             "[generation]\nmode = 'jugde'",
