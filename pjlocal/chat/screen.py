@@ -225,6 +225,8 @@ def _ending(turn: Turn) -> str:
         return f"(stopped{while_thinking})"
     if turn.ending == "length":
         return f"({_cut_off(turn, while_thinking)})"
+    if turn.ending is None:  # its process was killed
+        return f"(unfinished{while_thinking}: {'/continue goes on' if turn.text else '/regen asks again'})"
     return f"(ended{while_thinking})" if while_thinking else ""
 
 

@@ -167,6 +167,17 @@ def test_an_answer_whose_end_the_user_wrote_is_shown_as_complete(chat: Talk, edi
     assert all("interrupted" not in form(chat.conversation.session) for form in (as_markdown, as_html))
 
 
+def test_an_answer_whose_process_was_killed_is_shown_as_unfinished_and_can_be_continued(chat: Talk) -> None:
+    chat.say("Why?")
+    (turn,) = chat.turns
+    turn.finish_reason, turn.statistics = None, {}
+    file = io.StringIO()
+    TerminalScreen(file).show_turn(turn, "text")
+    assert file.getvalue().endswith("\n(unfinished: /continue goes on)\n")
+    chat.say("/continue 3")
+    assert len(chat.turns[0].events) == len(turn.events) + 3
+
+
 def test_an_answer_whose_end_the_user_removed_is_shown_as_complete_and_can_be_continued(
     chat: Talk, store: Store, edited
 ) -> None:
