@@ -13,7 +13,7 @@ from typing import Any, ClassVar, get_type_hints
 
 from ..errors import UsageError, did_you_mean
 from ..folders import user_folder
-from ..prompting.preferences import PRESETS
+from ..prompting.preferences import PRESETS, RESERVED
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides
 from ..settings import Engine, Settings, Thoughts, View, advise, key_of, typed
 from ..textfile import fold, name_parts, user_path, write_text
@@ -200,8 +200,10 @@ def check_preset(name: str, text: str) -> None:
     """Refuse an invalid preset of the user.
 
     Raises:
-        UsageError: the name is built in, or not one bare word; or the text is empty.
+        UsageError: the name is built in, a word of a chat's commands, or not one bare word; or the text is empty.
     """
+    if fold(name) in RESERVED:
+        raise UsageError(f"{name!r} has a meaning in /prefer or /avoid: give the preset another name")
     if fold(name) in PRESETS:
         raise UsageError(f"{name!r} is a built-in preset: give yours another name")
     _check_name("preset", name)

@@ -66,11 +66,11 @@ def test_the_home_of_an_unknown_user_in_the_environment_is_reported(
         ("prefs", "import", "FILE"),
         ("eval", "run", "FILE", "-o", "out"),
         ("config", "show"),
-        ("prefs", "add", "x", "a b"),
+        ("prefs", "add", "mine", "a b"),
     ],
 )
 def test_a_file_without_an_end_is_read_to_a_limit(pjlocal, environment, args: tuple[str, ...]) -> None:
-    if args in (("config", "show"), ("prefs", "add", "x", "a b")):
+    if args in (("config", "show"), ("prefs", "add", "mine", "a b")):
         environment["PJLOCAL_CONFIG"] = "/dev/full"
     result = pjlocal(*(arg.replace("FILE", "/dev/zero") for arg in args))
     assert re.search(r"/dev/(zero|full) is larger than (64|256) MiB", one_line(result.stderr))

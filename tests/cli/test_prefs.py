@@ -94,10 +94,10 @@ def test_adding_and_removing_presets_keeps_comments_and_layout(write, file) -> N
         "",
         "model = 'x'",
         "[sampling]\ntop_k = 1\n# end\n\n\n",
-        "presets = {a = 'A a'}\nsave = true\n",
-        "presets.a = 'A a'\nsave = true\npresets.b = 'B b'\n[engine]\n",
+        "presets = {one = 'A a'}\nsave = true\n",
+        "presets.one = 'A a'\nsave = true\npresets.two = 'B b'\n[engine]\n",
         "[presets]\n\n# the filters\n[sampling]\n",
-        "\ufeff[presets]\r\na = 'A a'\r\n\r\n[sampling]\r\n",
+        "\ufeff[presets]\r\none = 'A a'\r\n\r\n[sampling]\r\n",
     ],
 )
 @pytest.mark.parametrize("text", ["Be new.", 'Say "so" \\ \t\u001b or\n\'\'\'""" that"', "Grüße,\u2028海盗"])
