@@ -15,7 +15,7 @@ from ..engine.interrupt import INTERRUPTED, Ended, Interrupted
 from ..errors import explain
 from ..screen.console import say
 from ..visible import visible
-from .app import app
+from .app import COMMANDS, app
 
 #: Seconds after which a thread releases Python's lock to a waiting thread, here the one that decodes the other view.
 #: With Python's default of 5 ms, judge mode is 3 % slower (SmolLM2, two contexts, 2-core machine).
@@ -64,7 +64,8 @@ def _guarded() -> int:
         if not hasattr(error, "format_message"):  # not an error of Typer
             return _fail(*explain(error))
         where = getattr(error, "ctx", None)
-        failed = where.command_path if where else "pjlocal"
+        named = ["pjlocal", *(word for word in sys.argv if word in COMMANDS)][:2]
+        failed = where.command_path if where else " ".join(named)
         if message := _must_be(error) or error.format_message():
             return _fail(f"{_with_advice(message, failed)} See {failed} --help", 2)
         return 2
