@@ -133,6 +133,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set stop-token 99999999", "stop-token '99999999': the model has tokens 0 to "),
         ("/set seed 9223372036854775808", "seed must be at most 9223372036854775807"),
         ("/set temprature 1", "no setting 'temprature': did you mean temperature?"),
+        ("/set view blame", "no setting 'view': use /view"),
         ("/set qqq 1", "no setting 'qqq': /set lists them"),
         ("/set threads 3", "threads is fixed once the model is loaded: give it to pjlocal chat"),
         ("/mode loud", "mode must be one of judge, base, both, prompt, rewrite, plain (not 'loud')"),

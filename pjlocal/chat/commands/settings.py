@@ -16,6 +16,9 @@ from .command import Commands
 
 commands = Commands()
 
+#: Options of pjlocal chat that are no settings, and have commands of these names.
+_WITH_COMMANDS = ("model", "prefer", "persona", "view", "thoughts")
+
 
 @commands.add(
     "/set [NAME [VALUE]]",
@@ -45,7 +48,7 @@ def set_named(chat: Chat, name: str, value: str) -> None:
         return
     if _field(Engine, name) or _field(Engine, name.removeprefix("no-")):
         raise UsageError(f"{name} is fixed once the model is loaded: give it to pjlocal chat")
-    hint = advise(name, _names()) or "/set lists them"
+    hint = f"use /{name}" if name in _WITH_COMMANDS else advise(name, _names()) or "/set lists them"
     raise UsageError(f"no setting {name!r}: {hint}")
 
 
