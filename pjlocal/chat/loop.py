@@ -95,8 +95,12 @@ def handle(chat: Chat, line: str) -> bool:
             chat.ask(line[1:] if line.startswith("//") else line)
     # A started answer handles Ctrl-C itself.  It may raise KeyboardInterrupt just outside a body of `at_once`.
     except (Interrupted, KeyboardInterrupt):
-        message = "(stopped)" if is_command(line) else "(stopped before the first word: the question was not saved)"
-        chat.screen.say(message)
+        if not is_command(line):
+            chat.screen.say("(stopped before the first word: the question was not saved)")
+        elif line.split()[0].lower() in ("/regen", "/edit"):
+            chat.screen.say("(stopped before the first word: the earlier answer stays)")
+        else:
+            chat.screen.say("(stopped)")
     except Exception as error:
         if chat.screen.lost:
             raise

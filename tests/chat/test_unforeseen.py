@@ -72,6 +72,8 @@ def test_a_question_stopped_before_the_answer_is_not_saved_and_a_line_says_so(
     with monkeypatch.context() as patch:
         patch.setattr(Conversation, "ask", fail_with(Interrupted()))
         assert chat.say("hello") == ["(stopped before the first word: the question was not saved)"]
+        patch.setattr(Conversation, "regenerate", fail_with(Interrupted()))
+        assert chat.say("/regen") == ["(stopped before the first word: the earlier answer stays)"]
     assert chat.turns == [] and chat.say("hello") == []
 
 
