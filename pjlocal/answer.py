@@ -7,7 +7,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from math import exp
 
@@ -39,13 +39,11 @@ _POLL_S = 1e-3  # between two checks whether another thread has stopped
 class Rewrite:
     """The two passes of mode rewrite: Aligner (arXiv 2402.02416) with a model that follows instructions.
 
-    draft: the plan of the first answer, without preferences.
     engine: the engine of the correcting model, if it is not the answering model.
     correct: plans the correction from the first answer's text and tokens.
     n_ctx: the most tokens that a view of the correction may hold.
     """
 
-    draft: Plan
     engine: Engine | None
     correct: Callable[[str, tuple[int, ...]], Plan]
     n_ctx: int
@@ -207,7 +205,7 @@ class SingleAnswer(Answer):
         self._rewrite = rewrite
         self._draft: Result | None = None
         self._started = 0.0  # the start time of the prompts, then of the first token
-        self._prepare(rewrite.draft if rewrite else plan)
+        self._prepare()
 
     @property
     def parts(self) -> Sequence[SingleAnswer]:
@@ -216,9 +214,9 @@ class SingleAnswer(Answer):
     def publish(self, events: list[TokenEvent]) -> list[TokenEvent]:
         return events
 
-    def _prepare(self, plan: Plan) -> None:
-        """Reset the state to the beginning of a plan."""
-        self._current = plan
+    def _prepare(self) -> None:
+        """Reset the state to the beginning of the plan."""
+        plan = self.plan
         self.emitted: list[TokenEvent] = []  # all its events so far
         self._undecided: list[Decision] = []  # not yet known to be thought or answer
         self._beginning: list[tuple[int, bool]] = []  # tokens that begin the answer, and whether each is thought
@@ -242,10 +240,6 @@ class SingleAnswer(Answer):
     def n_ctx(self) -> int:
         """The most tokens that a view may hold, in either pass of mode rewrite."""
         return max(self.needs.n_ctx, self._rewrite.n_ctx if self._rewrite else 0)
-
-    @property
-    def n_given(self) -> int:
-        return len(self._current.given)
 
     @property
     def result(self) -> Result:
@@ -273,9 +267,9 @@ class SingleAnswer(Answer):
         """Start reading the prompts."""
         self.begins_again = False
         self._started = running_s()
-        generation, prompts = self._current.request.generation, self._current.prompts
-        model, begun = self.engine.model, self._current.beginning
-        if self._current.is_dialogue:
+        generation, prompts = self.plan.request.generation, self.plan.prompts
+        model, begun = self.engine.model, self.plan.beginning
+        if self.plan.is_dialogue:
             head, before = "" if begun else DIALOGUE_SPACE, model.text(begun)
             self._stream = TextStream([*generation.stop, *DIALOGUE_STOPS], head, before[len(before.rstrip("\n")) :])
         else:
@@ -326,7 +320,7 @@ class SingleAnswer(Answer):
 
     def _given_events(self) -> list[TokenEvent]:
         """The events of the tokens from the request's ``begin``."""
-        stream: TextStream[tuple[int, bool]] = TextStream(head=DIALOGUE_SPACE if self._current.is_dialogue else "")
+        stream: TextStream[tuple[int, bool]] = TextStream(head=DIALOGUE_SPACE if self.plan.is_dialogue else "")
         piece = self.engine.model.piece
         given = self._beginning[: self.n_given]
         settled = [item for each in given for item in stream.push(each, piece(each[0], special=each[1]))]
@@ -373,9 +367,9 @@ class SingleAnswer(Answer):
 
     def _make_phase(self) -> ThinkingPhase:
         """The state of the thinking after the given beginning of the answer."""
-        model, request, ends_generation = self.engine.model, self._current.request, self._ends_generation
-        beginning, prompt = self._current.beginning, self._current.prompts[0]
-        may_think = self._current.may_think
+        model, request, ends_generation = self.engine.model, self.plan.request, self._ends_generation
+        beginning, prompt = self.plan.beginning, self.plan.prompts[0]
+        may_think = self.plan.may_think
         opened = opened_by(model.text(prompt[: len(prompt) - len(beginning)][-END_OF_PROMPT:])) if may_think else None
         thinking = Thinking(opened, may_begin=may_think)
         flags = thinking.accept_all(model.piece(token, special=True) for token in beginning)
@@ -396,7 +390,7 @@ class SingleAnswer(Answer):
     def _openings(self, constraint: str, opened: Marks | None) -> set[int]:
         """The tokens with which an answer under a constraint may begin to think, unless the prompt has ``opened`` the
         thinking."""
-        plan, model = self._current, self.engine.model
+        plan, model = self.plan, self.engine.model
         if opened or plan.beginning or not plan.may_think or plan.request.prompting.think == "off":
             return set()
         spelled = constraint.replace("\\", "")  # without the escapes of an expression
@@ -423,13 +417,11 @@ class SingleAnswer(Answer):
         self.emitted, self.statistics = [], Statistics(load_s=self._load_s)
         if self.error or draft.finish_reason == "interrupted" or not draft.text.strip():
             return
-        plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted if not event.thought))
-        roles = replace(self.plan.roles, adapters=plan.roles.adapters)
-        self.plan = replace(plan, request=self.plan.request.replace(seed=self.seed), roles=roles)
+        self.plan = rewrite.correct(draft.text, tuple(event.id for event in self.drafted if not event.thought))
         self.engine = rewrite.engine or self.engine
         self.finish_reason = None
         self.begins_again = True
-        self._prepare(self.plan)
+        self._prepare()
 
     def _count(self, decision: Decision) -> None:
         now = running_s()
@@ -442,14 +434,14 @@ class SingleAnswer(Answer):
     @property
     def _drafts_ahead(self) -> bool:
         """True if Algorithm 1 writes it, which needs two preferences that take turns."""
-        return self._current.request.generation.schedule == "reference" and self._current.roles.n_speakers > 1
+        return self.plan.request.generation.schedule == "reference" and self.plan.roles.n_speakers > 1
 
     def _n_rows(self) -> int:
         """The most tokens that a view decodes at once with logits after each.
 
         Algorithm 1 decodes a draft and the token before it; lockstep decodes one token and the guess after it.
         """
-        generation = self._current.request.generation
+        generation = self.plan.request.generation
         return 1 + (generation.lam if self._drafts_ahead else generation.lookahead)
 
     def _policies(self) -> Policies:
@@ -457,8 +449,7 @@ class SingleAnswer(Answer):
         beginning = [token for token, thought in self._beginning if not thought]
         return make_policies(
             self.engine.model,
-            self._current,
-            self.plan.roles,
+            self.plan,
             self.seed,
             phase=self._phase,
             beginning=beginning,
@@ -470,20 +461,20 @@ class SingleAnswer(Answer):
     def _spelled(self, beginning: list[int]) -> list[int]:
         """The beginning of the answer for a constraint: without the space that a vocabulary, a template or a plain
         dialogue puts before the text."""
-        last, model = self._current.conversation[-1], self.engine.model
+        last, model = self.plan.conversation[-1], self.engine.model
         is_answer = last.role == "assistant"
-        given = last.content if is_answer else self._current.request.prompting.begin
+        given = last.content if is_answer else self.plan.request.prompting.begin
         text = model.text(beginning)
-        is_as_written = is_answer and last.tokens and not self._current.is_dialogue
+        is_as_written = is_answer and last.tokens and not self.plan.is_dialogue
         if is_as_written or given[:1].isspace() or not text.startswith(" "):
             return beginning
         return model.tokenize(text[1:], special=False, continues=True)
 
     def _guesser(self, slot: Slot) -> Lookahead | None:
-        most = min(self._current.request.generation.lookahead, slot.most_rows - 1)
+        most = min(self.plan.request.generation.lookahead, slot.most_rows - 1)
         if most < 1:
             return None
-        return Lookahead(max(self._current.prompts, key=len), most, lambda: slot.prefill_s_per_token)
+        return Lookahead(max(self.plan.prompts, key=len), most, lambda: slot.prefill_s_per_token)
 
     def event(self, decision: Decision, text: str, thought: bool) -> TokenEvent:
         """Make the event of a decision with its text, and count it in the statistics."""

@@ -108,14 +108,14 @@ class PersonaJudge:
         self._aligner_file: tuple[str, Path] | None = None  # the last lookup: name and path
         self._file: Path | None = None  # of the model, once known
         self._fitting: tuple[tuple[str, str], ...] = ()  # the adapters checked last
-        roles = self.roles(request)  # refuse an impossible request before loading the model
+        self.roles(request)  # refuse an impossible request before loading the model
         check_constraint(request.sampling)
         self._aligner: tuple[Path, PersonaJudge] | None = None  # its file, and the judge on it
         started = time.perf_counter()
         loaded = model if isinstance(model, Model) else None
         self._file = loaded.path if loaded else _path_of(model)
         self.check_files(request)
-        self._open(loaded or self._file, expected_views(request, roles))
+        self._open(loaded or self._file, expected_views(request))
         #: The engine that writes the answers.
         self.decoder = Engine(self.model, engine, self.interrupt)
         self._together: tuple[Capacity, Engine] | None = None  # the engine for several answers to one prompt
@@ -252,7 +252,7 @@ class PersonaJudge:
             ModelError: in mode rewrite, the correcting model cannot be used.
         """
         self.decoder.check_open()
-        rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else None
+        plan, rewrite = self._rewrite(plan) if plan.roles.mode == "rewrite" else (plan, None)
         parts = [
             SingleAnswer(engine or self.decoder, replace(plan, request=request), self.load_s, observe(), rewrite)
             for request in map(plan.request.nth, range(plan.roles.n_answers))
@@ -413,8 +413,8 @@ class PersonaJudge:
         overhead = len(corrector._correction([Message("user", "-")], request, plain, "-", ()).prompts[0])
         return min(self.context_limit, corrector.context_limit) - 2 * n_tokens - overhead
 
-    def _rewrite(self, plan: Plan) -> Rewrite:
-        """The two passes of mode rewrite.
+    def _rewrite(self, plan: Plan) -> tuple[Plan, Rewrite]:
+        """The plan of the first answer of mode rewrite, and its correction.
 
         Raises:
             UsageError: there is no room for two answers.
@@ -422,7 +422,11 @@ class PersonaJudge:
         request = plan.request
         corrector = self._corrector(request)
         plain = _plain(request, with_adapters=corrector is self)  # adapters fit one model only
-        correct = partial(corrector._correction, plan.conversation, request, plain)
+
+        def correct(text: str, tokens: Sequence[int]) -> Plan:
+            corrected = corrector._correction(plan.conversation, request, plain, text, tokens)
+            return replace(corrected, request=request, roles=replace(plan.roles, adapters=corrected.roles.adapters))
+
         limit = min(self.context_limit, corrector.context_limit)
         n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.most_tokens
         room = limit - n_prompt
@@ -432,7 +436,7 @@ class PersonaJudge:
         n_thinking = n_tokens - request.generation.max_tokens
         draft = replace(plan, request=request.replace(max_tokens=max(1, n_first - n_thinking)))
         n_ctx = min(limit, n_prompt + n_first + n_tokens)
-        return Rewrite(draft, None if corrector is self else corrector.decoder, correct, n_ctx)
+        return draft, Rewrite(None if corrector is self else corrector.decoder, correct, n_ctx)
 
     def _corrector(self, request: Request) -> PersonaJudge:
         """The judge on the correcting model, loaded on first use."""

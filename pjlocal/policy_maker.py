@@ -10,7 +10,7 @@ from .engine.echo import Echo
 from .engine.filters import FilterChain, against_repetition
 from .engine.model import Model
 from .engine.policies import Floor, PushMeter, SingleView, Steered, Strengths, Weight, pulling_views
-from .prompting.plan import Plan, Roles
+from .prompting.plan import Plan
 from .prompting.thinking import ThinkingPhase
 from .settings import Sampling
 
@@ -18,7 +18,6 @@ from .settings import Sampling
 def make_policies(
     model: Model,
     plan: Plan,
-    roles: Roles,
     seed: int,
     phase: ThinkingPhase,
     beginning: Sequence[int],
@@ -32,8 +31,6 @@ def make_policies(
     policy, pushed away from neutral if its strength is not 1.
 
     Args:
-        plan: the plan of this pass; mode rewrite has two.
-        roles: the roles of the whole answer.
         seed: the answer's seed.
         beginning: the tokens of the answer, without its thinking, that precede the first written one.
         spelled: the tokens that spell this beginning for a constraint or grammar.
@@ -42,7 +39,8 @@ def make_policies(
     Raises:
         UsageError: the answer cannot begin so, or a setting cannot be used with this model.
     """
-    generation, sampling, neutral = plan.request.generation, plan.request.sampling, roles.neutral
+    roles, generation, sampling = plan.roles, plan.request.generation, plan.request.sampling
+    neutral = roles.neutral
     weights, strengths = list(roles.weights.values()), Strengths()
     constraint = make_constraint(model, sampling, generation.min_tokens, stop_tokens)
     if constraint:

@@ -67,7 +67,7 @@ def test_a_token_of_which_every_view_is_sure_is_not_repeated_either(tiny: Person
     row = Row(logits, log_normalizer(logits), chosen=None, alone=None)
     sampling = against_repetition(Sampling())
     chain = FilterChain(tiny.model, sampling, [], (0,), counted=Begins(0))
-    weights = [Weight(0, 1.0, auto=True), Weight(1, 1.0, auto=True)]
+    weights = [Weight(0, None), Weight(1, None)]
     policy = Steered(weights, 2, None, Floor((0, 1), 0.1), chain, None, Strengths())
     assert policy(lambda view: row).ids.tolist() == [50]
     for _ in range(20):

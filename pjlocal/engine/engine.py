@@ -46,6 +46,12 @@ class Submission(Protocol):
     def publish(self, events: list[Any]) -> list[Any]:
         """Turn the parts' events of one step into the events for the caller."""
 
+    def close(self) -> None:
+        """Stop its iteration.  Raises UsageError if another thread iterates."""
+
+    def end(self) -> None:
+        """Stop its iteration, in whichever thread it runs, and wait for that thread."""
+
 
 class EngineAnswer(Submission, Protocol):
     """An answer being written.
@@ -75,16 +81,6 @@ class EngineAnswer(Submission, Protocol):
 
     def finish(self, slot: Slot) -> list[Any]:
         """Return the events that were held back until the end."""
-
-
-class Iteration(Protocol):
-    """An iteration over an answer, which occupies the engine."""
-
-    def close(self) -> None:
-        """Stop the iteration.  Raises UsageError if another thread iterates."""
-
-    def end(self) -> None:
-        """Stop the iteration, in whichever thread it runs, and wait for that thread."""
 
 
 _open: WeakSet[Engine] = WeakSet()
@@ -134,7 +130,7 @@ class Engine:
         self._submissions: dict[EngineAnswer, Submission] = {}  # of the parts that wait or are in flight
         self._direct: list[Slot] = []
         self._n_released = 0
-        self._writer: Iteration | None = None
+        self._writer: Submission | None = None
         self._opening = threading.Lock()  # guards `closed` and the writer against a close in another thread
         self._stepping = threading.RLock()  # held while the contexts are used
         self._is_freed = False  # a closed engine still takes steps until it is freed, so that its answers end
@@ -167,7 +163,7 @@ class Engine:
             raise UsageError("this PersonaJudge is closed: make a new one")
 
     @contextmanager
-    def writing(self, writer: Iteration) -> Iterator[None]:
+    def writing(self, writer: Submission) -> Iterator[None]:
         """Reserve the engine while an answer is iterated.  An unfinished earlier iteration is stopped.
 
         Raises:

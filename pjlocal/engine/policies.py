@@ -102,23 +102,22 @@ class Forced:
 class Weight:
     """The strength s of a view.
 
-    ``auto`` sets it for each token from the disagreement with the neutral view, as AdaCAD does (arXiv 2409.07394):
-    s = 1.65 + half the Jensen-Shannon divergence of their distributions (bits).
+    None (``auto``) sets it for each token from the disagreement with the neutral view, as AdaCAD does (arXiv
+    2409.07394): s = 1.65 + half the Jensen-Shannon divergence of their distributions (bits).
     """
 
     view: int
-    strength: float
-    auto: bool = False
+    strength: float | None
 
     @property
     def prefers(self) -> bool:
         """True if the view is preferred and not avoided; the joint view then has its preference."""
-        return self.strength > 0
+        return self.strength is None or self.strength > 0
 
     @property
     def is_identity(self) -> bool:
         """True if the combination is the view itself: n + 1 (v - n) = v."""
-        return self.strength == 1 and not self.auto
+        return self.strength == 1
 
 
 @dataclass(frozen=True)
@@ -260,11 +259,11 @@ class Strengths:
         self._auto: dict[int, float] = {}  # by view
 
     def __call__(self, weights: Sequence[Weight], neutral: int | None, rows: Rows) -> list[float]:
-        if neutral is None:
-            return [weight.strength for weight in weights]
-        return [self._of(weight.view, rows(neutral), rows) if weight.auto else weight.strength for weight in weights]
+        return [self._of(each.view, neutral, rows) if each.strength is None else each.strength for each in weights]
 
-    def _of(self, view: int, n: Row, rows: Rows) -> float:
+    def _of(self, view: int, neutral: int | None, rows: Rows) -> float:
+        assert neutral is not None  # as a strength ``auto`` needs it
+        n = rows(neutral)
         if self._row is not n:
             self._row, self._plausible, self._auto = n, plausible(n.logits, _MIN_SHARE), {}
         if view not in self._auto:

@@ -68,7 +68,7 @@ class Roles:
     @property
     def strengths(self) -> dict[str, float | str]:
         """The strength of each preference, by name: a number, or ``auto``."""
-        return {name: "auto" if weight.auto else weight.strength for name, weight in self.weights.items()}
+        return {name: "auto" if weight.strength is None else weight.strength for name, weight in self.weights.items()}
 
     @property
     def view_names(self) -> list[str]:
@@ -134,19 +134,14 @@ def resolve_mode(request: Request) -> Mode:
     return "plain"
 
 
-def expected_views(request: Request, roles: Roles | None = None) -> int:
+def expected_views(request: Request) -> int:
     """The number of views for which memory is planned.  Preferences may be given later, in the default mode.
-
-    Args:
-        roles: the result of `make_roles`, if it is known.
 
     Raises:
         UsageError: preferences or settings that exclude each other.
     """
-    if roles is None and request.has_preferences:
-        roles = make_roles(request)
     least = DEFAULT_VIEWS if request.generation.mode in (None, DEFAULT_MODE) else 2
-    return max(least, len(roles.prefixes) if roles else 1)
+    return max(least, len(make_roles(request).prefixes) if request.has_preferences else 1)
 
 
 #: The modes in which a setting has no effect or is impossible.
@@ -240,7 +235,7 @@ def make_roles(request: Request) -> Roles:
     for name, wishes in speakers.items():
         add(prefix(wishes), _adapters(generation, *(VIEW_NAMES if name == "prompt" else [name])))
     weights = {
-        name: _weight(view, _strength(wishes, generation, mode))
+        name: Weight(view, _strength(wishes, generation, mode))
         for view, (name, wishes) in enumerate(speakers.items())
         if wishes or views[view][1] != shared
     }
@@ -299,14 +294,14 @@ def _avoided(text: str) -> float:
     return value
 
 
-def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> str:
+def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> float | None:
     """The strength of a view.  Its preferences share one prefix, and so one strength."""
     otherwise = strength_in_force(generation, mode)
-    strengths = {parse_strength(given): given for given in (split_strength(wish)[1] or otherwise for wish in wishes)}
+    strengths = {parse_strength(split_strength(wish)[1] or otherwise) for wish in wishes or [""]}
     if len(strengths) > 1:
         names, panel = " and ".join(map(repr, wishes)), "" if mode == "prompt" else ", or use --panel"
         raise UsageError(f"{names} share one view, which has one strength: give all of them the same{panel}")
-    return next(iter(strengths.values()), otherwise)
+    return strengths.pop()
 
 
 def strength_in_force(generation: Generation, mode: Mode) -> str:
@@ -331,11 +326,6 @@ def _n_answers(request: Request, mode: Mode, neutral: int | None) -> int:
             f"{' or '.join(ways)}, or give --best 1"
         )
     return 1
-
-
-def _weight(view: int, strength: str) -> Weight:
-    value = parse_strength(strength)
-    return Weight(view, 1.0, auto=True) if value is None else Weight(view, value)
 
 
 def write_prompts(

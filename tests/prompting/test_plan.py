@@ -47,7 +47,7 @@ def test_settings_of_preferences_that_are_defaults_apply_only_where_there_are_pr
 def test_in_the_default_mode_a_view_without_a_preference_is_the_neutral_one(views) -> None:
     roles = make_roles(Request(views))
     [(name, weight)] = roles.weights.items()
-    assert (name, weight.auto) == ("ab"[weight.view], True) and roles.prefixes[weight.view] == PRESETS["vivid"]
+    assert (name, weight.strength) == ("ab"[weight.view], None) and roles.prefixes[weight.view] == PRESETS["vivid"]
     assert len(roles.prefixes) == 2 and roles.neutral == 1 - weight.view
 
 
@@ -75,8 +75,8 @@ def test_strengths_of_all_and_of_each_bring_a_neutral_view() -> None:
     assert roles.prefixes[roles.neutral] == "" and len(roles.prefixes) == 4
     assert roles_of("vivid", "formal", mode="judge", strength="2").prefixes[2:] == [""]
     assert roles_of("vivid:2e0", "formal").weights["a"] == Weight(0, 2.0)
-    assert roles_of("vivid", "formal", strength="auto").weights["a"] == Weight(0, 1.0, auto=True)
-    assert roles_of("vivid", "formal", mode="both").weights["b"] == Weight(1, 1.0, auto=True)
+    assert roles_of("vivid", "formal", strength="auto").weights["a"] == Weight(0, None)
+    assert roles_of("vivid", "formal", mode="both").weights["b"] == Weight(1, None)
 
 
 def test_a_view_without_a_preference_is_the_neutral_one() -> None:
