@@ -31,7 +31,7 @@ from .engine.lanes import Capacity
 from .engine.machine import threads_in_words
 from .engine.model import Model
 from .engine.offload import placement
-from .errors import ModelError, PjlocalError, UsageError
+from .errors import ModelError, PjlocalError, TooLong, UsageError, plural
 from .events import Alternative, Result, TokenEvent
 from .gguf.adapter import check_adapters
 from .gguf.header import read_header
@@ -40,7 +40,17 @@ from .gguf.memory import padded_context
 from .gguf.sampling import model_defaults_in_words, recommended
 from .prompting.conversation import Prompt, parse_conversation
 from .prompting.jinja import TemplateProcess
-from .prompting.plan import Plan, Roles, expected_views, in_mode, make_plan, make_roles, resolve_mode, write_prompts
+from .prompting.plan import (
+    EVERYTHING,
+    Plan,
+    Roles,
+    expected_views,
+    in_mode,
+    make_roles,
+    resolve_mode,
+    unused,
+    with_beginning,
+)
 from .prompting.preferences import correction, prefix
 from .prompting.prompt import ChatTemplate, Message
 from .prompting.tools import Tools
@@ -48,6 +58,8 @@ from .request import GROUPS, Request, changed, make_views, parse_views
 
 #: One text or several; or two lists of them, one for each view.
 Preferences = str | os.PathLike[str] | Iterable[str | os.PathLike[str] | Iterable[str | os.PathLike[str]]] | None
+
+_MOST_PER_TOKEN = 256  # characters; no tokenizer is expected to have longer tokens
 
 _by_keywords = settings.by_keywords(
     *GROUPS.values(),
@@ -494,22 +506,57 @@ class PersonaJudge:
     def prompts(
         self, conversation: Sequence[Message], request: Request, roles: Roles, tools: Tools = Tools()
     ) -> list[list[int]]:
-        """The prompt tokens of each view, even if they do not fit.  Raises the errors of
-        `prompting.plan.write_prompts`."""
+        """The prompt tokens of each view, even if they do not fit into the context.
+
+        Raises:
+            UsageError: the prompt is empty.
+            TooLong: the prompt is so long that tokenizing it would take too long.
+            ModelError: the template refuses the conversation.
+        """
         self.decoder.check_open()
-        return write_prompts(
-            self.template, conversation, roles.prefixes, request.prompting, self.context_limit, self.interrupt, tools
-        )
+        question = next((message for message in reversed(conversation) if message.role != "assistant"), None)
+        if not question or not (question.content.strip() or question.role == "tool"):
+            raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
+        length, limit = len(question.content), self.context_limit
+        if length > _MOST_PER_TOKEN * limit:
+            raise TooLong(
+                f"the prompt is far too long: {length:,} characters, and a context of {limit:,} tokens holds about "
+                f"{4 * limit:,}. Shorten it, or give a larger --ctx"
+            )
+        with self.interrupt.at_once():
+            turns = with_beginning(conversation, request.prompting)
+            if tools.opening and turns[-1].role == "assistant":
+                raise UsageError("an answer that must be a call cannot have a beginning: leave it out")
+            return [self.template.tokens(turns, prefix, request.prompting, tools) for prefix in roles.prefixes]
 
     def plan_prompts(
         self, conversation: Sequence[Message], prompts: list[list[int]], request: Request, roles: Roles
     ) -> Plan:
-        """The plan for the result of `prompts`.
+        """The plan for the result of `prompts`.  Warns about settings that have no effect.
 
         Raises:
-            UsageError: the prompts leave no room for an answer.
+            TooLong: the prompts leave no room for an answer.
+            UsageError: mode rewrite cannot continue an answer.
         """
-        return make_plan(request, roles, conversation, prompts, self.template, self.context_limit)
+        if roles.mode == "rewrite" and conversation[-1].role == "assistant":
+            raise UsageError("mode rewrite corrects a whole answer and cannot continue one: use --mode both")
+        template, limit, n_tokens = self.template, self.context_limit, max(map(len, prompts))
+        if n_tokens >= limit:
+            more = n_tokens - limit + 1
+            raise TooLong(
+                f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
+                f"an answer. Shorten it by {more} {plural(more, 'token')}, or give a larger --ctx"
+            )
+        if 0 < self.model.n_ctx_train < n_tokens:
+            template.warn_once(
+                f"the model was trained with at most {self.model.n_ctx_train} tokens: it can lose the thread of longer "
+                "prompts"
+            )
+        for warning in unused(request, roles, EVERYTHING):
+            template.warn_once(warning)
+        shares_prefix = request.prompting.placement == "question"
+        n_beginning = template.n_beginning(with_beginning(conversation, request.prompting), request.prompting)
+        return Plan(request, roles, conversation, prompts, template.is_dialogue, shares_prefix, n_beginning=n_beginning)
 
     @cached_property
     def recommended(self) -> dict[str, Any]:

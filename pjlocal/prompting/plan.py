@@ -8,9 +8,8 @@ from itertools import chain
 from typing import Any, get_args
 
 from ..engine.adapters import Adapters, make_adapters
-from ..engine.interrupt import Interrupt
 from ..engine.policies import Weight
-from ..errors import TooLong, UsageError, plural
+from ..errors import UsageError
 from ..request import PREFERENCES, Request, changed, in_turn
 from ..settings import (
     ADAPTERS,
@@ -27,10 +26,7 @@ from ..settings import (
     parse_strength,
 )
 from .preferences import prefix, split_strength
-from .prompt import ChatTemplate, Message
-from .tools import Tools
-
-_MOST_PER_TOKEN = 256  # characters; no tokenizer is expected to have longer tokens
+from .prompt import Message
 
 
 @dataclass(frozen=True)
@@ -328,75 +324,8 @@ def _n_answers(request: Request, mode: Mode, neutral: int | None) -> int:
     return 1
 
 
-def write_prompts(
-    template: ChatTemplate,
-    conversation: Sequence[Message],
-    prefixes: Sequence[str],
-    prompting: Prompting,
-    limit: int,
-    interrupt: Interrupt,
-    tools: Tools = Tools(),
-) -> list[list[int]]:
-    """The prompt tokens of each view, even if they do not fit into a context of ``limit`` tokens.
-
-    Raises:
-        UsageError: the prompt is empty.
-        TooLong: the prompt is so long that tokenizing it would take too long.
-        ModelError: the template refuses the conversation.
-    """
-    question = next((message for message in reversed(conversation) if message.role != "assistant"), None)
-    if not question or not (question.content.strip() or question.role == "tool"):
-        raise UsageError('the prompt is empty: give one, as in pjlocal run -p vivid "Tell me a story"')
-    length = len(question.content)
-    if length > _MOST_PER_TOKEN * limit:
-        raise TooLong(
-            f"the prompt is far too long: {length:,} characters, and a context of {limit:,} tokens holds about "
-            f"{4 * limit:,}. Shorten it, or give a larger --ctx"
-        )
-    with interrupt.at_once():
-        turns = with_beginning(conversation, prompting)
-        if tools.opening and turns[-1].role == "assistant":
-            raise UsageError("an answer that must be a call cannot have a beginning: leave it out")
-        return [template.tokens(turns, prefix, prompting, tools) for prefix in prefixes]
-
-
 def with_beginning(conversation: Sequence[Message], prompting: Prompting) -> Sequence[Message]:
     """The conversation with the answer's beginning from the settings, unless it ends with a beginning already."""
     if not prompting.begin or conversation[-1].role == "assistant":
         return conversation
     return [*conversation, Message("assistant", prompting.begin)]
-
-
-def make_plan(
-    request: Request,
-    roles: Roles,
-    conversation: Sequence[Message],
-    prompts: list[list[int]],
-    template: ChatTemplate,
-    limit: int,
-) -> Plan:
-    """Make the plan for the result of `write_prompts`, and warn about settings that have no effect.
-
-    Raises:
-        TooLong: the prompts leave no room for an answer in a context of ``limit`` tokens.
-        UsageError: mode rewrite cannot continue an answer.
-    """
-    if roles.mode == "rewrite" and conversation[-1].role == "assistant":
-        raise UsageError("mode rewrite corrects a whole answer and cannot continue one: use --mode both")
-    n_tokens = max(map(len, prompts))
-    if n_tokens >= limit:
-        more = n_tokens - limit + 1
-        raise TooLong(
-            f"the prompt is too long: {n_tokens} tokens, and a context of {limit} has room for {limit - 1} and "
-            f"an answer. Shorten it by {more} {plural(more, 'token')}, or give a larger --ctx"
-        )
-    if 0 < template.model.n_ctx_train < n_tokens:
-        template.warn_once(
-            f"the model was trained with at most {template.model.n_ctx_train} tokens: it can lose the thread of longer "
-            "prompts"
-        )
-    for warning in unused(request, roles, EVERYTHING):
-        template.warn_once(warning)
-    shares_prefix = request.prompting.placement == "question"
-    n_beginning = template.n_beginning(with_beginning(conversation, request.prompting), request.prompting)
-    return Plan(request, roles, conversation, prompts, template.is_dialogue, shares_prefix, n_beginning=n_beginning)
