@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import exp
 
-from .decoding.combine import log_normalizer
 from .decoding.guess import Lookahead
 from .decoding.judge import Decision, Uniforms
 from .decoding.schedule import Observer, Policies, Policy, Rows, Rules, algorithm1, lockstep
@@ -21,7 +20,7 @@ from .engine.interrupt import running_s
 from .engine.lanes import Needs
 from .engine.log_probs import most
 from .engine.model import Model
-from .engine.policies import Forced, RowReducer
+from .engine.policies import Forced, Row
 from .engine.slot import Slot
 from .errors import UsageError
 from .events import N_ALTERNATIVES, Alternative, FinishReason, RejectedToken, Result, Statistics, TokenEvent
@@ -284,8 +283,7 @@ class SingleAnswer(Answer):
             )
         self._phase = self._make_phase()
         policies = self._policies()
-        metered = range(len(prompts)) if policies.meter else ()
-        slot.reduce = RowReducer([*policies.drafts, *policies.judges], metered)  # type: ignore[list-item]
+        slot.reduce = Row
         swap = self.plan.roles.mode != "base"
         ends_generation, stop_tokens, thinking = self._ends_generation, self._stop_tokens, self._phase.thinking
 
@@ -520,11 +518,10 @@ class ViewTokens:
         self.alternatives: list[Alternative] = []
 
     def __call__(self, judge: Policy, rows: Rows, decision: Decision) -> None:
-        logits = [rows(view).logits for view in range(len(self._names))]
-        log_z = [log_normalizer(each) for each in logits]
-        ids = {int(token) for each in logits for token in most(each, N_ALTERNATIVES)}
+        views = [rows(view) for view in range(len(self._names))]
+        ids = {int(token) for each in views for token in most(each.logits, N_ALTERNATIVES)}
         alternatives = [Alternative(token, self._model.piece(token).decode(errors="ignore"), {}) for token in ids]
         for each in alternatives:
-            for name, row, z in zip(self._names, logits, log_z, strict=True):
-                each.p[name] = exp(float(row[each.id]) - z)
+            for name, row in zip(self._names, views, strict=True):
+                each.p[name] = exp(float(row.logits[each.id]) - row.log_z)
         self.alternatives = sorted(alternatives, key=lambda each: (-max(each.p.values()), each.id))

@@ -70,13 +70,12 @@ def make_policies(
         return SingleView(view, chain) if all(each.is_identity for each in used) else combined(used, chain, None)
 
     if neutral is not None and not generation.push_thoughts:
-        phase.thinker = SingleView(neutral, chain_of(neutral, -1, sampling), reads_early=False)
+        phase.thinker = SingleView(neutral, chain_of(neutral, -1, sampling))
     speakers = range(roles.n_speakers)
     drafts: list[SingleView | Steered]
     judges: list[SingleView | Steered]
     if roles.mode == "both":
-        # Only one of the drafts is needed for a token, so its filters are applied then.
-        drafts = [SingleView(view, chain_of(view, view, sampling), reads_early=False) for view in speakers]
+        drafts = [SingleView(view, chain_of(view, view, sampling)) for view in speakers]
         adjusted = sampling if phase.is_constrained else against_repetition(sampling)
         judges = [combined(weights, chain_of(0, roles.n_speakers, adjusted), roles.joint)] * roles.n_speakers
     else:

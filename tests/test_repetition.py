@@ -11,7 +11,6 @@ import pytest
 import tiny_models
 
 from pjlocal import PersonaJudge, Sampling
-from pjlocal.decoding.combine import log_normalizer
 from pjlocal.engine.filters import FilterChain, against_repetition
 from pjlocal.engine.policies import Floor, Row, Steered, Strengths, Weight
 
@@ -64,7 +63,7 @@ def test_both_schedules_and_the_look_ahead_give_the_same_text(tiny: PersonaJudge
 def test_a_token_of_which_every_view_is_sure_is_not_repeated_either(tiny: PersonaJudge) -> None:
     logits = np.random.default_rng(1).standard_normal(tiny.model.n_vocab).astype(np.float32)
     logits[50] = 30.0
-    row = Row(logits, log_normalizer(logits), chosen=None, alone=None)
+    row = Row(logits)
     sampling = against_repetition(Sampling())
     chain = FilterChain(tiny.model, sampling, [], (0,), counted=Begins(0))
     weights = [Weight(0, None), Weight(1, None)]

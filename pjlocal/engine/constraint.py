@@ -10,7 +10,6 @@ import ctypes
 import json
 import re
 import textwrap
-import threading
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -146,7 +145,6 @@ class Constraint:
         self._min_tokens = min_tokens
         self._stops = _bits(stop_tokens, model.n_vocab)
         self._n_tokens = 0  # accepted
-        self._lock = threading.Lock()  # views that decode side by side run in threads of their own
         self._position = 0
         self._mask: Mask | None = None
         if self._matcher and (error := self._matcher.get_error()):
@@ -167,23 +165,20 @@ class Constraint:
     def clone(self) -> Constraint:
         """A copy, to try tokens on."""
         twin = object.__new__(Constraint)
-        with self._lock:
-            matcher = self._matcher and self._matcher.deep_copy()
-            twin.__dict__ = self.__dict__ | {"_matcher": matcher, "_lock": threading.Lock()}
+        twin.__dict__ = self.__dict__ | {"_matcher": self._matcher and self._matcher.deep_copy()}
         return twin
 
     def accept(self, position: int, token: int) -> None:
         """Advance by the token emitted at a position of the answer; ignore a position that was accepted before."""
-        with self._lock:
-            if position < self._position:
-                return
-            self._position = position + 1
-            self._n_tokens += 1
-            if self._n_tokens == self._min_tokens:
-                self._mask = None
-            if self._matcher and not self._model.is_end(token):  # after it, an answer continues only with --ignore-end
-                self._mask = None
-                self._matcher.consume_token(token)
+        if position < self._position:
+            return
+        self._position = position + 1
+        self._n_tokens += 1
+        if self._n_tokens == self._min_tokens:
+            self._mask = None
+        if self._matcher and not self._model.is_end(token):  # after it, an answer continues only with --ignore-end
+            self._mask = None
+            self._matcher.consume_token(token)
 
     @property
     def mask_of_thoughts(self) -> Mask:
@@ -196,19 +191,18 @@ class Constraint:
         Raises:
             RefusedError: no token is allowed, or the text so far violates the constraint.
         """
-        with self._lock:
-            if self._mask is None:
-                words, may_end, error = self._next()
-                if self._n_tokens < self._min_tokens and (words & ~self._stops).any():
-                    words, may_end = words & ~self._stops, False
-                if may_end:
-                    words |= self._vocabulary.ends
-                if error or not words.any():
-                    raise RefusedError(
-                        f"the answer cannot continue under the constraint: {_reason(error) or 'no token is allowed'}"
-                    )
-                self._mask = Mask(words, self._vocabulary.n_vocab)
-            return self._mask
+        if self._mask is None:
+            words, may_end, error = self._next()
+            if self._n_tokens < self._min_tokens and (words & ~self._stops).any():
+                words, may_end = words & ~self._stops, False
+            if may_end:
+                words |= self._vocabulary.ends
+            if error or not words.any():
+                raise RefusedError(
+                    f"the answer cannot continue under the constraint: {_reason(error) or 'no token is allowed'}"
+                )
+            self._mask = Mask(words, self._vocabulary.n_vocab)
+        return self._mask
 
     def _next(self) -> tuple[NDArray[np.uint32], bool, str]:
         """Return a bit for each token that is allowed next, apart from end tokens; whether end tokens are allowed; and

@@ -69,9 +69,6 @@ class Candidates(NamedTuple):
     logits: NDArray[np.float32]
 
 
-Row = NDArray[np.float32] | Candidates | Distribution  #: one row of logits, unfiltered, shortened or fully filtered
-
-
 class FilterChain:
     """The filters of one view, which turn logits into candidates, and candidates into a `judge.Distribution`.
 
@@ -167,10 +164,7 @@ class FilterChain:
         self._position += 1
 
     def shorten(self, logits: NDArray[np.float32]) -> Candidates:
-        """The candidates in float32 [n_vocab] logits: a short list if top-k is the first filter, else all tokens.
-
-        Callable from any thread; not reentrant.
-        """
+        """The candidates in float32 [n_vocab] logits: a short list if top-k is the first filter, else all tokens."""
         governed = self._grammar and self._binds  # the mask is applied after the grammar
         if not governed and (mask := self._mask()):
             return self._permitted(logits, mask)
@@ -246,11 +240,6 @@ class FilterChain:
             if logits[allowed].max(initial=-np.inf) > -np.inf:
                 logits[~allowed] = -np.inf
 
-    @property
-    def constrained(self) -> bool:
-        """True if the answer has a constraint."""
-        return self._constraint is not None
-
     def permitted(
         self, logits: NDArray[np.float32], choose: Callable[[NDArray[np.float32]], NDArray[np.intp]]
     ) -> NDArray[np.intp]:
@@ -277,21 +266,8 @@ class FilterChain:
         lib.llama_sampler_apply(lib.llama_sampler_chain_get(self._whole, self._dry), self._array_pointer)
         return ids[self._logits[: len(ids)] < 0]
 
-    def prefilter(self, row: int, logits: NDArray[np.float32]) -> Row:
-        """Filter a new row of logits as far as possible, in the thread that computed it.
-
-        Row 0 (the next token) becomes a distribution.  Later rows may never be used, and are only shortened; under a
-        constraint they depend on the tokens before them and stay unchanged.
-        """
-        if row and self._constraint:
-            return logits
-        candidates = self.shorten(logits)
-        return candidates if row else self(candidates)
-
-    def __call__(self, row: Row) -> Distribution:
-        """The distribution of the next token, from logits, candidates, or the result of `prefilter`."""
-        if isinstance(row, Distribution):
-            return row
+    def __call__(self, row: NDArray[np.float32] | Candidates) -> Distribution:
+        """The distribution of the next token, from logits or candidates."""
         if isinstance(row, np.ndarray):
             row = self.shorten(row)
         self._fill(row)

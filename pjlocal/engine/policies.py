@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import compress
 from typing import Any
 
@@ -14,7 +15,6 @@ from numpy.typing import NDArray
 from ..decoding.combine import divergence, log_normalizer, plausible, push, union
 from ..decoding.judge import Distribution
 from ..decoding.schedule import Rows
-from . import filters
 from .context import Logits
 from .echo import Echo
 from .filters import Candidates, FilterChain, NothingLeft
@@ -23,21 +23,23 @@ from .shortlist import check_numbers
 _LEAST = -1e4  # the least log-probability, because the difference of two infinities is NaN
 
 
-@dataclass(frozen=True, slots=True)
 class Row:
-    """A view's logits of the next token, reduced to what its policies need.
+    """A view's logits of the next token, float32 [n_vocab].
 
-    logits: float32 [n_vocab].  A copy, because other answers may be decoded before a token is drawn from it.
-    log_z: the log-normalizer of the logits; NaN if no policy combines this view.
-    chosen: ids [m] of the candidates that a combined policy takes from this view; None if it takes none, or if they
-        depend on earlier tokens, as under a constraint.
-    alone: the output of the view's own filters; None if no policy uses this view alone.
+    They are copied, because other answers may be decoded before a token is drawn from them.
+
+    Raises:
+        InvalidLogits: the logits contain NaN or infinity.
     """
 
-    logits: Logits
-    log_z: float
-    chosen: NDArray[np.intp] | None
-    alone: filters.Row | None
+    def __init__(self, logits: Logits) -> None:
+        check_numbers(logits)
+        self.logits = logits.copy()
+
+    @cached_property
+    def log_z(self) -> float:
+        """The log-normalizer of the logits."""
+        return log_normalizer(self.logits)
 
     def log_probs(self, ids: NDArray[np.intp] | None, dtype: type[np.floating[Any]] = np.float32) -> NDArray[Any]:
         """Log-probabilities [m] of some tokens, or [n_vocab] of all, in ``dtype``."""
@@ -48,33 +50,28 @@ class Row:
 
 @dataclass
 class SingleView:
-    """The policy of a single view: its logits through its filters.
-
-    reads_early: whether a `RowReducer` applied the filters when the logits were computed.
-    """
+    """The policy of a single view: its logits through its filters."""
 
     view: int
     chain: FilterChain
-    reads_early: bool = True
 
     @property
     def views(self) -> tuple[int, ...]:
         return (self.view,)
 
     def __call__(self, rows: Rows) -> Distribution:
-        row = rows(self.view)
-        return self.chain(row.alone if self.reads_early else row.logits)
+        return self.chain(rows(self.view).logits)
 
     def unfiltered(self, rows: Rows) -> tuple[NDArray[np.intp] | None, NDArray[Any]]:
         """Tokens (None for all) and their log-probabilities before any filter."""
-        logits = rows(self.view).logits
-        return None, logits - np.float32(log_normalizer(logits))
+        row = rows(self.view)
+        return None, row.logits - np.float32(row.log_z)
 
     def accept(self, token: int) -> None:
         self.chain.accept(token)
 
     def clone(self) -> SingleView:
-        return SingleView(self.view, self.chain.clone(), self.reads_early)
+        return SingleView(self.view, self.chain.clone())
 
 
 @dataclass(frozen=True)
@@ -179,7 +176,7 @@ class Steered:
         if self.candidates is None:
             return None
         choosing = [rows(view) for view in self.candidates.views]
-        chosen = [self._chosen(row, self.candidates) for row in choosing]
+        chosen = [self.chain.permitted(row.logits, self.candidates) for row in choosing]
         ids = union([*chosen, *self.chain.favoured()])
         repeated = self.chain.repeated(ids)
         if not repeated.size:
@@ -187,9 +184,6 @@ class Steered:
         # Without them the views choose more, or a sure token would be repeated whatever its penalty.
         others = [self.chain.permitted(_without(row.logits, repeated), self.candidates) for row in choosing]
         return union([ids, *others])
-
-    def _chosen(self, row: Row, candidates: Floor) -> NDArray[np.intp]:
-        return row.chosen if row.chosen is not None else self.chain.permitted(row.logits, candidates)
 
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
         log_probs = [rows(weight.view).log_probs(ids) for weight in self.weights]
@@ -296,37 +290,3 @@ class PushMeter:
             return strength * float(v[0] - n[0])
 
         return tuple(map(of, self.weights, self.strengths(self.weights, self.neutral, rows))), float(n[0])
-
-
-class RowReducer:
-    """Reduces each view's logits to what the policies need, in the thread that computed them.
-
-    Args:
-        metered: views whose log-probabilities a `PushMeter` reads, besides the combined ones.
-
-    Raises:
-        InvalidLogits: a row of logits contains NaN or infinity.
-    """
-
-    def __init__(self, policies: Sequence[SingleView | Steered], metered: Iterable[int] = ()) -> None:
-        early = [policy for policy in policies if isinstance(policy, SingleView) and policy.reads_early]
-        self._chains = {policy.view: policy.chain for policy in early}
-        combined = [policy for policy in policies if isinstance(policy, Steered)]
-        self._combined = {view for policy in combined for view in policy.views} | set(metered)
-        self._candidates = {
-            view: policy.candidates
-            for policy in combined
-            if policy.candidates and not policy.chain.constrained
-            for view in policy.candidates.views
-        }
-
-    def __call__(self, view: int, row: int, logits: Logits) -> Row:
-        check_numbers(logits)
-        logits = logits.copy()
-        chain, candidates = self._chains.get(view), self._candidates.get(view)
-        return Row(
-            logits,
-            log_normalizer(logits) if view in self._combined else float("nan"),
-            None if candidates is None else candidates(logits),
-            None if chain is None else chain.prefilter(row, logits),
-        )

@@ -70,6 +70,6 @@ class TextReader:
                         yield number, first + row, slot.logits(0, row)
 
 
-def _checked(view: int, row: int, logits: Logits) -> Logits:
+def _checked(logits: Logits) -> Logits:
     check_numbers(logits)
     return logits

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ctypes
-import threading
 import time
 from collections import abc
 from collections.abc import Callable, Iterable, Iterator
@@ -19,12 +18,12 @@ from .interrupt import Interrupt
 from .model import Model
 from .worker import Worker
 
-#: Takes the number of a row and its logits (float32 [n_vocab], llama.cpp's memory, which the next decode overwrites),
-#: and returns the part that the answer needs.  Called in the thread that decoded the row.
-Reduce = Callable[[int, Logits], Any]
+#: Takes logits (float32 [n_vocab], llama.cpp's memory, which the next decode overwrites), and returns the part that the
+#: answer needs.  Called in the thread that decoded them.
+Reduce = Callable[[Logits], Any]
 
 
-def _unreduced(row: int, logits: Logits) -> Any:
+def unreduced(logits: Logits) -> Any:
     return logits
 
 
@@ -57,7 +56,7 @@ class Sequence:
     fed: list[int] = field(default_factory=list)
     rows: list[Any] = field(default_factory=list)
     error: Exception | None = None
-    reduce: Reduce = _unreduced
+    reduce: Reduce = unreduced
     in_use: bool = False
     released: int = 0  # time of its last release, counted in answers
     is_broken: bool = False  # the cache holds NaN or infinity
@@ -120,7 +119,7 @@ class Sequence:
         """Free the sequence for other answers.  Its cache stays, for prompts with the same beginning."""
         self._drop_tokens()
         self.rows.clear()
-        self.error, self.reduce, self.in_use = None, _unreduced, False
+        self.error, self.reduce, self.in_use = None, unreduced, False
 
     def _drop_tokens(self) -> None:
         for queue in (self.to_read, self.unread, self.fed):
@@ -152,9 +151,6 @@ class Lane:
     Raises:
         ModelError: llama.cpp cannot make the context; most often there is not enough memory.
     """
-
-    #: Lanes reduce their logits one after the other, which is faster than threads that compete for Python's lock.
-    _reducing = threading.Lock()
 
     def __init__(
         self,
@@ -216,16 +212,15 @@ class Lane:
         rows = self._decode(parts, sum(len(sequence.fed) for sequence in sequences), n_threads)
         for sequence in sequences:
             sequence.cached += [*sequence.unread, *sequence.fed]
-        with self._reducing:
-            for sequence in sequences:
-                of_it = [next(rows) for _ in sequence.fed]
-                sequence.unread.clear()
-                sequence.fed.clear()
-                sequence.is_being_decoded = False
-                try:
-                    sequence.rows = [sequence.reduce(row, logits) for row, logits in enumerate(of_it)]
-                except Exception as error:  # ends this answer alone
-                    sequence.error = error
+        for sequence in sequences:
+            of_it = [next(rows) for _ in sequence.fed]
+            sequence.unread.clear()
+            sequence.fed.clear()
+            sequence.is_being_decoded = False
+            try:
+                sequence.rows = [sequence.reduce(logits) for logits in of_it]
+            except Exception as error:  # ends this answer alone
+                sequence.error = error
 
     def _decode(
         self, parts: Iterable[tuple[Sequence, int, abc.Sequence[int]]], n_rows: int, n_threads: int

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 from ..settings import FixedLayout
 from . import prefix
-from .context import Logits
 from .lanes import Lanes, LaneSet, Needs
 from .model import Model
+from .sequence import Reduce, unreduced
 from .sequence import Sequence as CacheSequence
 
 _ENOUGH_TO_TIME = 16  # prompt tokens; the speed of fewer says nothing
@@ -38,9 +37,8 @@ class Slot:
 
     def __init__(self, engine: Decoder, needs: Needs) -> None:
         self.sequences: list[CacheSequence] = []
-        #: Called with view, row and logits (float32 [n_vocab], llama.cpp's memory, which the next decode overwrites) in
-        #: the thread that decoded the row.  Returns the part that the answer needs.
-        self.reduce: Callable[[int, int, Logits], Any] = lambda view, row, logits: logits
+        #: See `sequence.Reduce`.
+        self.reduce: Reduce = unreduced
         self.reads_alone = False  # True while one sequence reads the shared beginning for all
         self.admitted_at = engine.n_steps
         self.n_held = 0  # prompt tokens that were in the caches
@@ -131,8 +129,8 @@ class Slot:
         for sequence in self.sequences:
             sequence.release()
         self.sequences = self._engine.lanes.place(self._needs, prompts)
-        for view, sequence in enumerate(self.sequences):
-            sequence.reduce = partial(self.reduce, view)
+        for sequence in self.sequences:
+            sequence.reduce = self.reduce
             if is_first and not self._needs.reuses:
                 sequence.keep(0)
         held = _held(self.sequences, prompts)
@@ -175,11 +173,7 @@ class Slot:
         cut = len(tokens) - rows
         sequence.unread += tokens[:cut]
         sequence.fed[:] = tokens[cut:]
-        reduce, sequence.reduce = sequence.reduce, lambda row, logits: reduce(1 + row, logits)
-        try:
-            self._engine.decode_alone(sequence)
-        finally:
-            sequence.reduce = reduce
+        self._engine.decode_alone(sequence)
         if sequence.error:
             raise sequence.error
         return sequence.rows

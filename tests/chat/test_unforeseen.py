@@ -20,6 +20,7 @@ from pjlocal.chat.conversation import Conversation
 from pjlocal.chat.status import status_line
 from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupted
+from pjlocal.engine.policies import Row
 
 
 def fail_with(error: BaseException):
@@ -84,24 +85,23 @@ def test_the_line_says_where_and_how_to_report_it(chat: Talk, monkeypatch: pytes
     assert "pjlocal --debug" in line and "report it" in line
 
 
-@pytest.mark.parametrize("method", ["accept", "prefilter", "__call__"])
+@pytest.mark.parametrize(("owner", "method"), [(FilterChain, "accept"), (FilterChain, "__call__"), (Row, "__init__")])
 def test_the_text_so_far_is_saved_and_the_next_question_answered(
-    chat: Talk, monkeypatch: pytest.MonkeyPatch, method: str
+    chat: Talk, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
 ) -> None:
-    """In the thread that reads a token, too."""
-    chat.say("/mode judge")  # whose drafts are filtered there
+    """In the thread that reads a token, too, which makes the rows."""
     chat.say("first")
-    original = getattr(FilterChain, method)
+    original = getattr(owner, method)
     calls: list[int] = []
 
-    def fails_later(self: FilterChain, *args: object) -> object:
+    def fails_later(self: object, *args: object) -> object:
         calls.append(1)
         if len(calls) == 7:
             raise KeyError("late")
         return original(self, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FilterChain, method, fails_later)
+        patch.setattr(owner, method, fails_later)
         (line,) = chat.say("second")
     assert "KeyError" in line
     assert [turn.question for turn in chat.turns] == ["first", "second"]

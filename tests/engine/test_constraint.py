@@ -45,7 +45,7 @@ class Fixed:
 
 def distribution(judge: PersonaJudge, logits: np.ndarray, constraint: Any, filters: dict[str, Any]) -> Distribution:
     chain = FilterChain(judge.model, Sampling(**filters), (), (0, 1), constraint)
-    return chain(chain.prefilter(0, logits))
+    return chain(logits)
 
 
 @pytest.mark.parametrize("share", [1.0, 0.999, 0.9, 0.5, 0.01, 0.0005, 0.00003])

@@ -9,7 +9,7 @@ from llama_cpp import llama_cpp as lib
 from pjlocal import PersonaJudge, Sampling
 from pjlocal.decoding.judge import Distribution
 from pjlocal.engine.filters import FilterChain
-from pjlocal.engine.policies import RowReducer
+from pjlocal.engine.policies import Row
 from pjlocal.engine.shortlist import InvalidLogits, make_shortlist
 from pjlocal.errors import UsageError
 from pjlocal.request import Request
@@ -111,11 +111,11 @@ def test_logit_bias_by_id_and_by_text(vivid_and_creative: PersonaJudge, logits: 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_one_invalid_logit_is_enough(logits: np.ndarray, bad: float) -> None:
-    """A `RowReducer` checks every row before the filters read it."""
+    """A `Row` is checked before the filters read it."""
     damaged = logits.copy()
     damaged[777] = bad
     with pytest.raises(InvalidLogits, match="invalid logits"):
-        RowReducer([])(0, 0, damaged)
+        Row(damaged)
 
 
 def test_xtc_acts_by_chance_and_only_where_there_is_a_choice(vivid_and_creative, logits: np.ndarray) -> None:

@@ -65,7 +65,7 @@ class RandomSlot(ToyViews):
         text = read[_PROMPT:]
         common, own = (np.random.default_rng([self.seed, *text, *more]) for more in ((), (10_000 + view,)))
         logits = 3 * common.standard_normal(self.n_vocab, np.float32)
-        return self.reduce(view, index, logits + np.float32(self.apart) * own.standard_normal(self.n_vocab, np.float32))
+        return self.reduce(logits + np.float32(self.apart) * own.standard_normal(self.n_vocab, np.float32))
 
 
 def written(answer: Answer, slot: Any) -> list[TokenEvent]:
