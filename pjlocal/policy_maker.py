@@ -9,7 +9,7 @@ from .engine.constraint import make_constraint
 from .engine.echo import Echo
 from .engine.filters import FilterChain, against_repetition
 from .engine.model import Model
-from .engine.policies import Floor, PushMeter, SingleView, Steered, Strengths, Weight, pulling_views
+from .engine.policies import PushMeter, SingleView, Steered, Weight, pulling_views
 from .prompting.plan import Plan
 from .prompting.thinking import ThinkingPhase
 from .settings import Sampling
@@ -41,7 +41,7 @@ def make_policies(
     """
     roles, generation, sampling = plan.roles, plan.request.generation, plan.request.sampling
     neutral = roles.neutral
-    weights, strengths = list(roles.weights.values()), Strengths()
+    weights = list(roles.weights.values())
     constraint = make_constraint(model, sampling, generation.min_tokens, stop_tokens)
     if constraint:
         constraint.begin(spelled)
@@ -60,8 +60,7 @@ def make_policies(
             echo = Echo(model, {view: roles.prefixes[view] for view in pulling})
             for token in beginning:
                 echo.accept(token)
-        floor = Floor(pulling, generation.floor) if generation.floor else None
-        return Steered(weights, neutral, joint, floor, chain, echo, strengths)
+        return Steered(weights, neutral, joint, pulling, generation.floor, chain, echo)
 
     def own(view: int) -> SingleView | Steered:
         """The policy of one preference."""
@@ -83,5 +82,5 @@ def make_policies(
     meter = None
     if neutral is not None:
         echoes = {one.view: judge.echo for judge in judges if isinstance(judge, Steered) for one in judge.weights}
-        meter = PushMeter(weights, neutral, echoes, strengths)
+        meter = PushMeter(weights, neutral, echoes)
     return Policies(drafts, judges, meter, observer)

@@ -12,7 +12,7 @@ import tiny_models
 
 from pjlocal import PersonaJudge, Sampling
 from pjlocal.engine.filters import FilterChain, against_repetition
-from pjlocal.engine.policies import Floor, Row, Steered, Strengths, Weight
+from pjlocal.engine.policies import Row, Steered, Weight
 
 #: One token is always the most probable.
 CIRCLE = {"logit_bias": ("217=60",), "temperature": 0.0, "max_tokens": 60, "ignore_end": True}
@@ -67,7 +67,7 @@ def test_a_token_of_which_every_view_is_sure_is_not_repeated_either(tiny: Person
     sampling = against_repetition(Sampling())
     chain = FilterChain(tiny.model, sampling, [], (0,), counted=Begins(0))
     weights = [Weight(0, None), Weight(1, None)]
-    policy = Steered(weights, 2, None, Floor((0, 1), 0.1), chain, None, Strengths())
+    policy = Steered(weights, 2, None, (0, 1), 0.1, chain, None)
     assert policy(lambda view: row).ids.tolist() == [50]
     for _ in range(20):
         policy.accept(50)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import compress
 from typing import Any
 
@@ -35,6 +35,7 @@ class Row:
     def __init__(self, logits: Logits) -> None:
         check_numbers(logits)
         self.logits = logits.copy()
+        self.auto: float | None = None  # the view's strength ``auto`` for this token, once it is known
 
     @cached_property
     def log_z(self) -> float:
@@ -117,18 +118,6 @@ class Weight:
         return self.strength == 1
 
 
-@dataclass(frozen=True)
-class Floor:
-    """The plausible candidates: tokens that in at least one of these views, before any combination, are at least
-    ``share`` times as probable as the best token."""
-
-    views: Sequence[int]
-    share: float
-
-    def __call__(self, logits: Logits) -> NDArray[np.intp]:
-        return plausible(logits, self.share)
-
-
 @dataclass
 class Steered:
     """The policy of several views: combined at the candidates, then filtered.
@@ -137,18 +126,18 @@ class Steered:
         neutral: the neutral view's number; None if all strengths are 1.
         joint: the number of the view with all preferences.  It replaces the others at the least of their strengths,
             at most 1.  None if there is no such view.
-        candidates: selects the candidates from the distributions of single views; None for all tokens.
+        pulling, floor: the candidates are the tokens that in at least one of these views, before any combination, are
+            at least ``floor`` times as probable as the best token; all tokens if ``floor`` is 0.
         echo: limits the push on tokens that copy a preference; None without a neutral view.
-        strengths: shared with the meter and with other policies of the answer.
     """
 
     weights: Sequence[Weight]
     neutral: int | None
     joint: int | None
-    candidates: Floor | None
+    pulling: Sequence[int]
+    floor: float
     chain: FilterChain
     echo: Echo | None
-    strengths: Strengths
 
     @property
     def views(self) -> tuple[int, ...]:
@@ -160,9 +149,9 @@ class Steered:
         try:
             return self._filtered(ids, self._combined(rows, ids))
         except NothingLeft:  # a grammar forbids all candidates: use the mean of the single views
-            if self.candidates is None:
+            if not self.floor:
                 raise
-            choosing = [rows(view) for view in self.candidates.views]
+            choosing = [rows(view) for view in self.pulling]
             return self._filtered(None, np.add.reduce([row.log_probs(None) for row in choosing]) / len(choosing))
 
     def unfiltered(self, rows: Rows) -> tuple[NDArray[np.intp] | None, NDArray[Any]]:
@@ -173,16 +162,17 @@ class Steered:
 
     def _candidate_ids(self, rows: Rows) -> NDArray[np.intp] | None:
         """The ascending ids of the candidates; None for all tokens."""
-        if self.candidates is None:
+        if not self.floor:
             return None
-        choosing = [rows(view) for view in self.candidates.views]
-        chosen = [self.chain.permitted(row.logits, self.candidates) for row in choosing]
+        choosing = [rows(view).logits for view in self.pulling]
+        choose = partial(plausible, floor=self.floor)
+        chosen = [self.chain.permitted(logits, choose) for logits in choosing]
         ids = union([*chosen, *self.chain.favoured()])
         repeated = self.chain.repeated(ids)
         if not repeated.size:
             return ids
         # Without them the views choose more, or a sure token would be repeated whatever its penalty.
-        others = [self.chain.permitted(_without(row.logits, repeated), self.candidates) for row in choosing]
+        others = [self.chain.permitted(_without(logits, repeated), choose) for logits in choosing]
         return union([ids, *others])
 
     def _combined(self, rows: Rows, ids: NDArray[np.intp] | None) -> NDArray[Any]:
@@ -190,7 +180,7 @@ class Steered:
         n = log_probs[0] if self.neutral is None else rows(self.neutral).log_probs(ids)
         for weight, v in zip(self.weights, log_probs, strict=True):
             limit_copies(v, n, ids, weight.view, self.echo)
-        of_each = self.strengths(self.weights, self.neutral, rows)
+        of_each = strengths_of(self.weights, self.neutral, rows)
         if self.joint is not None:
             joint = rows(self.joint).log_probs(ids)
             limit_copies(joint, n, ids, self.joint, self.echo)
@@ -244,27 +234,18 @@ _AUTO, _PER_BIT = 1.65, 0.5  # of ``auto``; the divergence at most tokens is alm
 _MIN_SHARE = 1e-3  # a divergence ignores tokens below this share of the best token's probability
 
 
-class Strengths:
-    """The strength of each weight at the next token; ``auto`` is computed once per token, for all policies."""
+def strengths_of(weights: Sequence[Weight], neutral: int | None, rows: Rows) -> list[float]:
+    """The strength of each weight at the next token."""
+    n: Any = None if neutral is None else rows(neutral)
+    return [_auto(rows(each.view), n) if each.strength is None else each.strength for each in weights]
 
-    def __init__(self) -> None:
-        self._row: Row | None = None  # the neutral view's, to which the next two belong
-        self._plausible = np.empty(0, np.intp)
-        self._auto: dict[int, float] = {}  # by view
 
-    def __call__(self, weights: Sequence[Weight], neutral: int | None, rows: Rows) -> list[float]:
-        return [self._of(each.view, neutral, rows) if each.strength is None else each.strength for each in weights]
-
-    def _of(self, view: int, neutral: int | None, rows: Rows) -> float:
-        assert neutral is not None  # as a strength ``auto`` needs it
-        n = rows(neutral)
-        if self._row is not n:
-            self._row, self._plausible, self._auto = n, plausible(n.logits, _MIN_SHARE), {}
-        if view not in self._auto:
-            v = rows(view)
-            ids = union([plausible(v.logits, _MIN_SHARE), self._plausible])
-            self._auto[view] = _AUTO + _PER_BIT * divergence(v.log_probs(ids), n.log_probs(ids))
-        return self._auto[view]
+def _auto(v: Row, n: Row) -> float:
+    """The strength ``auto`` of a view, computed once per token, for all policies."""
+    if v.auto is None:
+        ids = union([plausible(row.logits, _MIN_SHARE) for row in (v, n)])
+        v.auto = _AUTO + _PER_BIT * divergence(v.log_probs(ids), n.log_probs(ids))
+    return v.auto
 
 
 @dataclass(frozen=True)
@@ -272,13 +253,11 @@ class PushMeter:
     """The push of each preference on a token, s_i (v_i - n), and n, in nats of log-probability.
 
     echoes: the echo of the policy that pushes, by view; without one, a view has its own distribution.
-    strengths: those of the policies.
     """
 
     weights: Sequence[Weight]
     neutral: int
     echoes: Mapping[int, Echo | None]
-    strengths: Strengths
 
     def __call__(self, rows: Rows, token: int) -> tuple[tuple[float, ...], float]:
         ids = np.array([token])
@@ -289,4 +268,4 @@ class PushMeter:
             limit_copies(v, n, ids, weight.view, self.echoes.get(weight.view))
             return strength * float(v[0] - n[0])
 
-        return tuple(map(of, self.weights, self.strengths(self.weights, self.neutral, rows))), float(n[0])
+        return tuple(map(of, self.weights, strengths_of(self.weights, self.neutral, rows))), float(n[0])
