@@ -13,7 +13,7 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn, Protocol
+from typing import IO, Any, NoReturn
 
 from ..errors import ModelError
 from ..visible import one_line
@@ -152,15 +152,6 @@ _MEMORY = f"needs more than {jinja_process.MOST_BYTES >> 20} MiB of memory, or h
 _ANOTHER = "use another model, or another file of this one"
 
 
-class _Process(Protocol):
-    @property
-    def stdin(self) -> IO[bytes] | None: ...
-    @property
-    def stdout(self) -> IO[bytes] | None: ...
-    def kill(self) -> None: ...
-    def wait(self) -> int: ...
-
-
 def _started() -> _Process:
     paths = [folder for folder in sys.path if folder]  # the same paths, without the current folder
     start = f"import runpy, sys; sys.path[:] = {paths!r}; runpy.run_path(sys.argv[1], run_name='__main__')"
@@ -191,6 +182,9 @@ class _Forked:
         if self.returncode is None:
             self.returncode = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
         return self.returncode
+
+
+_Process = subprocess.Popen[bytes] | _Forked
 
 
 def _forked() -> _Process:
