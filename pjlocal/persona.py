@@ -440,14 +440,13 @@ class PersonaJudge:
             return replace(corrected, request=request, roles=replace(plan.roles, adapters=corrected.roles.adapters))
 
         limit = min(self.context_limit, corrector.context_limit)
-        n_prompt, n_tokens = len(correct("-", ()).prompts[0]), request.generation.most_tokens
+        n_prompt, generation = len(correct("-", ()).prompts[0]), request.generation
         room = limit - n_prompt
         if room < 2:
             raise UsageError("the context has no room for an answer and its correction: give a larger --ctx")
-        n_first = min(n_tokens, room // 2)
-        n_thinking = n_tokens - request.generation.max_tokens
-        draft = replace(plan, request=request.replace(max_tokens=max(1, n_first - n_thinking)))
-        n_ctx = min(limit, n_prompt + n_first + n_tokens)
+        n_first = min(generation.max_tokens, room // 2)  # without the thinking, which the correction does not read
+        draft = replace(plan, request=request.replace(max_tokens=n_first))
+        n_ctx = min(limit, n_prompt + n_first + generation.most_tokens)
         return draft, Rewrite(None if corrector is self else corrector.decoder, correct, n_ctx)
 
     def _corrector(self, request: Request) -> PersonaJudge:

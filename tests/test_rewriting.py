@@ -59,6 +59,13 @@ def test_a_first_answer_leaves_room_for_its_correction(tiny) -> None:
         judge("Hello", mode="rewrite")
 
 
+def test_a_first_answer_is_not_shortened_by_the_tokens_of_the_thinking(tiny) -> None:
+    """The correction does not read the thinking."""
+    with PersonaJudge(tiny("llama"), prefer=["vivid"], sampling=TEXT_ONLY, engine=Engine(n_ctx=400)) as judge:
+        result = judge("Hello", mode="rewrite", seed=1, max_tokens=20, think_tokens=300, ignore_end=True)
+    assert result.draft.statistics.completion_tokens == 20
+
+
 def test_another_model_may_correct_it_and_is_loaded_once(tiny, monkeypatch) -> None:
     aligner = tiny("sliding_window")
     options = {"mode": "rewrite", "aligner": str(aligner), "seed": 1, "max_tokens": 8, "ignore_end": True}
