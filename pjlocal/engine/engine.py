@@ -12,7 +12,7 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -204,9 +204,11 @@ class Engine:
                 self._waiting.remove(part)
                 del self._submissions[part]
             if part in self._in_flight:
-                if len(self._in_flight) == 1:
+                is_alone = len(self._in_flight) == 1
+                if is_alone:
                     self.lanes.drop()
-                with suppress(Exception):  # a failure or a stop of all in flight is reported by the next step
+                # A failure or a stop is reported by the next step, if others are in flight.
+                with suppress(Exception), self.lanes.recovering() if is_alone else nullcontext():
                     self.lanes.wait()
                 self._release(part)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from waiting import PATIENCE_S
 from pjlocal import Engine as EngineSettings
 from pjlocal import Generation, PersonaJudge, Prompting
 from pjlocal.answer import Answer, SingleAnswer
+from pjlocal.engine.context import Context
 from pjlocal.engine.engine import Engine
 from pjlocal.engine.lanes import Capacity, needs
 from pjlocal.engine.prefix import WORTH_COPYING, common_prefix, shared_prefix
@@ -295,6 +297,43 @@ def test_cancelling_in_the_middle_changes_no_other_text(shared: tuple[PersonaJud
             assert [one.result.text for one in wanted] == alone
             assert gone.statistics.completion_tokens == n_tokens, "nothing more was written of it"
             assert n_free(engine) == free
+
+
+@pytest.mark.parametrize("kind", ["llama", "recurrent"])
+def test_the_caches_of_a_cancelled_answer_can_be_used_though_its_decode_was_stopped(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """A client can hang up between two steps, while the second lane decodes."""
+    wishes = ["vivid", "creative"]
+    decode = Context.decode
+    with PersonaJudge(tiny(kind), wishes, engine=TWO_LANES) as judge, sharing(judge, 2, n_views=2) as one:
+        (wanted,) = generations(1, mode="judge", max_tokens=9)
+        gone = answer(judge, one, "Why?", wanted)
+        launch = one._launch
+
+        def stopped(*args: Any) -> None:
+            judge.interrupt.set()
+            try:
+                decode(*args)
+            finally:
+                judge.interrupt.clear()
+
+        def stopped_launch() -> None:
+            monkeypatch.setattr(Context, "decode", stopped)
+            launch()
+
+        one.submit(gone)
+        while gone.statistics.completion_tokens < 4:
+            one.step()
+        monkeypatch.setattr(one, "_launch", stopped_launch)
+        one.step()
+        one.cancel(gone)
+        monkeypatch.undo()
+        text = [event.id for event in gone.parts[0].emitted]
+        longer = replace(gone.plan, prompts=[[*prompt, *text, 99] for prompt in gone.plan.prompts])
+        alone = judge.answer(longer)
+        list(alone)
+        assert written(one, [judge.answer(longer, one)]) == [alone.result.text]
 
 
 def test_right_guesses_in_one_answer_change_no_other_text(judge: PersonaJudge, monkeypatch: pytest.MonkeyPatch) -> None:
