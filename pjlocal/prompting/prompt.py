@@ -242,8 +242,8 @@ class ChatTemplate:
         except RefusedError:
             messages = self.messages(_in_turns(conversation), preference, prompting)
             harmless = self._render_probes(messages, prompting, tools)
-        contents = "".join(f"{message.content}{message.others}" for message in messages)
-        placeholders = Placeholders(f"{contents}{tools.offered}")
+        contents = [[message.content, message.others] for message in messages]
+        placeholders = Placeholders(json.dumps([contents, tools.offered], ensure_ascii=False))
         try:
             written = self._render_messages(messages, prompting, tools)
         except RefusedError:  # the text of an answer is the cause, because plain words were accepted above

@@ -103,6 +103,15 @@ def test_functions_calls_and_results_go_through_the_template(judge_of: Template)
     assert "<|im_start|>tool\nrain <|im_end|><|im_end|>" in text
 
 
+def test_private_marks_in_a_call_and_in_a_function_are_left_as_they_are(judge_of: Template) -> None:
+    """They would stand for the texts of other messages."""
+    marks = "\ue0000\ue001"
+    call = Message("assistant", "", others={"tool_calls": [make_call("abc123def", "weather", {"city": marks})]})
+    offered = {"type": "function", "function": {"name": "weather", "description": marks, "parameters": {}}}
+    text = read(judge_of(tool_templates.HERMES), [CALLED[0], call, CALLED[2]], Tools([offered]))
+    assert f'{{"city": "{marks}"}}' in text and f'"description": "{marks}"' in text
+
+
 def test_arguments_are_a_text_for_templates_that_take_a_text(judge_of: Template) -> None:
     assert 'weather\n{"city": "Paris <|im_end|>"}' in judge_of(tool_templates.DEEPSEEK).model.text(
         judge_of(tool_templates.DEEPSEEK).template.tokens(CALLED, "", Prompting())
