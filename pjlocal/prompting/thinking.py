@@ -82,12 +82,13 @@ class Thinking:
         self.n_tokens = 0  # of the thinking, including its marks
         self.is_closed = not (opened or may_begin)
         self._text = b""  # the last bytes, which may become a mark
+        self._has_answered = False  # whether the token with the end of the closing mark begins the answer
 
     def accept(self, spelled: bytes) -> None:
         """Add the next token by its bytes; for a control token, its spelling."""
         if self.is_closed:
             if self.is_thought:  # the last token ended the thinking, or was white space after it
-                self.is_thought = bool(spelled) and not spelled.strip()
+                self.is_thought = bool(spelled) and not spelled.strip() and not self._has_answered
                 self.n_tokens += self.is_thought
             return
         self.n_tokens += 1
@@ -104,7 +105,8 @@ class Thinking:
             self._text = head
         self.is_thought = True
         close = self.marks.close.encode()
-        self.is_closed = close in self._text
+        _, mark, rest = self._text.partition(close)
+        self.is_closed, self._has_answered = bool(mark), bool(rest.strip())
         self._text = self._text[-len(close) :]
 
     def accept_all(self, tokens: Iterable[bytes]) -> list[bool]:

@@ -102,6 +102,9 @@ def test_a_token_that_ends_thinking_belongs_to_it_and_its_text_to_the_answer() -
     assert separated("<think>", "Hm", ".</think>\n\n", "Yes.") == ("<think>Hm.</think>\n\n", "Yes.")
     assert split(marked(["<think>", "Hm", ".</think>\n\nYe", "s."])) == ("Hm.", "Yes.")
     assert split(marked(["<think>", "Hm", ".</think>\n\nYes."])) == ("Hm.", "Yes.")
+    kimi = next(marks for marks in MARKS if marks.open == "◁think▷")
+    pieces = ["x\n[x[", "\n◁/th", "in", "k▷\n\nA", "\n ", "B"]
+    assert split(marked(pieces, kimi)) == ("x\n[x[", "A\n B"), "white space in the answer, not behind the mark"
 
 
 def test_the_prompt_may_have_opened_thinking() -> None:
