@@ -18,7 +18,6 @@ from ..errors import ModelError, TooLong, UsageError
 from ..persona import PersonaJudge
 from ..prompting.plan import Plan, Roles
 from ..prompting.prompt import Message
-from ..prompting.tools import Tools
 from ..request import Request, changed
 from ..sessions.asking import fitted, n_exchanges
 from ..settings import DEFAULT_VIEWS, Generation
@@ -138,9 +137,9 @@ class LoadedModel:
             assert job.prompt is not None
             prompt, first = job.prompt, job.first
             if not isinstance(prompt, Raw):
-                first += self._n_too_long(prompt[2 * first :]) if job.shortens else 0
+                first += self._n_too_long(job, prompt[2 * first :]) if job.shortens else 0
                 prompt = prompt[2 * first :]
-            self._check_length(job.request, prompt, job.tools)
+            self._check_length(job, prompt)
             in_force, roles = self.check(job), job.roles
             request = in_force.replace(schedule="lockstep")  # any schedule gives the same text
             if isinstance(prompt, Raw):
@@ -170,19 +169,16 @@ class LoadedModel:
         # The template warns again for each view.
         return PreparedRequest(answer, in_force, first, [*dict.fromkeys(warnings)])
 
-    def _n_too_long(self, conversation: Sequence[Message]) -> int:
+    def _n_too_long(self, job: Job, conversation: Sequence[Message]) -> int:
         """The number of the oldest exchanges that cannot fit, judged by their characters, without tokenizing them."""
-        lengths = [len(message.content) for message in conversation]
-        left, first = sum(lengths), 0
+        left, first = _n_characters(job, conversation), 0
         while first < n_exchanges(conversation) and left > _MOST_PER_TOKEN * self.n_ctx:
-            left -= lengths[2 * first] + lengths[2 * first + 1]
+            left -= sum(map(_n_characters_of, conversation[2 * first : 2 * first + 2]))
             first += 1
         return first
 
-    def _check_length(self, request: Request, prompt: Sequence[Message] | Raw, tools: Tools) -> None:
-        texts = [prompt.text] if isinstance(prompt, Raw) else [f"{m.content}{m.others or ''}" for m in prompt]
-        others = request.prompting.system, request.prompting.begin, str(tools.offered)
-        length = sum(map(len, (*texts, *request.preferences, *others)))
+    def _check_length(self, job: Job, prompt: Sequence[Message] | Raw) -> None:
+        length = _n_characters(job, prompt)
         if length > _MOST_PER_TOKEN * self.n_ctx:
             raise TooLong(
                 f"the prompt is far too long: {length:,} characters, and the context has room for {self.n_ctx:,} "
@@ -209,3 +205,15 @@ class LoadedModel:
         prompts = [[*tokens, *raw.tokens] for tokens in read]
         plan = self.judge.plan_prompts([Message("user", raw.text)], prompts, request, roles)
         return replace(plan, is_dialogue=False, shares_prefix=False, may_think=False)
+
+
+def _n_characters(job: Job, prompt: Sequence[Message] | Raw) -> int:
+    """The number of characters of a prompt with the texts of the job's settings."""
+    prompting = job.request.prompting
+    others = *job.request.preferences, prompting.system, prompting.begin, str(job.tools.offered)
+    n_of_prompt = len(prompt.text) if isinstance(prompt, Raw) else sum(map(_n_characters_of, prompt))
+    return n_of_prompt + sum(map(len, others))
+
+
+def _n_characters_of(message: Message) -> int:
+    return len(message.content) + len(str(message.others or ""))

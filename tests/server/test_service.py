@@ -20,10 +20,11 @@ from pjlocal.errors import ModelError, NoRoom
 from pjlocal.events import Result
 from pjlocal.prompting.prompt import Message
 from pjlocal.request import Request, place
+from pjlocal.server import loaded as loaded_module
 from pjlocal.server.jobs import Busy, Job, News, Raw, Stopping
 from pjlocal.server.loaded import LoadedModel
 from pjlocal.server.service import Service
-from pjlocal.settings import Generation
+from pjlocal.settings import Generation, Prompting
 
 
 def make_jobs(n: int, news: list[News]) -> list[Job]:
@@ -77,6 +78,16 @@ def test_memory_is_reserved_for_the_views_of_as_many_answers(model: Path, option
     loaded = LoadedModel(model, ENGINE, 2, Interrupt(), Interrupt(), **options)
     with closing(loaded):
         assert len([*loaded.engine.lanes]) == n_sequences
+
+
+@pytest.mark.parametrize("n_missing", [-1, 100, 200])
+def test_a_chat_of_any_length_is_shortened_and_never_refused(model: Path, n_missing: int) -> None:
+    """Also if the settings' texts alone make it too long to be tokenized."""
+    with closing(LoadedModel(model, ENGINE, 1, Interrupt(), Interrupt())) as loaded:
+        old = "x" * (loaded_module._MOST_PER_TOKEN * loaded.n_ctx - n_missing)
+        chat = [Message("user", old), Message("assistant", "Yes."), Message("user", "Why?")]
+        settings = Request(prompting=Prompting(system="Be " + 30 * "very " + "kind."))
+        assert loaded.prepare(Job(settings, chat, shortens=True)).first == 1
 
 
 @pytest.fixture
