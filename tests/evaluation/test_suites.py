@@ -326,6 +326,8 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
                 "- Lee un libro.\n- Haz yoga.\n- Da un paseo por el parque.",
                 "- Los gatos\n- Los perros",
                 "Por supuesto, es una buena idea.",
+                "Si le das agua al gato, estará feliz y contento.",
+                "Los gatos y los perros: www.animales.com",
             ],
             [
                 "The Las Vegas and Los Angeles sun, as in El Paso, is hot.",
@@ -374,6 +376,14 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
                 "Fai una passeggiata al parco con un amico.",
                 "Prova lo yoga, leggi un libro o ascolta musica.",
                 "Sì, puoi congelare il riso.",
+                "Lava la pentola con acqua e sale.",
+                "La luna e le stelle con la notte.",
+                "Bevi acqua, cammina e dormi con la finestra aperta.",
+                "Le foglie cadono e la luce cala.",
+                "L'acqua bolle e la pasta cuoce.",
+                "Usa un panno umido e sapone.",
+                "Respira con calma e conta fino a dieci.",
+                "Lo sport e una pausa con un amico a São Paulo.",
             ],
             [
                 "In a refrigerator, a pump moves heat.",
@@ -456,7 +466,12 @@ def test_each_check_of_the_pairs_accepts_its_example_and_refuses_an_ordinary_ans
             ["Roses are red,\n\nViolets are blue,\n\nSugar is sweet."],
             ["\n\n".join([PLAIN] * 3), "The sky is wide,\n \nthe moon is bright."],
         ),
-        ("pairs-new", "country", ["In Colombia.", "Saudi Arabia", "the U.S."], ["South America", "New England"]),
+        (
+            "pairs-new",
+            "country",
+            ["In Colombia.", "Saudi Arabia", "the U.S."],
+            ["South America", "New England", "Guinea pigs are cute.", "Michael Jordan", "Chad wrote it."],
+        ),
         *(
             (name, "an animal", ["A parrot.", "Two geese", "A bat", "The deer"], ["The rate", "A bare wall"])
             for name in ("pairs", "pairs-more")
