@@ -77,20 +77,20 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
     return view, verb or "set", words
 
 
-def _split(words: str) -> list[str]:
-    """Split words at white space, except where a backslash precedes it."""
+def _split(words: str, quotes: str) -> list[str]:
+    """Split words at all spaces of Unicode, except within quotes and where a backslash precedes one."""
     lexer = shlex.shlex(words, posix=True)
-    lexer.whitespace_split, lexer.quotes, lexer.commenters = True, "", ""
+    lexer.whitespace_split, lexer.quotes, lexer.commenters = True, quotes, ""
+    lexer.whitespace += "".join(re.findall(r"\s", words))
     return list(lexer)
 
 
 def _wishes(words: str) -> list[str]:
     """Parse typed preferences: a list of presets, @files and quoted texts.  Words that are no such list, not even one
-    with a typing error, are one text.  All spaces of Unicode separate words."""
-    words = re.sub(r"[^\S\n]", " ", words)
+    with a typing error, are one text."""
     is_quoted = re.search("(^|[\\s,])[\"']", words) is not None  # within a word it is an apostrophe
     try:
-        wishes = shlex.split(words) if is_quoted else _split(words.replace(",", " "))
+        wishes = _split(words, "\"'") if is_quoted else _split(words.replace(",", " "), "")
     except ValueError:
         raise UsageError('a quotation mark is not closed: write texts of several words as in "Be brief"') from None
     try:
