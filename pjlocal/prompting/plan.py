@@ -178,7 +178,7 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and chosen and (sets_views or "mode" in given):
         lines.append("mode base writes the text of view b, which has no preference: give it one with --judge-prefer")
     idle = [
-        flag(f) if f.name in request.explicit else f"the configured {f.name}"
+        flag(f) if f.name in request.explicit else flag(f)[2:]  # no option was given
         for f in _idle(request, roles.mode)
         if f.name in given
     ]
@@ -188,7 +188,7 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     if idle:
         lines.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect in mode {roles.mode}")
     if roles.mode not in UNPUSHED and roles.n_answers < request.generation.best and "best" in given:
-        lines.append(f"the configured best has no effect in mode {roles.mode} at strength 1")
+        lines.append(f"best has no effect in mode {roles.mode} at strength 1")
     if roles.mode == "plain" and sets_views and any(request.views) and {*PREFERENCES, "views"} & request.explicit:
         lines.append("preferences have no effect in mode plain")
     return lines

@@ -207,9 +207,15 @@ def test_a_default_best_has_no_effect_without_pushes_and_one_that_was_set_is_ref
     roles = make_roles(lasting)
     assert roles.n_answers == 1 and make_roles(lasting.replace(mode="both", strength="2")).n_answers == 3
     (warning,) = unused(lasting, roles, ["best"])
-    assert warning.startswith(f"the configured best has no effect in mode {mode}")
+    assert warning.startswith(f"best has no effect in mode {mode}")
     with pytest.raises(UsageError, match="give --best 1"):
         make_roles(lasting.replace(best=3))
+
+
+def test_a_warning_names_an_option_only_where_one_was_given() -> None:
+    given = Request().replace(views=deal(["vivid"]), mode="base", strength="2", lam=2).replace(mode="prompt")
+    for request, name in ((given, "--lambda"), (given.as_defaults(), "lambda")):
+        assert unused(request, make_roles(request), EVERYTHING) == [f"{name} has no effect in mode prompt"]
 
 
 def test_settings_without_effect_give_one_warning(tiny, tmp_path, caplog) -> None:
