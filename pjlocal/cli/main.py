@@ -108,7 +108,7 @@ def _with_advice(message: str, command: str) -> str:
     elif message.startswith("No such option: --debug"):
         before = command.replace("pjlocal", "pjlocal --debug", 1)
         message = f"No such option: --debug: give it before the command, as in: {before}"
-    elif suggested := re.fullmatch(r"(.*?)(?:\. Did you mean | \(Possible options: )(.*)[?)]", message):
+    elif suggested := re.fullmatch(r"(.*?)(?:\.? Did you mean | \(Possible options: )(.*)[?)]", message):
         names = suggested[2].replace("'", "").replace(", ", " or ")
         message = f"{suggested[1]}: did you mean {names}?"
     elif command == "pjlocal" and re.match("No such (command|option)", message):

@@ -13,6 +13,8 @@ from pathlib import Path
 import pytest
 from commandline import PJLOCAL, PREFER, QUESTION, one_line
 
+from pjlocal.cli.main import _with_advice
+
 
 @pytest.fixture
 def small(tiny) -> tuple[str | Path, ...]:
@@ -302,6 +304,12 @@ def test_a_prompt_without_a_command_gets_a_hint(pjlocal, args: tuple[str, ...], 
     result = pjlocal(*args, stdin="Hello\n")
     assert one_line(result.stderr).startswith(f"pjlocal: {says}")
     assert (result.returncode, result.stdout) == (2, "")
+
+
+@pytest.mark.parametrize("dot", ["", "."])  # of click 8.1, and of the one in Typer
+def test_a_mistyped_option_of_pjlocal_itself_is_corrected_with_each_click(dot: str) -> None:
+    message = f"No such option: --vresion{dot} Did you mean --version?"
+    assert _with_advice(message, "pjlocal") == "No such option: --vresion: did you mean --version?"
 
 
 def test_without_anything_the_commands_are_listed(environment) -> None:
