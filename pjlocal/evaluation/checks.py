@@ -21,7 +21,7 @@ from .suite import Check, Objectives, compiled
 _MEANING = 4  # version of the metrics below and part of the cache key: increase it when a metric changes
 
 _BULLET = r"^[ \t]*[-*•][ \t]+\S"
-_NUMBERED = r"^[ \t*_#]*(?:[Ss]tep[ \t]*)?{}[*_]*[.):](?!\d)"
+_NUMBERED = r"^[ \t*_#]*(?:[Ss]tep[ \t]*)?{}[*_]*[.):][*_]*[ \t]+\S"
 # Below U+2600 are digits, arrows and other signs that are emoji only with U+FE0F behind them.
 _EMOJI = r"(?![\0-\u25FF])\p{Emoji}|\p{Emoji_Presentation}|\uFE0F"
 
