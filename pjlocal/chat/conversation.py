@@ -14,7 +14,7 @@ from ..events import Alternative, TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name, lasting_name_if_found
-from ..prompting.plan import in_mode, make_roles
+from ..prompting.plan import in_mode, make_roles, resolve_mode
 from ..request import Overrides, Request, deal, in_turn
 from ..sessions.asking import turn_settings
 from ..sessions.recorder import Recorder, Recording
@@ -224,6 +224,9 @@ class Conversation:
         modes: list[Mode] = list(get_args(Mode)) if self.judge.request.has_preferences else ["plain"]
         for mode in modes:
             request = in_mode(self.judge.request.as_defaults(), mode)
+            if resolve_mode(request) != mode:  # an adapter is no preference in it
+                self._say(f"mode {mode} is left out: it needs a preference in words")
+                continue
             request = request.with_group(request.generation.replace(best=1))
             turn = Turn(last.question)
             try:

@@ -47,6 +47,14 @@ def test_swap_exchanges_the_views_adapters_too_and_reads_nothing_again(chat: Tal
     assert second.fed == second.new_to([b, a, *others])
 
 
+def test_a_comparison_leaves_out_mode_rewrite_without_a_preference_in_words(chat: Talk, lora: Path) -> None:
+    chat.say("/set lora-a pirate.gguf")
+    chat.say("/prefer clear")
+    chat.say("Why?")
+    assert "mode rewrite is left out: it needs a preference in words" in chat.say("/compare")
+    assert [draft.settings["mode"] for draft in chat.turns[-1].drafts] == ["both", "judge", "base", "prompt", "plain"]
+
+
 def test_a_session_names_its_adapters_as_they_are_from_every_folder(chat: Talk, lora: Path) -> None:
     chat.say("/set lora pirate.gguf:0.5")
     assert chat.conversation.settings()["generation"]["lora"] == [f"{lora}:0.5"]
