@@ -11,7 +11,7 @@ from typing import Any, get_type_hints
 
 from ..config.config import TABLES, Config
 from ..errors import UsageError, extra, plural
-from ..request import GROUPS, Request, deal
+from ..request import GROUPS, Request, changed, deal, excluded_by
 from ..settings import Engine, Generation, Settings, flag, setting
 
 
@@ -247,13 +247,20 @@ def suite_settings(suite: Suite) -> Config:
 
 
 def with_settings(suite: Suite, request: Request, given: Collection[str]) -> Suite:
-    """The suite with the settings that the user gave on the command line, instead of its own.
+    """The suite with the settings that the user gave on the command line, instead of its own, and those of the
+    configuration that it does not set.
 
     Those of the engine are only removed: the command line's depend on the machine.
     """
-    own = {key: value for name in GROUPS for key, value in vars(getattr(request, name)).items() if key in given}
-    own.pop("seed", None)  # the suite's seeds contain it
-    return replace(suite, settings=suite_settings(suite).without(given).flat() | own)
+    common = suite_settings(suite).without(given).flat()
+    kept = {*common, *excluded_by(common), "seed"}  # the suite's seeds contain the seed
+    own = {
+        key: value
+        for group in (getattr(request, name) for name in GROUPS)
+        for key, value in vars(group).items()
+        if key in changed(group).union(given) - kept
+    }
+    return replace(suite, settings=common | own)
 
 
 def without_effect(suite: Suite, given: Collection[str]) -> list[str]:

@@ -67,8 +67,9 @@ def test_the_views_have_the_preferences_that_were_dealt_to_them() -> None:
     assert legends(of(panel, both), SUITE) == [Legend(each, agreed=False), Legend(dealt, agreed=True)]
 
 
-def test_the_views_of_a_panel_from_the_command_line_have_a_preference_each() -> None:
-    suite = with_settings(SUITE, Request(generation=Generation(panel=True)), {"panel"})
+@pytest.mark.parametrize("given", [{"panel"}, set()])  # on the command line, in config.toml
+def test_the_views_of_a_panel_from_elsewhere_have_a_preference_each(given: set[str]) -> None:
+    suite = with_settings(SUITE, Request(generation=Generation(panel=True)), given)
     [legend] = legends(of(answer("judge", 1)), suite)
     assert legend.views == {"a": ["vivid"], "b": ["creative"], "c": ["concise"]}
 

@@ -195,6 +195,15 @@ def test_a_grammar_from_the_command_line_replaces_the_suites_regex(suite) -> Non
     assert system_request(made, made.systems[0], given).sampling == Sampling(grammar="root ::= 'b'")
 
 
+def test_a_suite_keeps_the_settings_of_the_configuration_that_it_does_not_set(suite) -> None:
+    made = suite(f"regex = 'a+'\ntop_k = 5\n{OBJECTIVES}{SYSTEM}")
+    sampling = Sampling(grammar="root ::= 'b'", top_k=9, top_p=0.5)
+    configured = Request(sampling=sampling, generation=Generation(mode="plain", max_tokens=7, seed=3))
+    kept = with_settings(made, configured, ())
+    assert kept.settings == {"regex": "a+", "top_k": 5, "top_p": 0.5, "mode": "plain", "max_tokens": 128}
+    assert kept.in_force(System("other"), "mode") == "plain"
+
+
 @pytest.mark.parametrize("mode", ["", 'mode = "prompt"\n'])
 def test_a_system_may_not_ask_for_a_preference_that_the_command_line_does_not_give(suite, mode: str) -> None:
     made = suite(f'{OBJECTIVES}[[systems]]\nname = "second"\nonly = 2\n{mode}')
