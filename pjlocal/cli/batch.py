@@ -271,9 +271,11 @@ class _Output:
                 raise UsageError(f"{self._name} answers other prompts (row {number}): give --out another name")
             lines[number] = line
         if text != (whole := "".join(f"{line}\n" for line in lines.values())):
-            self._file.close()
-            write_text(self._path, whole)
-            self._open(self._path)
+            if sys.platform == "win32":  # cannot replace an open file
+                self._file.close()
+            with closing(self._file):  # it stays locked until the new one is
+                write_text(self._path, whole)
+                self._open(self._path)
         return lines
 
     def _open(self, path: Path) -> None:

@@ -13,7 +13,7 @@ from commandline import configure, one_line
 from served import serving
 from waiting import PATIENCE_S
 
-from pjlocal import PersonaJudge
+from pjlocal import PersonaJudge, textfile
 from pjlocal.cli.batch import Row, answer_locally, answer_on_server, read_rows, run_batch
 from pjlocal.client import KeyRefused, ServerGone
 from pjlocal.engine.interrupt import Interrupt, Interrupted
@@ -299,18 +299,29 @@ def test_rows_that_wait_for_an_earlier_one_are_written_if_the_work_fails(tmp_pat
     assert [json.loads(line)["error"] for line in out.read_text().splitlines()] == ["two"]
 
 
-def test_two_commands_do_not_write_into_one_file(tmp_path: Path) -> None:
+def test_two_commands_do_not_write_into_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("fcntl")
     source, out = str(tmp_path / "in.txt"), tmp_path / "out.jsonl"
     Path(source).write_text("one\ntwo\n")
     out.write_text('{"row": 1, "prompt": "one"}\n{"row": 2, "pro')
 
-    def write_all(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
+    def is_refused() -> None:
         with pytest.raises(UsageError, match=f"another pjlocal is writing into {out}: wait for it, or give --out"):
             run_batch(source, str(out), Request(), Interrupt(), write_numbers)
+        refused.append(True)
+
+    def write_text(path: Path, text: str) -> None:
+        is_refused()
+        textfile.write_text(path, text)
+
+    def write_all(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
+        is_refused()
         write_numbers(rows, write)
 
+    refused: list[bool] = []
+    monkeypatch.setattr("pjlocal.cli.batch.write_text", write_text)
     run_batch(source, str(out), Request(), Interrupt(), write_all)
+    assert len(refused) == 2, "also while the broken row is removed"
     assert [json.loads(line)["row"] for line in out.read_text().splitlines()] == [1, 2]
 
 
