@@ -302,8 +302,8 @@ def check_systems(suite: Suite, request: Request) -> None:
 
 
 def with_models(suite: Suite, models: Sequence[str]) -> Suite:
-    """The suite with every system on every model, each compared with its baseline on the same model.  A system's own
-    model stays.
+    """The suite with every system on every model, each compared with its baseline on the same model.  A system with its
+    own model stays as it is.
 
     Raises:
         UsageError: a model is given twice.
@@ -314,26 +314,28 @@ def with_models(suite: Suite, models: Sequence[str]) -> Suite:
         raise UsageError(f"a model is given twice: {', '.join(models)}")
     names = [Path(model).name.removesuffix(".gguf") for model in models]  # Path.stem would cut qwen2.5-0.5b
     labels = unique_labels(names, models)
+    fixed = {system.name for system in suite.systems if system.model}
+
+    def on(label: str, name: str) -> str:
+        return name if name in fixed else f"{name} on {label}"
+
     systems = [
         replace(
             system,
-            name=_on(system.name, label),
+            name=on(label, system.name),
             model=system.model or model,
-            against=_on(system.against or suite.baseline, label),
+            against=on(label, system.against or suite.baseline),
         )
         for model, label in zip(models, labels, strict=True)
         for system in suite.systems
+        if system.name not in fixed or model == models[0]
     ]
-    return replace(suite, systems=tuple(systems), baseline=_on(suite.baseline, labels[0]))
+    return replace(suite, systems=tuple(systems), baseline=on(labels[0], suite.baseline))
 
 
 def unique_labels(names: Sequence[str], paths: Sequence[str]) -> list[str]:
     """The names of models; the path instead of a name that several have."""
     return [path if names.count(name) > 1 else name for name, path in zip(names, paths, strict=True)]
-
-
-def _on(system: str, model: str) -> str:
-    return f"{system} on {model}"
 
 
 def suite_from_dict(values: Mapping[str, Any]) -> Suite:

@@ -228,10 +228,20 @@ def test_every_model_has_every_system_and_its_own_baseline() -> None:
     names = ["qwen2.5-0.5b", "org/qwen2.5-3b:Q5_K_M"]
     assert with_models(load_suite("table4"), names).systems[3].name == "prompt on qwen2.5-3b:Q5_K_M"
     assert with_models(load_suite("table4"), names).baseline == "prompt on qwen2.5-0.5b"
-    own = replace(suite, systems=(System("fixed", model="c.gguf"), System("free")), baseline="fixed", objectives=())
-    assert [system.model for system in with_models(own, ["a", "b"]).systems] == ["c.gguf", "a", "c.gguf", "b"]
     with pytest.raises(UsageError, match="a model is given twice"):
         with_models(suite, ["a.gguf", "a.gguf"])
+
+
+@pytest.mark.parametrize("baseline", ["fixed", "free"])
+def test_a_system_with_its_own_model_stands_once(baseline: str) -> None:
+    systems = (System("fixed", model="c.gguf"), System("free"), System("other", against="fixed"))
+    made = with_models(replace(load_suite("table4"), systems=systems, baseline=baseline), ["a", "b"])
+    models = {"fixed": "c.gguf", "free on a": "a", "other on a": "a", "free on b": "b", "other on b": "b"}
+    assert {system.name: system.model for system in made.systems} == models and len(made.systems) == len(models)
+    against = {"fixed": [None, "fixed", "fixed"], "free": ["free on a", None, None]}[baseline]
+    assert [made.baselines[name] for name in ("fixed", "free on a", "free on b")] == against
+    assert made.baselines["other on a"] == made.baselines["other on b"] == "fixed"
+    assert made.baseline in made.baselines
 
 
 # What is kept of it.
