@@ -241,7 +241,8 @@ class Request:
         changes = dict.fromkeys(excluded_by(forms)) | changes
         views = _as_views(changes.pop("views", self.views))
         if placed := {key: changes.pop(key) for key in PREFERENCES if key in changes}:
-            views = _as_views(Request(make_views(**placed)).pick(placed).views(views))
+            each = zip(PREFERENCES[1:], make_views(**placed), views, strict=True)
+            views = tuple(new if {key, "prefer"} & placed.keys() else old for key, new, old in each)
         groups: dict[str, Any] = {}
         for name, group in GROUPS.items():
             keys = {f.name for f in dataclasses.fields(group)} & changes.keys()
