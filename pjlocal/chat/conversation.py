@@ -19,7 +19,7 @@ from ..request import Overrides, Request, deal, in_turn
 from ..sessions.asking import turn_settings
 from ..sessions.recorder import Recorder, Recording
 from ..sessions.session import Session, Turn
-from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode, in_chat_words
+from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode
 from .judges import Judge, StartedAnswer
 
 log = logging.getLogger("pjlocal")
@@ -112,7 +112,7 @@ class Conversation:
                 raise
             judge = self.load(self.model, False)
             judge.request = self.judge.request
-            log.warning("the model is loaded here: %s", in_chat_words(str(error)))
+            log.warning("the model is loaded here: %s", error)
             self.judge.close()
             self.judge = judge
         return self.judge.begin(self.session, turn, request, replacing, keep)

@@ -60,7 +60,7 @@ def talk(chat: Chat, history: Path | None) -> int:
 
 @contextmanager
 def _warnings_in_chat_words() -> Iterator[None]:
-    """Log warnings within in the words of a chat; see `in_chat_words`."""
+    """Change the warnings that are logged within to the words of a chat; see `in_chat_words`."""
 
     def change(record: logging.LogRecord) -> bool:
         if record.levelno == logging.WARNING:

@@ -20,6 +20,7 @@ from waiting import when
 from pjlocal import Engine, Generation, TokenEvent
 from pjlocal.chat.conversation import Conversation
 from pjlocal.chat.judges import Judge, make_judge
+from pjlocal.chat.loop import _warnings_in_chat_words
 from pjlocal.client import ServerError
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, UsageError
@@ -149,7 +150,7 @@ def test_answers_that_no_server_writes_come_from_the_model_loaded_here(
             chat.judge.request = chat.judge.request.with_group(
                 chat.judge.request.generation.replace(mode="both").replace(**change)
             )
-            with caplog.at_level(logging.WARNING):
+            with caplog.at_level(logging.WARNING), _warnings_in_chat_words():
                 answers.append(said(chat, "And then?"))
             assert not chat.judge.server
     assert answers[:2] == answers[2:]
