@@ -15,7 +15,7 @@ from .. import __version__
 from ..attachments import parse_attachment, with_attachments
 from ..errors import UsageError
 from ..prompting.dials import STEP, adjust
-from ..prompting.plan import make_roles, strength_in_force
+from ..prompting.plan import strength_in_force
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
 from ..sessions.session import Session
@@ -40,7 +40,7 @@ class _ToCheck(Exact):
 class _Dial(Exact):
     """A preference whose strength is raised or lowered by 0.5.
 
-    settings: the settings that differ from those of the server or the chat; ``judge_prefer`` has all other preferences.
+    settings: the settings that differ from those of the server or the chat.
     chat: the saved chat in which the question is asked.
     """
 
@@ -106,10 +106,8 @@ def model_routes(
         settings = body.settings | {"draft_prefer": [body.preference]}
         base = chat_defaults(defaults, Session() if body.chat is None else await open_chat(body.chat))
         under = base.override(check_overrides(settings, model["context_limit"], base))
-        turned = adjust(under, body.preference, STEP if body.more else -STEP)
-        if turned.generation.mode == "prompt" and turned.has_preferences:
-            make_roles(turned)  # all preferences share one view, and so one strength
-        return JsonResponse({"preference": next(iter(turned.views[0]), "")})
+        changed = adjust(under, body.preference, STEP if body.more else -STEP).views[0]
+        return JsonResponse({"preference": changed[0] if changed else ""})
 
     return [
         Route("/api/model", model_facts),

@@ -197,8 +197,7 @@ async function adjusted(view, field, more) {
   const before = field.value.trim();
   if (!before || !field.isConnected) return;
   const { settings: { mode, strength } } = chosen();
-  const others = all().flatMap(fields).filter((other) => other !== field).map(({ value }) => value.trim()).filter(Boolean);
-  const asked = { preference: before, more, settings: { mode, strength, judge_prefer: others }, chat: chat() };
+  const asked = { preference: before, more, settings: { mode, strength }, chat: chat() };
   let said;
   try {
     const { preference } = await json("api/dials", { body: asked });
