@@ -204,6 +204,11 @@ class Store(Database, ChatList):
             for row in rows
         ]
 
+    def latest(self) -> int | None:
+        with self._named_errors():
+            row = self._db.execute("SELECT id FROM sessions ORDER BY updated DESC, id DESC LIMIT 1").fetchone()
+        return row and int(row["id"])
+
     def last_turn(self, session_id: int) -> int | None:
         """The last turn of a session that is not undone; 0 without any, and None if there is no such session."""
         with self._named_errors():

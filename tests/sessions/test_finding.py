@@ -30,6 +30,12 @@ def test_the_summaries_are_newest_first(store) -> None:
     assert store.latest() == new.id
 
 
+def test_the_latest_session_is_found_without_a_list_of_all(store, monkeypatch) -> None:
+    session = saved(store, "Cats")
+    monkeypatch.setattr(type(store), "summaries", None)
+    assert store.latest() == session.id
+
+
 def test_without_sessions_there_is_no_latest_session(store) -> None:
     assert store.latest() is None and store.summaries() == []
 
