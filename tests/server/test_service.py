@@ -14,6 +14,7 @@ import pytest
 from served import ENGINE
 from waiting import PATIENCE_S, when
 
+from pjlocal import Sampling
 from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupt
 from pjlocal.errors import ModelError, NoRoom
@@ -141,7 +142,8 @@ def test_the_best_answer_so_far_is_given_if_it_is_stopped_while_the_next_one_wai
             service.stop([best])
 
     views, ask = place(["vivid", "creative"]), [Message("user", "Why?")]
-    other = Job(Request(views, Generation(max_tokens=9000, ignore_end=True)), ask, stop_between)
+    letters = Sampling(regex="a*")  # each step has news: no token is held back as a part of a character
+    other = Job(Request(views, Generation(max_tokens=9000, ignore_end=True), letters), ask, stop_between)
     both = Generation(mode="both", best=2, max_tokens=4, ignore_end=True)
     best = Job(Request(views, both), ask, news.append)
     service.submit([other, best])
