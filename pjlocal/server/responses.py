@@ -371,7 +371,7 @@ class ResponsesReply:
             "parallel_tool_calls": False,
             "previous_response_id": None,
             "reasoning": {"effort": reasoning.get("effort"), "summary": None},
-            "store": False,
+            "store": self._body.store,
             "temperature": chat.temperature,
             "text": {"format": body.text.format if chat.response_format else {"type": "text"}},
             "tool_choice": body.tool_choice,

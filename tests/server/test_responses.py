@@ -83,7 +83,9 @@ def test_an_item_of_an_earlier_answer_may_be_named_by_its_id(client: OpenAI, str
 
 def test_an_item_is_not_kept_without_store(client: OpenAI) -> None:
     asked: Any = {"model": "llama", "input": "hello", "max_output_tokens": 1}
-    unkept = client.responses.create(**asked, store=False).output[0]
+    answer: Any = client.responses.create(**asked, store=False)
+    (unkept,) = answer.output
+    assert answer.store is False
     with pytest.raises(openai.BadRequestError, match=r"input\.0 refers to .*: send all messages.* store: false"):
         client.responses.create(**asked | {"input": [{"type": "item_reference", "id": unkept.id}]})
 
@@ -237,7 +239,7 @@ def test_fields_without_effect_are_accepted(client: OpenAI) -> None:
         "instructions": None,
     }
     answer = client.responses.create(model="llama", input="hello", max_output_tokens=1, **harmless, **nothing)
-    assert answer.metadata == {"a": "b"} and answer.store is False
+    assert answer.metadata == {"a": "b"} and answer.store is True
 
 
 def test_an_unknown_model_is_not_found(client: OpenAI) -> None:
