@@ -196,6 +196,7 @@ class LoadedModel:
         if roles.mode == "rewrite":
             raise UsageError("mode rewrite needs a conversation: use /v1/chat/completions")
         idle = (changed(request.prompting) - {"system"}) | (changed(request.generation) & {"think_tokens"})
+        idle &= request.explicit
         for name in sorted(idle - (set() if request.has_preferences else {"placement"})):
             self._template.warn_once(f"{name} has no effect on a text to continue, which has no chat template")
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]

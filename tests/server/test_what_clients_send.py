@@ -292,6 +292,15 @@ def test_a_header_names_settings_without_effect_on_a_text_to_continue(served: Se
         assert "X-Pjlocal-Warning" not in reply.headers
 
 
+def test_a_text_to_continue_has_no_warnings_about_defaults_of_the_server(
+    model: Path, server_environment: dict[str, str]
+) -> None:
+    with serving(model, server_environment, "--think", "off", "--placement", "system", "-p", "vivid") as served:
+        assert "X-Pjlocal-Warning" not in send(served, COMPLETION, max_tokens=1).headers
+        reply = send(served, COMPLETION, max_tokens=1, placement="user-turn")
+        assert reply.headers["X-Pjlocal-Warning"].startswith("placement has no effect")
+
+
 def test_thinking_is_switched_by_the_template_or_a_header_says_that_it_is_not(
     served: Served, tmp_path: Path, server_environment: dict[str, str]
 ) -> None:
