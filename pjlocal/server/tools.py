@@ -78,14 +78,14 @@ class Function(Strict):
 def loosened(schema: Mapping[str, Any], which: str, warn: Callable[[str], None]) -> str:
     """A JSON schema that is not strict, as text, without unknown formats.
 
-    If it cannot be enforced, that of any object, or of anything of its type, with a warning that begins with ``which``.
+    If it cannot be enforced, that of any value of its type, with a warning that begins with ``which``.
     """
     text = json.dumps(without_unknown_formats(schema))
     try:
         check_constraint(Sampling(json_schema=text))
     except UsageError as error:
         warn(f"{which} not enforced: {error}")
-        return json.dumps({"type": schema.get("type", "object"), "additionalProperties": True})
+        return json.dumps({"type": schema["type"], "additionalProperties": True} if "type" in schema else {})
     return text
 
 

@@ -273,6 +273,14 @@ def test_a_schema_that_is_not_strict_is_enforced_as_far_as_it_can_be(served: Ser
         assert text[0] == "{" and ("uniqueItems" in warning) == (schema is other)
 
 
+@pytest.mark.parametrize("schema", [{"enum": ["a"], "not": {}}, {"anyOf": [{"type": "array", "uniqueItems": True}]}])
+def test_a_schema_without_a_type_that_cannot_be_enforced_allows_any_value(served: Served, schema: Any) -> None:
+    form = {"type": "json_schema", "json_schema": {"name": "x", "schema": schema, "strict": False}}
+    reply = send(served, CHAT, response_format=form, max_tokens=1, logit_bias={'"': 100})
+    assert "not enforced" in reply.headers["x-pjlocal-warning"]
+    assert reply.json()["choices"][0]["message"]["content"] == '"'
+
+
 @pytest.mark.parametrize(
     ("name", "value", "advice"),
     [
