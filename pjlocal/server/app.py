@@ -150,9 +150,12 @@ async def _make_answers(
     system, prompts = body.system_and_prompts()
     persona, overrides = body.persona(n_ctx), body.overrides(n_ctx)
     request = defaults.override(named).override(persona).override(overrides).with_system(system)
-    roles = make_roles(request)
-    for warning in unused(request, roles, persona.flat() | overrides.flat()):
-        raise in_sent_fields(UsageError(warning), body.settings()[1])
+    try:
+        roles = make_roles(request)
+        for warning in unused(request, roles, persona.flat() | overrides.flat()):
+            raise UsageError(warning)
+    except UsageError as error:
+        raise in_sent_fields(error, body.settings()[1]) from None
     n = body.n or 1
     if n > 1 and roles.n_answers > 1:
         raise Wrong("n and best exclude each other: n sends every answer, and best chooses one", "n")

@@ -221,8 +221,10 @@ def in_sent_fields(error: UsageError, fields: Mapping[str, str]) -> Wrong:
     """
     message = error.in_flags or str(error)
     names = {_flag_of(setting): field for setting, field in fields.items()}
-    field = next((name for flag, name in names.items() if message.startswith(f"{flag} ")), None)
-    return Wrong(rename_flags(message, names), field)
+    preferences = [("preferences", fields[name]) for name in PREFERENCES if name in fields]
+    subjects = [*names.items(), *preferences]
+    field = next((name for subject, name in subjects if message.startswith(f"{subject} ")), None)
+    return Wrong(rename_flags(_CHOSEN.sub(_with_value, message), names), field)
 
 
 def _flag_of(setting: str) -> str:

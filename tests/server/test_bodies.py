@@ -424,8 +424,16 @@ def test_a_setting_without_effect_in_the_mode_is_refused(served: Served, own: di
     error = send(served, CHAT, **{"prefer": ["vivid", "creative"]} | own).json()["error"]
     if "strength" in own:
         assert (error["message"], error["param"]) == ("strength has no effect in mode plain", "strength")
+    if says.startswith("preferences"):
+        assert (error["message"], error["param"]) == (says, "prefer")
     prefer = [] if own["mode"] == "plain" else ["vivid", "creative"]
     assert texts(served, pjlocal={"prefer": prefer, "mode": own["mode"], "panel": False, "lam": 4})
+
+
+def test_a_setting_that_lacks_another_is_named_as_the_client_sent_it(served: Served) -> None:
+    for own, param in (({"strength": 2}, "pjlocal.strength"), ({"best": 2}, "pjlocal.best")):
+        error = send(served, CHAT, prefer=[], pjlocal=own).json()["error"]
+        assert error["message"].startswith(f"{param} ") and error["param"] == param, error
 
 
 def test_a_missing_chat_is_reported_without_advice_for_a_terminal(served: Served) -> None:
