@@ -63,7 +63,7 @@ def _biases(value: Any) -> Any:
 
 
 def _seed(value: Any) -> Any:
-    """A seed without its sign.  OpenAI's are below zero too; -1 is random."""
+    """A seed below -1, modulo 2**63: OpenAI allows negative seeds.  -1 is random."""
     return value % 2**63 if type(value) is int and value < -1 else value
 
 

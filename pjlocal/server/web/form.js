@@ -43,7 +43,7 @@ export function putBack(asked) {
   };
 }
 
-/** What the form contains: the question, and if that of the last turn is being edited, what it contained before. */
+/** The contents of the form: the question, and if that of the last turn is being edited, the contents before the edit. */
 export const unsent = () => ({ now: contents(), before: editing && savedForm });
 
 /** Put back what the form contained before the page was loaded again; last: the last turn. */

@@ -71,13 +71,13 @@ export function show(settings) {
   explain();
 }
 
-/** What the fields contain. */
+/** The contents of the fields. */
 export const contents = () => JSON.stringify([wishes("a"), wishes("b"), ...FIELDS.map((id) => by(id).value)]);
 
 /** Note the contents of the fields that the chat has saved. */
 export const note = (contents) => (saved = contents);
 
-/** What the fields contain, if it is not saved in the chat. */
+/** The contents of the fields if they are not saved in the chat; else null. */
 export const unsaved = () => (contents() === saved ? null : contents());
 
 export function restore(contents) {
