@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..prompting.plan import Plan, Roles, in_mode
 from ..prompting.prompt import Message
 from ..request import Request, deal, in_turn, refuse_removed
 from ..settings import VIEW_NAMES
@@ -12,7 +13,6 @@ from .session import Turn
 
 if TYPE_CHECKING:
     from ..persona import PersonaJudge
-    from ..prompting.plan import Plan, Roles
 
 _ROOM_SHARE = 4  # at most a quarter of the context is reserved for the answer
 _KEEP = 3 / 4  # of the room for the prompt: turns are left out until so much is used, so that this happens rarely
@@ -97,8 +97,9 @@ def written_under(request: Request, turn: Turn) -> Request:
         UsageError: a setting is outside its limits, or was removed.
     """
     refuse_removed(turn.settings)
-    # As defaults: a turn in mode plain may have settings that need preferences, and names none.
-    return request.restore(in_two_views(turn.settings)).as_defaults().replace(begin="")
+    request = request.restore(in_two_views(turn.settings)).replace(begin="")
+    # A turn in mode plain is saved without its preferences, but with settings that need some.
+    return in_mode(request.as_defaults(), "plain") if turn.settings.get("mode") == "plain" else request
 
 
 def in_two_views(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -327,6 +327,16 @@ def test_a_plain_answer_has_alternatives_whatever_settings_its_preferences_had(c
     assert chat.conversation.alternatives(0)
 
 
+@pytest.mark.parametrize("mode", ["prompt", "plain"])
+def test_alternatives_do_not_warn_of_a_setting_again(chat: Talk, caplog, mode: str) -> None:
+    chat.judge.request = chat.judge.request.replace(mode=mode, lam=2)
+    chat.ask("Why?")
+    assert f"--lambda has no effect in mode {mode}" in caplog.messages
+    caplog.clear()
+    assert chat.conversation.alternatives(0)
+    assert caplog.messages == []
+
+
 def test_why_continues_with_a_text(chat: Talk, store: Store) -> None:
     chat.say("Why do cats purr?")
     turn = chat.turns[0]
