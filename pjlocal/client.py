@@ -30,6 +30,7 @@ from .prompting.thinking import split
 from .request import Request
 from .runtime_socket import is_private, socket_path
 from .settings import DEFAULT_MODE, Engine, Mode
+from .textfile import fold
 
 log = logging.getLogger("pjlocal")
 
@@ -134,7 +135,7 @@ def _spelled_out(request: Request) -> Request:
 
     def spelled(spec: str) -> str:
         name, strength = split_strength(spec)
-        text = own.get(name.strip().lower())
+        text = own.get(fold(name.strip()))
         return spec if text is None else text if strength is None else f"{text}:{strength}"
 
     if not own:

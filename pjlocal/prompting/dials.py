@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from ..errors import UsageError
 from ..request import Request, deal
 from ..settings import DEFAULT_MODE, OF_ONE_VIEW, Mode, parse_strength
+from ..textfile import fold
 from .plan import strength_in_force
 from .preferences import resolve, split_strength, without_strength
 
@@ -64,7 +65,7 @@ def add(request: Request, preferences: list[str]) -> list[list[str]]:
 
 
 def _is(given: str, name: str) -> bool:
-    return without_strength(given).lower() == name.lower()
+    return fold(without_strength(given)) == fold(name)
 
 
 def _mode(request: Request) -> Mode:

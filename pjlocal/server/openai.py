@@ -24,6 +24,7 @@ from ..prompting.preferences import preset_hint, presets, without_strength
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
+from ..textfile import fold
 from ..visible import one_line
 from .auth import described
 from .bodies import (
@@ -69,7 +70,7 @@ class Names:
 
     def __init__(self, model: str, also: Collection[str], personas: Mapping[str, Overrides]) -> None:
         self.model = model
-        self._names = {name.lower() for name in (model, *also) if name}
+        self._names = {fold(name) for name in (model, *also) if name}
         self._personas = personas
 
     def all(self) -> list[str]:
@@ -79,7 +80,7 @@ class Names:
         """The settings of a model's name; None for an unknown name.  An empty name and the model's own have none."""
         if name and len(name) > _MOST_NAME:
             return None
-        if not name or name.lower() in self._names:
+        if not name or fold(name) in self._names:
             return Overrides()
         chosen = self._choice(name)
         if chosen in self._personas:
@@ -90,9 +91,9 @@ class Names:
 
     def _choice(self, name: str) -> str:
         """The part of a name after the model's own, which chooses a persona or presets."""
-        lower = name.strip().lower()
-        own = max((f"{own}:" for own in self._names if lower.startswith(f"{own}:")), key=len, default="")
-        return lower.removeprefix(own)
+        folded = fold(name.strip())
+        own = max((f"{own}:" for own in self._names if folded.startswith(f"{own}:")), key=len, default="")
+        return folded.removeprefix(own)
 
     def unknown(self, name: str) -> str:
         """An error message for an unknown name."""
@@ -106,7 +107,7 @@ class Names:
         if len(unknown) < len(parts):
             return f"no model {name!r}: there is no preset {unknown[0]!r} ({preset_hint(unknown[0], presets())})"
         choices = [*presets(), *self._personas]
-        known = [*self._names, *choices] if choice == name.lower() else [f"{self.model}:{each}" for each in choices]
+        known = [*self._names, *choices] if choice == fold(name) else [f"{self.model}:{each}" for each in choices]
         hint = did_you_mean(name, known, 1) or f"known are {', '.join(self.all())}, and presets joined by +"
         return f"no model {name!r}: {hint}"
 

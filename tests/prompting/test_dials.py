@@ -60,6 +60,11 @@ def test_an_unknown_word_and_a_strength_beyond_the_limit_are_refused() -> None:
         turned(START, *[("vivid", STEP)] * 19)
 
 
+def test_composed_and_decomposed_characters_are_the_same() -> None:
+    composed, decomposed = "Talk of caf\u00e9s:2", "talk of cafe\u0301s"
+    assert turned(START.replace(views=[[composed], []]), (decomposed, STEP))[0] == [[f"{decomposed}:2.5"], []]
+
+
 def test_a_negative_strength_is_turned_by_half_a_step_too() -> None:
     against = Request().replace(views=[["vivid:-1"], []])
     assert turned(against, ("vivid", STEP))[0] == [["vivid:-0.5"], []]

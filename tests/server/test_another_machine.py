@@ -90,9 +90,9 @@ def saved(there: Path) -> Callable[[], Session]:
 def test_presets_and_the_url_come_from_this_machines_configuration(
     pjlocal: Run, served: Served, model: Path, tmp_path: Path
 ) -> None:
-    presets = '[presets]\npirate = "Talk like a pirate."\n'
+    presets = '[presets]\n"pir\u00e1te" = "Talk like a pirate."\n'
     (tmp_path / "config.toml").write_text(f'server = "{served.url}"\n{presets}')
-    options = ("run", "hello", "-p", "pirate:1.5", "-p", "creative", "--seed", "3", "-n", "10")
+    options = ("run", "hello", "-p", "pira\u0301te:1.5", "-p", "creative", "--seed", "3", "-n", "10")
     by_server = pjlocal(*options)
     assert served.metric("pjlocal_answers_now") == 0 and by_server.returncode == 0, by_server.stderr
     assert by_server.stdout == pjlocal(*options, "-m", str(model), *BIG, *HERE).stdout

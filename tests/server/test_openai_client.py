@@ -13,6 +13,8 @@ import pytest
 from openai import OpenAI
 
 from pjlocal import Engine, PersonaJudge, Sampling
+from pjlocal.request import Overrides
+from pjlocal.server.openai import Names
 
 ASK: Any = [{"role": "user", "content": "Tell me about cats."}]
 LONG = {"pjlocal": {"ignore_end": True}}  # a tiny model likes to end at once
@@ -66,6 +68,12 @@ def test_mode_rewrite_corrects_a_first_answer(client: OpenAI, tiny: Callable[[st
     assert expected.draft and answer.choices[0].pjlocal["draft"]["text"] == expected.draft.text  # type: ignore[attr-defined]
     stream = client.chat.completions.create(**asked, stream=True)
     assert "".join(chunk.choices[0].delta.content or "" for chunk in stream) == expected.text
+
+
+def test_composed_and_decomposed_names_of_models_are_the_same() -> None:
+    names = Names("Caf\u00e9.gguf", ("cafe\u0301",), {"ren\u00e9": (rene := Overrides(prefer=("vivid",)))})
+    for name in ("caf\u00e9.gguf", "Cafe\u0301.gguf", "Caf\u00e9"):
+        assert names.find(name) == Overrides() and names.find(f"{name}:Rene\u0301") is rene
 
 
 def test_a_persona_sets_what_it_sets_and_a_request_sets_more(client: OpenAI) -> None:

@@ -251,6 +251,12 @@ def test_presets_are_chosen_by_chips_and_preferences_count_more_or_less_by_half_
     chromium.eval(press.format("b", "button[title^=More]"))
     chromium.wait_for(f"{adjusted}.includes('vivid')")
     assert chromium.eval(PREFERENCES)[2] == "vivd", "the server knows no such preset, and says so"
+    chromium.eval(
+        "document.querySelector('[data-view=b] .chip').textContent = 'caf\\u00e9';"
+        "const field = document.querySelector('[data-view=b] textarea'); field.value = 'Cafe\\u0301:2';"
+        "field.dispatchEvent(new Event('input', { bubbles: true }))"
+    )
+    assert chromium.eval("document.querySelector('[data-view=b] .chip').getAttribute('aria-pressed')") == "true"
 
 
 def test_a_preference_has_several_lines_and_enter_goes_to_the_next(page, store: Store) -> None:

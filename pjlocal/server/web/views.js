@@ -188,7 +188,7 @@ function chip(view, name, text) {
 
 /** A preference without the strength after its last colon. */
 const bare = (wish) => wish.replace(/\s*:\s*([-+.\d]+|auto)$/i, "");
-const nameOf = (wish) => bare(wish).toLowerCase();
+const nameOf = (wish) => bare(wish).toLowerCase().normalize("NFC");
 
 /** Raise or lower the strength of a preference by 0.5, as `/more` and `/less` do; at 0 it is removed.  Clicks queue up. */
 const adjust = (...step) => (adjusting = adjusting.then(() => adjusted(...step)));
