@@ -135,6 +135,22 @@ def test_an_unsent_question_and_changed_settings_survive_a_reload(page, store: S
     assert chromium.eval("question.value") == "Why do"
 
 
+@pytest.mark.parametrize("gone", ["other chat", "new turn"])
+def test_an_edited_question_replaces_no_other_turn_after_a_reload(opened, store: Store, gone: str) -> None:
+    chromium, session = opened("Cats", a_turn("Hello", "Hi"))
+    fill(chromium, question="And now?")
+    click(chromium, "Edit question")
+    fill(chromium, question="Hello there")
+    if gone == "new turn":
+        store.add_turn(session.id, a_turn("From the terminal", "Yes"))
+    else:
+        chromium.eval(f"history.replaceState(null, '', '#{saved(store, 'Dogs', a_turn()).id}')")
+    reload(chromium)
+    chromium.wait_for(f"question.value && {WRITTEN}")
+    assert chromium.eval("question.value") == "Hello there\n\nAnd now?"
+    assert chromium.eval("document.getElementById('editing').hidden") is True
+
+
 def test_a_question_that_begins_a_chat_survives_a_reload_before_its_first_token(page) -> None:
     chromium = page()
     fill(chromium, temperature="0.3")

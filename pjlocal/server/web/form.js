@@ -46,10 +46,11 @@ export function putBack(asked) {
 /** The contents of the form: the question, and if that of the last turn is being edited, the contents before the edit. */
 export const unsent = () => ({ now: contents(), before: editing && savedForm });
 
-/** Put back what the form contained before the page was loaded again; last: the last turn. */
+/** Put back the contents from before a reload of the page; last: the last turn, if it is still the same. */
 export function putUnsent({ now, before }, last) {
-  putBack(before && last ? before : now);
+  if (before) putBack(before);
   if (before && last) putInPlace(now, last);
+  else putBack(now);
 }
 
 /** Put a question into the form that will be asked in the place of the last turn. */

@@ -555,12 +555,14 @@ function onChats() {
 function keepUnsent() {
   if (writing?.isOwn && chat === null) form.putBack(writing.turn.asked); // nothing is saved yet
   sessionStorage.removeItem(UNSENT); // it stays if there is no room for the new one
-  sessionStorage.setItem(UNSENT, JSON.stringify({ chat, form: form.unsent(), fields: views.unsaved() }));
+  const kept = { chat, turn: turns.at(-1)?.id, form: form.unsent(), fields: views.unsaved() };
+  sessionStorage.setItem(UNSENT, JSON.stringify(kept));
 }
 
 function restoreUnsent() {
   const kept = JSON.parse(sessionStorage.getItem(UNSENT));
-  if (kept) form.putUnsent(kept.form, turns.at(-1));
+  const last = turns.at(-1);
+  if (kept) form.putUnsent(kept.form, kept.chat === chat && kept.turn === last?.id ? last : undefined);
   if (kept?.fields && kept.chat === chat) views.restore(kept.fields);
   addEventListener("pagehide", keepUnsent);
 }
