@@ -151,6 +151,15 @@ def test_an_edited_question_replaces_no_other_turn_after_a_reload(opened, store:
     assert chromium.eval("document.getElementById('editing').hidden") is True
 
 
+def test_the_settings_that_a_new_chat_has_from_the_last_one_survive_a_reload(opened) -> None:
+    chromium, _ = opened("Cats", a_turn(), settings=SETTINGS | {"generation": {"max_tokens": 7}})
+    chromium.eval("location.hash = ''")
+    chromium.wait_for("document.getElementById('title').textContent === 'New chat'")
+    before = chromium.eval(VALUES)
+    reload(chromium)
+    assert chromium.eval(VALUES) == before == ["", "", "7", "3"]
+
+
 def test_a_question_that_begins_a_chat_survives_a_reload_before_its_first_token(page) -> None:
     chromium = page()
     fill(chromium, temperature="0.3")

@@ -29,6 +29,7 @@ let adjusting = Promise.resolve();
 let defaults = { preferences: {} };
 let chat = () => null; // returns the number of the open chat
 let saved = ""; // the fields as they are saved in the chat
+let fresh = ""; // the fields with the server's defaults
 let ofChat = ""; // the text that stands for a seed that JavaScript rounds: the chat's seed stays in force, unless it is changed
 
 /** whichChat: returns the number of the open chat; null if it is not saved yet. */
@@ -45,6 +46,7 @@ export function fill(about, whichChat) {
     view.addEventListener("input", () => grow(view));
   }
   show({});
+  fresh = contents();
 }
 
 /** Show the settings of a saved chat; missing ones are the server's defaults. */
@@ -96,6 +98,7 @@ export function leaveChat() {
     if (left.length < texts.length) setFields(view, left);
   }
   if (ofChat) showSeed(defaults.generation.seed);
+  note(fresh);
   explain();
 }
 
