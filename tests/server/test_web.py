@@ -271,6 +271,10 @@ CODE = '<div class="code"><button class="copy" type="button">Copy code</button><
          '<p><span class="math">x<sup>2</sup> ≤ (a+b)/2</span> <span class="math">√π</span></p>'),
         ("From $5 to $10, or $5/$6", "<p>From $5 to $10, or $5/$6</p>"),
         ("\\[ E = mc^{2} \\] \\(", '<p><span class="math"> E = mc<sup>2</sup> </span> (</p>'),
+        ("*the optimum $x^*$ is best* **Dual $V^{**}$ and \\(V^*\\)** *see [a](https://x.example/a*b) now*",
+         '<p><em>the optimum <span class="math">x<sup>*</sup></span> is best</em> '
+         '<strong>Dual <span class="math">V<sup>**</sup></span> and <span class="math">V<sup>*</sup></span></strong> '
+         f"<em>see {LINK.format('https://x.example/a*b', 'a')} now</em></p>"),
         ("![a](https://x.example/i.png) [b](javascript:1)", "<p><span>a</span> <span>b</span></p>"),
         (f"[cat]({CAT}) ({CAT}, https://x.example/a).", f"<p>{LINK.format(CAT, 'cat')} ({LINK.format(CAT, CAT)}, "
          f"{LINK.format('https://x.example/a', 'https://x.example/a')}).</p>"),
@@ -314,6 +318,9 @@ def test_markdown_is_rendered_in_bounded_time(page) -> None:
         "&a",
         "*`a",
         "*`a\\",
+        "*$a ",
+        "*[a](b",
+        "*[a](b) _",
     ):
         rendered(chromium, part * (32_000 // len(part)))
 

@@ -229,7 +229,7 @@ function spans(text, from, to, literal, depth, inLink = false) {
       const { begin, end, next } = inCode(text, at, to);
       at = end < 0 ? next : put(at, next, node("code", literal(begin, end)));
     } else if (depth < DEPTH && (here === "[" || (here === "!" && text[at + 1] === "["))) {
-      const link = /^!?\[([^[\]\n]*)\]\(<?((?:[^\s()<>]|\([^\s()<>]*\))*)>?(?:\s+"[^"\n]*")?\)/.exec(text.slice(at, Math.min(to, at + 2000)));
+      const link = linkAt(text, at, to);
       if (link) {
         const begin = at + link[0].indexOf("[") + 1;
         at = put(at, at + link[0].length, linked(link[2], here === "!", inside("span", begin, begin + link[1].length, true)));
@@ -267,11 +267,16 @@ function inFormula(text, at, to) {
 const opens = (text, at, mark) =>
   /\S/.test(text[at + mark.length] ?? " ") && !(mark[0] === "_" && /\w/.test(text[at - 1] ?? " "));
 
-/** The position of the mark that closes this one; -1 if none does. */
+/** The position of the mark that closes this one, outside code, formulas and links; -1 if none does. */
 function ends(text, from, to, mark) {
   for (let at = from; at + mark.length <= to; at++) {
-    if (text[at] === "\\") at++;
-    else if (text[at] === "`") at = inCode(text, at, to).next - 1;
+    const here = text[at];
+    const math = here === "$" || here === "\\" ? inFormula(text, at, to) : null;
+    const link = here === "[" ? linkAt(text, at, to) : null;
+    if (math) at = math.next - 1;
+    else if (link) at += link[0].length - 1;
+    else if (here === "\\") at++;
+    else if (here === "`") at = inCode(text, at, to).next - 1;
     else if (at > from && text.startsWith(mark, at)) {
       const run = /^(.)\1*/.exec(text.slice(at, Math.min(to, at + 4)))[0].length;
       if (mark.length === 1 && run === 2) at++; // of a strong text within
@@ -292,6 +297,10 @@ function inCode(text, at, to) {
   }
   return { begin, end: -1, next: begin };
 }
+
+/** The link or picture that begins at a position, as a match: its label and its address; null if none begins there. */
+const linkAt = (text, at, to) =>
+  /^!?\[([^[\]\n]*)\]\(<?((?:[^\s()<>]|\([^\s()<>]*\))*)>?(?:\s+"[^"\n]*")?\)/.exec(text.slice(at, Math.min(to, at + 2000)));
 
 /** The address at the beginning of a text.  Punctuation at its end, or a bracket that it does not open, belongs to the text. */
 function addressIn(text) {
