@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny_models
 from commandline import PJLOCAL
 from served import BIG, ENGINE, LONG, Served, serving
 from waiting import when
@@ -160,9 +161,10 @@ def test_answers_that_no_server_writes_come_from_the_model_loaded_here(
 @pytest.mark.slow
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_when_the_server_ends_the_chat_keeps_its_turns_and_continues(
-    model: Path, server_environment: dict[str, str], signum: int, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, server_environment: dict[str, str], signum: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     engine = ENGINE.replace(n_ctx=32768)
+    model = tiny_models.write_llama(tmp_path / "llama.gguf", n_ctx_train=32768)  # no warning about the context
     with serving(model, server_environment, *BIG) as dying, chatting(model, engine=engine, max_tokens=30_000) as chat:
         writing = iter(chat.ask(LONG))
         events = [next(writing) for _ in range(5)]
