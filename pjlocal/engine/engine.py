@@ -12,7 +12,7 @@ import atexit
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from typing import Any, Protocol
 from weakref import WeakSet
@@ -198,19 +198,25 @@ class Engine:
             self._waiting.append(part)
 
     def cancel(self, answer: Submission) -> None:
-        """Stop writing an answer and free its place."""
+        """Stop writing an answer and free its place.  If the decode fails or is stopped, all answers in flight end."""
         for part in answer.parts:
             if part in self._waiting:
                 self._waiting.remove(part)
                 del self._submissions[part]
-            if part in self._in_flight:
-                is_alone = len(self._in_flight) == 1
-                if is_alone:
-                    self.lanes.drop()
-                # A failure or a stop is reported by the next step, if others are in flight.
-                with suppress(Exception), self.lanes.recovering() if is_alone else nullcontext():
-                    self.lanes.wait()
-                self._release(part)
+        in_flight = [part for part in answer.parts if part in self._in_flight]
+        if not in_flight:
+            return
+        if len(in_flight) == len(self._in_flight):
+            self.lanes.drop()
+        try:
+            with self.lanes.recovering():
+                self.lanes.wait()
+        except Exception as error:
+            for part in self._in_flight:
+                if part not in in_flight:
+                    _end(part, error)
+        for part in in_flight:
+            self._release(part)
 
     def is_writing(self, answer: Submission) -> bool:
         """True if the answer waits or is being written."""

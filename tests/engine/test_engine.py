@@ -299,41 +299,63 @@ def test_cancelling_in_the_middle_changes_no_other_text(shared: tuple[PersonaJud
             assert n_free(engine) == free
 
 
+@pytest.mark.parametrize("best", [1, 2])
 @pytest.mark.parametrize("kind", ["llama", "recurrent"])
 def test_the_caches_of_a_cancelled_answer_can_be_used_though_its_decode_was_stopped(
-    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, kind: str
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch, kind: str, best: int
 ) -> None:
     """A client can hang up between two steps, while the second lane decodes."""
-    wishes = ["vivid", "creative"]
-    decode = Context.decode
-    with PersonaJudge(tiny(kind), wishes, engine=TWO_LANES) as judge, sharing(judge, 2, n_views=2) as one:
-        (wanted,) = generations(1, mode="judge", max_tokens=9)
+    with PersonaJudge(tiny(kind), ["vivid"], engine=TWO_LANES) as judge, sharing(judge, 4, n_views=2) as one:
+        (wanted,) = generations(1, mode="both", max_tokens=9, best=best)
         gone = answer(judge, one, "Why?", wanted)
-        launch = one._launch
-
-        def stopped(*args: Any) -> None:
-            judge.interrupt.set()
-            try:
-                decode(*args)
-            finally:
-                judge.interrupt.clear()
-
-        def stopped_launch() -> None:
-            monkeypatch.setattr(Context, "decode", stopped)
-            launch()
-
         one.submit(gone)
-        while gone.statistics.completion_tokens < 4:
+        while gone.parts[0].statistics.completion_tokens < 4:
             one.step()
-        monkeypatch.setattr(one, "_launch", stopped_launch)
-        one.step()
-        one.cancel(gone)
-        monkeypatch.undo()
+        cancel_while_decoding(judge, one, gone, monkeypatch)
+        for sequence in one.lanes:
+            assert len(sequence.cached) == sequence.lane.context.length(sequence.number)
+            assert not sequence.is_being_decoded
         text = [event.id for event in gone.parts[0].emitted]
-        longer = replace(gone.plan, prompts=[[*prompt, *text, 99] for prompt in gone.plan.prompts])
+        plan = judge.plan("Why?", judge.request.with_group(wanted.replace(best=1)))
+        longer = replace(plan, prompts=[[*prompt, *text, 99] for prompt in plan.prompts])
         alone = judge.answer(longer)
         list(alone)
         assert written(one, [judge.answer(longer, one)]) == [alone.result.text]
+
+
+def test_the_other_answers_are_interrupted_too_if_the_decode_of_a_cancelled_one_was_stopped(
+    tiny: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with PersonaJudge(tiny("recurrent"), ["vivid"], engine=TWO_LANES) as judge, sharing(judge, 4, n_views=2) as one:
+        gone, other = answers(judge, one, generations(2, mode="both", max_tokens=9))
+        one.submit(gone)
+        one.submit(other)
+        while gone.parts[0].statistics.completion_tokens < 4:
+            one.step()
+        cancel_while_decoding(judge, one, gone, monkeypatch)
+        finish(one)
+        assert other.error is None and other.finish_reason == "interrupted" and other.result.text
+
+
+def cancel_while_decoding(judge: PersonaJudge, engine: Engine, gone: Answer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cancel an answer after a step, while the decode for the next one is stopped."""
+    decode, launch = Context.decode, engine._launch
+
+    def stopped(*args: Any) -> None:
+        judge.interrupt.set()
+        try:
+            decode(*args)
+        finally:
+            judge.interrupt.clear()
+
+    def stopped_launch() -> None:
+        patch.setattr(Context, "decode", stopped)
+        launch()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "_launch", stopped_launch)
+        engine.step()
+        engine.cancel(gone)
 
 
 def test_right_guesses_in_one_answer_change_no_other_text(judge: PersonaJudge, monkeypatch: pytest.MonkeyPatch) -> None:
