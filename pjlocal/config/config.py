@@ -200,10 +200,8 @@ def check_preset(name: str, text: str) -> None:
     """Refuse an invalid preset of the user.
 
     Raises:
-        UsageError: the name is built in, a word of a chat's commands, or not one bare word; or the text is empty.
+        UsageError: the name is built in, or not one bare word; or the text is empty.
     """
-    if fold(name) in RESERVED:
-        raise UsageError(f"{name!r} has a meaning in /prefer or /avoid: give the preset another name")
     if fold(name) in PRESETS:
         raise UsageError(f"{name!r} is a built-in preset: give yours another name")
     _check_name("preset", name)
@@ -218,6 +216,8 @@ def set_preset(path: Path, name: str, text: str) -> None:
         UsageError: the name or the text is not valid, or `load_config` refuses the file.
         OutputError: the file cannot be written.
     """
+    if fold(name) in RESERVED:  # accepted in the file, where older ones may have it
+        raise UsageError(f"{name!r} has a meaning in /prefer or /avoid: give the preset another name")
     import tomlkit
     from tomlkit.items import Table
 

@@ -70,7 +70,7 @@ _MEANINGS = {
 }
 _LIKE = {word: preset for preset, words in _MEANINGS.items() for word in words.split()}
 
-#: Words of the chat's /prefer and /avoid, which cannot name a preset.  The letters are names of views.
+#: Words of the chat's /prefer and /avoid, which cannot name a new preset.  The letters are names of views.
 RESERVED = {*PANEL_NAMES, "set", "add", "clear", "default"}
 
 _own: dict[str, str] = {}

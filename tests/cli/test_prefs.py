@@ -38,11 +38,12 @@ def test_own_presets_stand_beside_the_built_in_ones(write) -> None:
 def test_own_presets_are_preferences_by_name_whatever_the_case(write) -> None:
     write(
         'prefer = ["Pirate"]\n[presets]\nPIRATE = "Talk like a pirate."\n"fröhlich" = "Be glad."\n'
-        '"मज़ेदार" = "Be funny."\n"cafe\u0301" = "Sit."\n'
+        '"मज़ेदार" = "Be funny."\n"cafe\u0301" = "Sit."\nf = "Be formal."\n'
     )
     assert preferences.prefix(settled()["views"][0]) == "Talk like a pirate."
     assert preferences.resolve("fröhlich") == preferences.resolve("fro\u0308hlich") == "Be glad."
     assert preferences.resolve("मज़ेदार") == "Be funny." and preferences.resolve("CAFÉ") == "Sit."
+    assert preferences.resolve("f") == "Be formal."
     with pytest.raises(UsageError, match=r"unknown preset 'pirat': did you mean pirate"):
         preferences.resolve("pirat")
 
@@ -52,6 +53,8 @@ def test_own_presets_are_preferences_by_name_whatever_the_case(write) -> None:
     [
         (("add", "vivid", "x y"), "'vivid' is a built-in preset: give yours another name"),
         (("add", "Vivid", "x y", "--force"), "'Vivid' is a built-in preset"),
+        (("add", "A", "x y"), "'A' has a meaning in /prefer or /avoid: give the preset another name"),
+        (("add", "default", "x y"), "'default' has a meaning in /prefer"),
         (("add", "two words", "x y"), "a preset's name is one bare word"),
         (("add", "@file", "x y"), "a preset's name is one bare word"),
         (("add", "new", " "), "the preset 'new' is empty"),

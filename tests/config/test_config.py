@@ -182,8 +182,6 @@ def test_starting_up_loads_neither_tomlkit_nor_numpy() -> None:
             ": [sampling] grammar and json_schema exclude each other",
         ),
         ("[presets]\nvivid = 'x'", ": 'vivid' is a built-in preset: give yours another name"),
-        ("[presets]\nA = 'x'", ": 'A' has a meaning in /prefer or /avoid: give the preset another name"),
-        ("[presets]\ndefault = 'x'", ": 'default' has a meaning in /prefer"),
         ("[presets]\n'two words' = 'x'", ": a preset's name is one bare word"),
         ("[presets]\nmine = 1", ": [presets] mine must be a text in quotes (not 1)"),
         ("[presets]\nmine = ' '", ": the preset 'mine' is empty"),
