@@ -18,6 +18,7 @@ from ..config.config import (
     TOP,
     Config,
     config_path,
+    load_checked,
     load_config,
     remove_persona,
     remove_preset,
@@ -51,7 +52,7 @@ def path() -> None:
 @config_app.command()
 def show() -> None:
     """Print all settings, and the source of each."""
-    for source, key, value in _in_force(load_config()):
+    for source, key, value in _in_force(load_checked()):
         typer.echo(f"{source:12}{key}{': not set' if value is None else f' = {visible(tomlfile.value(value))}'}")
 
 
@@ -64,7 +65,7 @@ def edit() -> None:
     if not file.exists():
         write_text(file, _template())
     edit_file(file)
-    load_config(file)
+    load_checked(file)
 
 
 @prefs_app.command("list")
@@ -145,6 +146,10 @@ def save(
         raise UsageError("give the settings of the persona, as in: pjlocal prefs save brief -p concise --mode both")
     if read := given & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
         raise UsageError(f'prefs save cannot save the name of a file: write {min(read)} = "FILE" into {config_path()}')
+    if "regex" in values:
+        from ..engine.constraint import check_constraint
+
+        check_constraint(request.sampling)
     if values.get("aligner"):
         values["aligner"] = lasting_name_if_found(values["aligner"])
     if any(request.views):

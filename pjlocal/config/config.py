@@ -15,7 +15,7 @@ from ..errors import UsageError, did_you_mean
 from ..folders import user_folder
 from ..prompting.preferences import PRESETS, RESERVED
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides
-from ..settings import Engine, Settings, Thoughts, View, advise, key_of, typed
+from ..settings import FORMS, Engine, Sampling, Settings, Thoughts, View, advise, key_of, typed
 from ..textfile import fold, name_parts, user_path, write_text
 from . import tomlfile
 from .values import InvalidValue, checked
@@ -96,6 +96,26 @@ def load_config(path: Path | None = None) -> Config:
         return _checked(tomlfile.parse(path, text).unwrap(), path.parent)
     except InvalidValue as wrong:
         raise UsageError(f"{path}: {wrong.placed()}") from None
+
+
+def load_checked(path: Path | None = None) -> Config:
+    """Load the settings of the file, and also compile the constraints (except grammars, which need llama.cpp).
+
+    Raises:
+        UsageError: as `load_config`, or a constraint cannot be used.
+    """
+    from ..engine.constraint import check_constraint  # imports NumPy
+
+    config = load_config(path)
+    tables = {f"personas.{name}": persona.sampling for name, persona in config.personas.items()}
+    tables["sampling"] = config.sampling
+    for table, values in tables.items():
+        for key in values.keys() & FORMS:
+            try:
+                check_constraint(Sampling(**{key: values[key]}))
+            except UsageError as error:
+                raise UsageError(f"{path or _config_path()}: [{table}] {key}: {error}") from None
+    return config
 
 
 def _checked(document: dict[str, Any], folder: Path) -> Config:

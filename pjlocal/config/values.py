@@ -13,7 +13,7 @@ from ..errors import UsageError
 from ..gguf.locate import EMBEDDED
 from ..prompting.preferences import resolve
 from ..request import PREFERENCES
-from ..settings import FORMS, Sampling, Settings, typed, with_whole_path
+from ..settings import Settings, typed, with_whole_path
 from ..textfile import read_text, user_path
 
 
@@ -67,10 +67,6 @@ def checked(
             if key in (*PREFERENCES, "avoid"):
                 values[key] = tuple(_preference(spec, presets, folder) for spec in values[key])
             settings(**{**rest, **values})
-            if settings is Sampling and key in FORMS:
-                from ..engine.constraint import check_constraint  # imports NumPy, which most files do not need
-
-                check_constraint(Sampling(**{key: values[key]}))
         except UsageError as error:
             raise InvalidValue(str(error), *where, key) from None
     return values

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Literal
 
-from ..config.config import Config, config_path, load_config
+from ..config.config import Config, config_path, load_checked, load_config
 from ..errors import PjlocalError, byte_size, explain
 from ..folders import user_folder
 from ..settings import Engine, Generation
@@ -140,7 +140,7 @@ def _configuration() -> Iterator[Finding]:
         yield Finding("configuration", "note", _HOMELESS)
         return
     path = config_path()
-    load_config()
+    load_checked()
     yield Finding("configuration", "ok", str(path) if path.exists() else f"no file (it would be {path})")
 
 

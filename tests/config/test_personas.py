@@ -223,6 +223,7 @@ def test_a_persona_may_set_the_seed_to_random(write) -> None:
         (("save", "There", "-l", "3"), "the persona 'there' exists already: --force replaces it"),
         (("save", "x", "-p", "vivdi"), "unknown preset 'vivdi'"),
         (("save", "x", "-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
+        (("save", "x", "--regex", "("), "the regular expression cannot be used: unclosed group"),
         (("save", "x", "--grammar", "g.gbnf"), 'write grammar = "FILE" into'),
         (("add", "there", "Be there."), "a persona is named 'there': give the preset another name"),
         (("show", "thre"), "unknown preset 'thre': did you mean there"),

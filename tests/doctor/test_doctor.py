@@ -43,7 +43,7 @@ def test_a_broken_part_is_reported_and_the_other_checks_still_run(
     pjlocal: Callable, tmp_path: Path, environment: dict[str, str]
 ) -> None:
     (tmp_path / "config" / "pjlocal").mkdir(parents=True)
-    (tmp_path / "config" / "pjlocal" / "config.toml").write_text("mode = 1\n")
+    (tmp_path / "config" / "pjlocal" / "config.toml").write_text("[sampling]\nregex = '('\n")
     database = tmp_path / "data" / "pjlocal" / "chats.db"
     database.parent.mkdir(parents=True)
     with sqlite3.connect(database) as foreign:
@@ -56,7 +56,7 @@ def test_a_broken_part_is_reported_and_the_other_checks_still_run(
     assert {what for what, finding in found.items() if finding["state"] == "broken"} == {
         "configuration", "chats", "self-test",
     }  # fmt: skip
-    assert ": unknown key 'mode'" in found["configuration"]["text"]
+    assert ": [sampling] regex: the regular expression cannot be used" in found["configuration"]["text"]
     assert "bad.gguf" in found["self-test"]["text"]
 
 
