@@ -177,11 +177,7 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
     chosen = {*PREFERENCES, "views", "mode"} & request.explicit
     if roles.mode == "base" and VIEW_NAMES[1] not in roles.weights and chosen and (sets_views or "mode" in given):
         lines.append("mode base writes the text of view b, which has no preference: give it one with --judge-prefer")
-    idle = [
-        flag(f) if f.name in request.explicit else flag(f)[2:]  # no option was given
-        for f in _idle(request, roles.mode)
-        if f.name in given
-    ]
+    idle = [flag(f) if f.name in request.explicit else f.name for f in _idle(request, roles.mode) if f.name in given]
     if roles.mode == "rewrite" and (sets_views or "avoid" in given):
         wishes = chain(*roles.preferences.values(), request.generation.avoid)
         idle += [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]

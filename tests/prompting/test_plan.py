@@ -214,7 +214,7 @@ def test_a_default_best_has_no_effect_without_pushes_and_one_that_was_set_is_ref
 
 def test_a_warning_names_an_option_only_where_one_was_given() -> None:
     given = Request().replace(views=deal(["vivid"]), mode="base", strength="2", lam=2).replace(mode="prompt")
-    for request, name in ((given, "--lambda"), (given.as_defaults(), "lambda")):
+    for request, name in ((given, "--lambda"), (given.as_defaults(), "lam")):
         assert unused(request, make_roles(request), EVERYTHING) == [f"{name} has no effect in mode prompt"]
 
 
