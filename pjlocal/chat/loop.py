@@ -94,10 +94,12 @@ def handle(chat: Chat, line: str) -> bool:
             _check_text(line)  # a command may contain a file name that is not UTF-8
             chat.ask(line[1:] if line.startswith("//") else line)
     # A started answer handles Ctrl-C itself.  It may raise KeyboardInterrupt just outside a body of `at_once`.
-    except (Interrupted, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        chat.screen.say("(stopped)")
+    except Interrupted:
         if not is_command(line):
             chat.screen.say("(stopped before the first word: the question was not saved)")
-        elif line.split()[0].lower() in ("/regen", "/edit"):
+        elif line.lower().split() in (["/regen"], ["/edit"], ["/edit", "question"]):
             chat.screen.say("(stopped before the first word: the earlier answer stays)")
         else:
             chat.screen.say("(stopped)")

@@ -76,6 +76,17 @@ def test_a_question_stopped_before_the_answer_is_not_saved_and_a_line_says_so(
         patch.setattr(Conversation, "regenerate", fail_with(Interrupted()))
         assert chat.say("/regen") == ["(stopped before the first word: the earlier answer stays)"]
     assert chat.turns == [] and chat.say("hello") == []
+    with monkeypatch.context() as patch:
+        patch.setattr(Conversation, "edit_answer", fail_with(Interrupted()))
+        patch.setattr("pjlocal.chat.commands.answers.edit_text", lambda before: "another")
+        assert chat.say("/edit answer") == ["(stopped)"]
+
+
+@pytest.mark.parametrize("line", ["again", "/regen"])
+def test_a_second_ctrl_c_after_the_first_word_does_not_say_that_nothing_was_saved(chat: Talk, line: str) -> None:
+    chat.say("hello")
+    chat.screen.on_event = lambda n: fail_with(KeyboardInterrupt())() if n == 3 else None
+    assert chat.say(line) == ["(stopped)"] and len(chat.turns[-1].events) == 4
 
 
 def test_the_line_says_where_and_how_to_report_it(chat: Talk, monkeypatch: pytest.MonkeyPatch) -> None:
