@@ -5,14 +5,16 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import threading
 from pathlib import Path
 
 import pytest
 from commandline import PJLOCAL, one_line
 from prompt_toolkit.completion import CompleteEvent
 from prompt_toolkit.document import Document
-from talking import Talk
+from talking import Talk, talk
 
+from pjlocal import Engine
 from pjlocal.chat import line as line_module
 from pjlocal.chat.commands.command import Command
 from pjlocal.chat.commands.table import COMMANDS
@@ -21,6 +23,7 @@ from pjlocal.chat.status import status_line
 from pjlocal.engine.filters import FilterChain
 from pjlocal.engine.interrupt import Interrupted
 from pjlocal.engine.policies import Row
+from pjlocal.sessions.store import Store
 
 
 def fail_with(error: BaseException):
@@ -96,29 +99,38 @@ def test_the_line_says_where_and_how_to_report_it(chat: Talk, monkeypatch: pytes
     assert "pjlocal --debug" in line and "report it" in line
 
 
-@pytest.mark.parametrize(("owner", "method"), [(FilterChain, "accept"), (FilterChain, "__call__"), (Row, "__init__")])
+@pytest.mark.parametrize(
+    ("owner", "method", "thread"),
+    [
+        (FilterChain, "accept", "MainThread"),
+        (FilterChain, "__call__", "MainThread"),
+        (Row, "__init__", "MainThread"),
+        (Row, "__init__", "pjlocal-decode"),
+    ],
+)
 def test_the_text_so_far_is_saved_and_the_next_question_answered(
-    chat: Talk, monkeypatch: pytest.MonkeyPatch, owner: type, method: str
+    tiny, store: Store, monkeypatch: pytest.MonkeyPatch, owner: type, method: str, thread: str
 ) -> None:
-    """In the thread that reads a token, too, which makes the rows."""
-    chat.say("first")
+    """Also if a row of logits fails in a worker thread."""
     original = getattr(owner, method)
-    calls: list[int] = []
+    calls: list[str] = []
 
     def fails_later(self: object, *args: object) -> object:
-        calls.append(1)
-        if len(calls) == 7:
+        calls.append(threading.current_thread().name)
+        if calls[-1] == thread and calls.count(thread) == 7:
             raise KeyError("late")
         return original(self, *args)
 
-    with monkeypatch.context() as patch:
-        patch.setattr(owner, method, fails_later)
-        (line,) = chat.say("second")
-    assert "KeyError" in line
-    assert [turn.question for turn in chat.turns] == ["first", "second"]
-    saved = chat.chat.store.load(chat.conversation.session.id)
-    assert [turn.answer for turn in saved.turns] == [turn.answer for turn in chat.turns]
-    assert chat.say("third") == [] and len(chat.turns) == 3
+    with talk(tiny("llama"), store=store, engine=Engine(n_threads=2, layout="contexts"), mode="judge") as chat:
+        chat.say("first")
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, method, fails_later)
+            (line,) = chat.say("second")
+        assert "KeyError" in line
+        assert [turn.question for turn in chat.turns] == ["first", "second"]
+        saved = chat.chat.store.load(chat.conversation.session.id)
+        assert [turn.answer for turn in saved.turns] == [turn.answer for turn in chat.turns]
+        assert chat.say("third") == [] and len(chat.turns) == 3
 
 
 def test_a_screen_that_fails_while_an_answer_is_shown_keeps_the_answer(chat: Talk) -> None:
