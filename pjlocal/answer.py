@@ -183,9 +183,9 @@ class SingleAnswer(Answer):
 
     Args:
         load_s: seconds that loading the model took.
-        rewrite: write a first answer before the first event, and correct it.  The events, `result` and `plan` are
-            those of the correction; `drafted` and `Result.draft` are the first answer.  A first answer that is
-            stopped or empty is not corrected.
+        rewrite: write a first answer before the first event, and correct it.  The events and `result` are those of
+            the correction; `drafted` and `Result.draft` are the first answer.  `plan` is that of the pass being
+            written.  A first answer that is stopped or empty is not corrected.
     """
 
     def __init__(
