@@ -141,7 +141,9 @@ def save(
     values |= {key: value for group in GROUPS for key, value in saved[group].items()}
     if values["seed"] is None:
         values["seed"] = -1  # TOML has no null
-    values = {key: value for key, value in values.items() if key in given and value is not None}
+    values = {key: value for key, value in values.items() if key in given}
+    if unset := next((key for key, value in values.items() if value is None), None):
+        raise UsageError(f"a persona cannot unset --{unset.replace('_', '-')}: leave it out")
     if not values:
         raise UsageError("give the settings of the persona, as in: pjlocal prefs save brief -p concise --mode both")
     if read := given & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:

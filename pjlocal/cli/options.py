@@ -62,7 +62,9 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
         use_own(config.presets, config.personas)
         given = {name for name in values if _source(context, name) in ("COMMANDLINE", "ENVIRONMENT")}
         persona = values.pop("persona", None)
-        chosen = config.persona(persona).without(given) if persona is not None else Overrides()
+        chosen = config.persona(persona) if persona is not None else Overrides()
+        _unset(values, config.flat() | chosen.flat())
+        chosen = chosen.without(given)
         given.update(chosen.flat())
         config = config.without(given)
         for name, value in config.top().items():
@@ -192,12 +194,18 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
+def _unset(values: dict[str, Any], configured: Collection[str]) -> None:
+    """Unset the options that are an empty text alone, where the persona or the file sets one."""
+    for settings in (*GROUPS.values(), Engine):
+        for f in dataclasses.fields(settings):
+            if f.name in configured and values.get(f.name) in ("", [""]):
+                values[f.name] = f.default
+
+
 def _make(settings: type[Settings], values: dict[str, Any], defaults: Mapping[str, Any]) -> Settings:
     converted = {}
     for f in dataclasses.fields(settings):
         value = values.pop(f.name)
-        if value in ("", [""]) and "file" not in f.metadata:  # an empty text alone means none
-            value = None
         if f.name in defaults:
             value = defaults[f.name]
         elif "file" in f.metadata and value is not None:

@@ -89,7 +89,7 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
         (("-p", "vivid", "--floor", "1"), "--floor must be below 1 (not 1.0)"),
         (("-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
         (("-P", "nobody"), "unknown persona 'nobody'"),
-        (("-p", "vivid", "--avoid", " "), "a preference is empty"),
+        (("-p", "vivid", "--avoid", ""), "a preference is empty"),
         (("--panel",), "--panel needs a preference, as in: -p vivid -p creative"),
         (("--mode", "plain", "--avoid", "formal"), "--avoid needs a preference, as in: -p vivid -p creative"),
         *(

@@ -97,13 +97,17 @@ def test_an_option_sets_aside_what_it_excludes_in_the_file(write, file) -> None:
     assert settled("--draft-prefer", "concise")["views"] == [["concise"], ["creative"]]
 
 
-def test_an_option_can_turn_off_what_the_file_turns_on(write) -> None:
+def test_an_option_can_turn_off_what_the_file_turns_on(write, file) -> None:
     on = {"panel": "true", "ignore_end": "true", "stop": '["a"]', "avoid": '["formal"]', "aligner": '"smollm2"'}
     write("\n".join(("[generation]", *(f"{key} = {value}" for key, value in on.items()),
                      '[sampling]\nregex = "a"\n[engine]\nmlock = true\nverbose = true')))  # fmt: skip
     values = settled("--no-panel", "--no-ignore-end", "--stop", "", "--avoid", "", "--aligner", "", "--regex", "",
                      "--no-mlock", "--no-verbose")  # fmt: skip
     assert (values["generation"], values["sampling"], values["engine"]) == (Generation(), Sampling(), Engine())
+    for form in ("grammar", "json_schema", "lark"):
+        write(f"[sampling]\n{form} = 'file'\n")
+        (file.parent / "file").write_text("{}")
+        assert settled(f"--{form.replace('_', '-')}", "")["sampling"] == Sampling()
 
 
 def test_files_that_it_names_are_found_from_where_it_is(write, file, tmp_path) -> None:

@@ -224,6 +224,7 @@ def test_a_persona_may_set_the_seed_to_random(write) -> None:
         (("save", "x", "-p", "vivdi"), "unknown preset 'vivdi'"),
         (("save", "x", "-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
         (("save", "x", "--regex", "("), "the regular expression cannot be used: unclosed group"),
+        (("save", "x", "-p", "vivid", "--aligner", ""), "a persona cannot unset --aligner: leave it out"),
         (("save", "x", "--grammar", "g.gbnf"), 'write grammar = "FILE" into'),
         (("add", "there", "Be there."), "a persona is named 'there': give the preset another name"),
         (("show", "thre"), "unknown preset 'thre': did you mean there"),
@@ -233,7 +234,7 @@ def test_a_persona_may_set_the_seed_to_random(write) -> None:
 def test_personas_that_cannot_be_are_refused(write, file, tmp_path, monkeypatch, args, says: str) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "g.gbnf").write_text("root ::= [a-z]")
-    write("[personas.there]\nlam = 3\n")
+    write("[personas.there]\nlam = 3\n[generation]\naligner = 'smollm2'\n")
     before = file.read_text()
     with pytest.raises(UsageError, match=re.escape(says)):
         call(prefs_app, *args)
