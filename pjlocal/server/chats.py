@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, fields
 from functools import partial
 from typing import Annotated, Any, TypeVar
 
@@ -15,6 +15,8 @@ from starlette.routing import Route
 
 from ..attachments import split_attachments, with_attachments
 from ..errors import UsageError
+from ..prompting.preferences import resolve
+from ..request import GROUPS
 from ..request import Request as AnswerRequest
 from ..sessions.asking import in_two_views
 from ..sessions.cache import remove_session
@@ -25,7 +27,8 @@ from ..sessions.importing import parse_export
 from ..sessions.recorder import Recorder
 from ..sessions.session import Session, Turn
 from ..sessions.store import Store
-from .bodies import Exact, Object, Whole, Wrong, parse_request, validated
+from ..settings import REMOVED, advise
+from .bodies import Exact, Whole, Wrong, parse_request, validated
 from .replies import JsonResponse
 from .streaming import as_events, read_body
 
@@ -40,11 +43,27 @@ _no_chat = partial(Wrong, "no saved chat has this number", status=404, code="cha
 chat_changed = partial(Wrong, code="chat_gone_on")
 
 
+class _Views(Exact):
+    a: list[str] = Field(default=[])
+    b: list[str] = Field(default=[])
+
+
+class _Settings(Exact):
+    """The settings of a chat: those of `Request.as_dict`, and the model."""
+
+    model: str = ""
+    preferences: _Views = _Views()
+    generation: dict[str, Any] = Field(default={})
+    sampling: dict[str, Any] = Field(default={})
+    prompting: dict[str, Any] = Field(default={})
+    explicit: list[str] = Field(default=[])
+
+
 class _Change(Exact):
     """A change of a saved chat."""
 
     title: str | None = None
-    settings: Object | None = None
+    settings: _Settings | None = None
 
 
 class _OfTurn(Exact):
@@ -90,12 +109,13 @@ def chat_routes() -> list[Route]:
         if changes.title is None and changes.settings is None:
             raise Wrong("title is missing", "title")
         title = None if changes.title is None else parse_title(changes.title)
-        if changes.settings is not None:
-            parse_request(changes.settings)  # so that all can go on with it
-            session = Session(settings=changes.settings, id=number)
+        settings = None if changes.settings is None else changes.settings.model_dump(exclude_unset=True)
+        if settings is not None:
+            _check_settings(settings)
+            session = Session(settings=settings, id=number)
             await _changed(number, lambda store: store.save_settings(session))
         if title is None:
-            return JsonResponse({"settings": changes.settings})
+            return JsonResponse({"settings": settings})
         await _changed(number, lambda store: store.rename(number, title))
         return JsonResponse({"title": title})
 
@@ -210,6 +230,19 @@ async def _stored(read: Callable[[Store], _T]) -> _T:
             return read(store)
 
     return await asyncio.to_thread(reading)
+
+
+def _check_settings(settings: Mapping[str, Any]) -> None:
+    """Refuse settings of a chat that the terminal cannot use or would ignore.  Raises UsageError."""
+    request = parse_request(settings)
+    for table, group in GROUPS.items():
+        known = [f.name for f in fields(group)]
+        for name in settings.get(table, {}):
+            if name not in known and name not in REMOVED:
+                hint = advise(name, known) or f"known are {', '.join(known)}"
+                raise UsageError(f"unknown setting {name!r} in {table}: {hint}")
+    for preference in request.preferences:
+        resolve(preference)
 
 
 def _added(text: str) -> int:

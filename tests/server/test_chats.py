@@ -268,6 +268,30 @@ def test_a_chats_settings_can_be_changed_without_a_question(served: Served, stor
     other = {"settings": Request(place(["concise"])).as_dict(), "title": "7"}
     assert "a number cannot be a title" in served.http.patch(path, json=other).text
     assert store.load(session.id).settings == settings, "nothing changes where a part of the request is refused"
+    known = ({"model": None}, settings | {"generation": {"rule": "push"}})  # an earlier version saved the rule
+    assert all(served.http.patch(path, json={"settings": one}).status_code == 200 for one in known)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"temperature": 0.2}, "settings.temperature must be left out: there is no such field"),
+        ({"model": 3}, "settings.model must be a string"),
+        ({"preferences": {"c": ["vivid"]}}, "settings.preferences.c must be left out: there is no such field"),
+        ({"preferences": {"a": ["vivd"]}}, "unknown preset 'vivd': did you mean vivid"),
+        ({"preferences": {"a": "vivid"}}, "settings.preferences.a must be a list"),
+        ({"sampling": {"temperatur": 0.2}}, "unknown setting 'temperatur' in sampling: did you mean temperature?"),
+        ({"sampling": {"seed": 1}}, "unknown setting 'seed' in sampling"),
+        ({"generation": {"avoid": ["formla"]}}, "unknown preset 'formla'"),
+    ],
+)
+def test_settings_that_the_terminal_cannot_use_are_not_saved(
+    served: Served, store: Store, settings: Any, message: str
+) -> None:
+    session = saved(store, "settings", a_turn(), settings=ENDLESS)
+    reply = served.http.patch(f"/api/chats/{session.id}", json={"settings": settings})
+    assert reply.status_code == 400 and message in reply.json()["error"]["message"]
+    assert store.load(session.id).settings == ENDLESS
 
 
 @pytest.mark.slow
