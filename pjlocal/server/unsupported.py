@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..settings import REMOVED, similar_name
-from .bodies import Wrong
+from .bodies import ELSEWHERE, Wrong
 from .synonyms import NOTHING, is_one_of
 
 
@@ -36,7 +36,7 @@ _TRUE = Unsupported(nothing=(True,))
 _UNKNOWN_FORM = Unsupported("use response_format, json_schema, regex, grammar or lark")
 
 _GROUPS: list[tuple[Unsupported, list[str]]] = [
-    *((Unsupported(advice), [name]) for name, advice in REMOVED.items()),
+    *((Unsupported(advice), [name]) for name, advice in (REMOVED | ELSEWHERE).items()),
     # Tools, and what is not text.
     (_TOOLS, ["tools", "functions", "plugins", "web_search_options", "builtin_tools"]),
     (Unsupported(_TOOLS.advice, ("none", "auto")), ["tool_choice", "function_call"]),

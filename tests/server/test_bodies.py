@@ -306,6 +306,10 @@ def test_a_schema_without_a_type_that_cannot_be_enforced_allows_any_value(served
         ("temprature", 0, "did you mean temperature"),
         ("lambda", 1, "did you mean lam?"),
         ("min-p", 0.5, "did you mean min_p?"),
+        ("persona", "pirate", 'choose a persona as the model, as in "model": "pirate-brief"'),
+        ("preferences", {"a": ["vivid"]}, "use prefer"),
+        ("n_ctx", 4096, "it is the server's option ctx, leave it out"),
+        ("gpu_layers", 9, "it is the server's option gpu-layers"),
     ],
 )
 def test_unsupported_fields_that_change_the_answer_are_refused(
@@ -363,6 +367,8 @@ PICTURE = {"type": "image_url", "image_url": {"url": "x"}}
         ({"pjlocal": {"prefer": ["a b:1", "c d", "e f:2"], "strength": 3}}, "or use panel"),
         ({"pjlocal": {"prefer": ["vivd"]}}, "did you mean vivid"),
         ({"pjlocal": {"prefer": ["nothing"]}}, "needs more than one word, as in 'Answer in rhyme')"),
+        ({"pjlocal": {"persona": "pirate"}}, "unknown setting 'persona': choose a persona as the model, as in"),
+        ({"pjlocal": {"n_ctx": 4096}}, "unknown setting 'n_ctx': it is the server's option ctx"),
         ({"pjlocal": {"grammar": "nonsense"}}, "the grammar cannot be parsed"),
         ({"pjlocal": {"regex": "a", "lark": "b"}}, "pjlocal.regex and pjlocal.lark exclude each other"),
         ({"pjlocal": {"logit_bias": ["x"]}}, "logit_bias 'x' is not TOKEN=BIAS"),
