@@ -138,6 +138,7 @@ def _place(error: BaseException) -> str:
 
 
 _LONGEST_WORD = 100  # characters; comparing longer ones takes long
+_SHORT = 3  # characters of a short word; still shorter ones begin too many names
 
 
 def plural(n: int, noun: str) -> str:
@@ -151,8 +152,12 @@ def byte_size(n: int) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str], most: int = 3) -> str:
-    """A suggestion with the known names most similar to a word, as in ``did you mean this or that?``; empty if there
-    are none.  Capitals do not matter."""
+    """A suggestion with the known names most similar to a word, else those that begin with it, as in ``did you mean
+    this or that?``; empty if there are none.  Capitals do not matter."""
     names = {name.lower(): name for name in known}
-    similar = difflib.get_close_matches(word.lower(), names, most, cutoff=0.5) if len(word) <= _LONGEST_WORD else []
+    word = word.lower()
+    alike = 0.7 if len(word) > _SHORT else 0.8  # between "foo" and "floor" it is 0.75
+    similar = difflib.get_close_matches(word, names, most, alike) if len(word) <= _LONGEST_WORD else []
+    if not similar and len(word) >= _SHORT:
+        similar = [name for name in names if name.startswith(word)][:most]
     return f"did you mean {' or '.join(names[name] for name in similar)}?" if similar else ""

@@ -206,6 +206,7 @@ def test_errors_of_values_use_python_names(judge, prompt, changes, error, says) 
             UsageError,
             "prefer excludes draft_prefer and judge_prefer",
         ),
+        ({"temp": 1}, TypeError, "unexpected keyword argument 'temp': did you mean temperature?"),
         ({"tempature": 1}, TypeError, "unexpected keyword argument 'tempature': did you mean temperature?"),
         ({"threads": 1}, TypeError, "unexpected keyword argument 'threads': did you mean n_threads?"),
         ({"ctx": 100}, TypeError, "unexpected keyword argument 'ctx': did you mean n_ctx?"),

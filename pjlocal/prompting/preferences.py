@@ -111,14 +111,19 @@ def resolve(spec: str, known: Mapping[str, str] | None = None) -> str:
         return preset
     # Scripts from U+0E00 on have no spaces between words.
     if len(spec.split()) == 1 and not any(char.isalpha() and char >= "\u0e00" for char in spec):
-        name, colon, strength = spec.partition(":")
-        if colon and fold(name) in known:
-            _check_strength(spec, strength)
+        check_strength(spec, known)
         if fold(spec) in _personas:
             raise UsageError(f"{spec!r} is a persona: use -P {spec}")
-        hint = preset_hint(fold(name), known)
+        hint = preset_hint(fold(spec.partition(":")[0]), known)
         raise UsageError(f"unknown preset {spec!r}: {hint} ({_HOW_FREE_TEXT})")
     return spec
+
+
+def check_strength(spec: str, known: Collection[str]) -> None:
+    """Refuse another word than a strength behind a preset's name, as in ``vivid:very``.  Raises UsageError."""
+    name, colon, strength = spec.partition(":")
+    if colon and fold(name) in known:
+        _check_strength(spec, strength)
 
 
 def preset_hint(word: str, known: Collection[str]) -> str:

@@ -20,7 +20,7 @@ from starlette.responses import Response
 from ..engine.log_probs import LogProbs
 from ..errors import UsageError, did_you_mean
 from ..events import Result
-from ..prompting.preferences import preset_hint, presets, without_strength
+from ..prompting.preferences import check_strength, preset_hint, presets, without_strength
 from ..prompting.prompt import Message
 from ..prompting.tools import make_call
 from ..request import KEYS, Overrides
@@ -86,6 +86,8 @@ class Names:
         if chosen in self._personas:
             return self._personas[chosen]
         preferences = chosen.split("+")
+        for each in preferences:
+            check_strength(each, presets())
         is_known = all(without_strength(each) in presets() for each in preferences)
         return Overrides(prefer=tuple(preferences)) if is_known else None
 
@@ -104,12 +106,14 @@ class Names:
         unknown = [part for part in parts if part not in presets()]
         if persona := next((part for part in unknown if part in self._personas), None):
             return f"no model {name!r}: {persona!r} is a persona, and only presets are joined by + and have strengths"
+        if len(parts) > 1 and "" in parts:
+            return f"no model {name!r}: a preset is missing before or after +"
         if len(unknown) < len(parts):
             return f"no model {name!r}: there is no preset {unknown[0]!r} ({preset_hint(unknown[0], presets())})"
-        choices = [*presets(), *self._personas]
-        known = [*self._names, *choices] if choice == fold(name) else [f"{self.model}:{each}" for each in choices]
-        hint = did_you_mean(name, known, 1) or f"known are {', '.join(self.all())}, and presets joined by +"
-        return f"no model {name!r}: {hint}"
+        own = "" if choice == fold(name) else f"{self.model}:"
+        similar = did_you_mean(choice, [*presets(), *self._personas, *(() if own else self._names)], 1)
+        known = f"known are {', '.join(self.all())}, and presets joined by +"
+        return f"no model {name!r}: {similar.replace('mean ', f'mean {own}', 1) or known}"
 
 
 # The body of a request.

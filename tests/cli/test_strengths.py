@@ -84,7 +84,7 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
         (("-p", "vivid:10.5",), "the preference 'vivid:10.5': a strength is a number from -10 to 10"),
         (("--strength", "2"), "--strength needs a preference, as in: -p vivid -p creative"),
         (("--avoid", "formal"), "--avoid needs a preference, as in: -p vivid -p creative"),
-        (("--avoid", "formla"), "unknown preset 'formla': did you mean formal or"),
+        (("--avoid", "formla"), "unknown preset 'formla': did you mean formal?"),
         (("--mode", "both"), "mode both needs a preference, as in: -p vivid -p creative"),
         (("-p", "vivid", "--floor", "1"), "--floor must be below 1 (not 1.0)"),
         (("-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),

@@ -299,8 +299,14 @@ def test_an_unknown_model_is_refused_with_the_nearest_name(client: OpenAI) -> No
     ):
         with pytest.raises(openai.NotFoundError, match=says):
             client.chat.completions.create(model=name, messages=ASK)
-    with pytest.raises(openai.BadRequestError, match="the preference 'vivid:99': "):
-        client.chat.completions.create(model="llama:vivid:99", messages=ASK)
+    for name in ("nosuch", "default", "llama:", "llama:default"):
+        with pytest.raises(openai.NotFoundError, match=f"no model '{name}': known are llama, "):
+            client.chat.completions.create(model=name, messages=ASK)
+    with pytest.raises(openai.NotFoundError, match=r"no model 'vivid[+]': a preset is missing before or after [+]"):
+        client.chat.completions.create(model="vivid+", messages=ASK)
+    for name in ("vivid:99", "vivid:abc", "vivid:abc+concise"):
+        with pytest.raises(openai.BadRequestError, match=f"the preference '{name[:8]}.*': a strength is a number from"):
+            client.chat.completions.create(model=f"llama:{name}", messages=ASK)
 
 
 def test_a_model_name_gives_preferences_strengths(client: OpenAI) -> None:
