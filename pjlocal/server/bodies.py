@@ -140,8 +140,8 @@ _MUST_BE = {
     "literal_error": "{expected}",
     "less_than_equal": "at most {le}",
     "greater_than_equal": "at least {ge}",
-    "too_long": "a list of at most {max_length}",
-    "too_short": "a list of at least {min_length}",
+    "too_long": "a list of at most {max_length} entries",
+    "too_short": "a list that is not empty",
     "extra_forbidden": "left out: there is no such field",
     "string_too_short": "a string that is not empty",
 }
@@ -149,10 +149,10 @@ _MUST_BE = {
 
 def _in_words(field: str, error: ErrorDetails) -> str:
     kind = error["type"]
-    if kind == "list_type" and field.endswith(("content", "prompt", "stop", "input")):
-        return f"{field} must be a string or a list"
     if kind in _MUST_BE:
-        return f"{field} must be {_MUST_BE[kind].format(**error.get('ctx', {}))}"
+        must_be = _MUST_BE[kind].format(**error.get("ctx", {}))
+        or_text = must_be.startswith("a list") and field.endswith(("content", "prompt", "stop", "input"))
+        return f"{field} must be {'a string or ' if or_text else ''}{must_be}"
     return f"{field} is missing" if kind == "missing" else f"{field}: {error['msg']}"
 
 

@@ -159,7 +159,7 @@ PICTURE = {"type": "input_image", "image_url": "x"}
         ({"input": [{"role": "user", "content": [PICTURE]}]}, "only text parts are supported, no images"),
         ({"input": [{"type": "computer_call"}]}, 'input.0.type "computer_call" is not supported'),
         ({"input": [{"role": "robot", "content": "x"}]}, "input.0.role must be"),
-        ({"input": []}, "input must be a list of at least 1"),
+        ({"input": []}, "input must be a string or a list that is not empty"),
         ({"input": [{"type": False}]}, "input.0.type false is not supported"),
         ({"input": 5}, "input must be a string or a list"),
         ({"tools": [{"type": "web_search"}]}, "tools.0.type must be 'function'"),
