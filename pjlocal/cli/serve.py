@@ -165,7 +165,7 @@ def _model_names(model: str | None, shown: str) -> tuple[str, set[str]]:
 def _origin(text: str) -> str:
     """An origin as browsers send it, without the slash of an address.  Raises UsageError if it is none."""
     origin = text.rstrip("/")
-    if not re.fullmatch(r"\*|null|[a-z][\w+.-]*://[^/\s]+", origin):
+    if not re.fullmatch(r"\*|[a-z][\w+.-]*://[^/\s]+", origin):
         raise UsageError(f"--cors must be an origin such as https://example.org, or * for all (not {text!r})")
     return origin
 

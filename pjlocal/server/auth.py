@@ -159,7 +159,8 @@ class Guard:
             message = f"only this server's own page may use the saved chats, not pages of {origin}"
             return JsonResponse(error_body(message, "permission_error"), 403)
         if is_foreign and "*" not in self._origins and origin not in self._origins:
-            message = f"web pages of {origin} may not use this server: start it with --cors {origin} to allow them"
+            hint = "" if origin == "null" else f": start it with --cors {origin} to allow them"
+            message = f"web pages of {origin} may not use this server{hint}"
             return JsonResponse(error_body(message, "permission_error"), 403)
         header = headers.get("authorization", "")
         if own:

@@ -180,6 +180,7 @@ def test_web_pages_of_others_may_not_ask(served: Served) -> None:
     ):  # fmt: skip
         reply = served.http.post(CHAT, json=GOOD, headers={"Origin": origin})
         assert reply.status_code == status
+        assert ("--cors" in reply.text) == (origin == "https://evil.example"), "every local file has the origin null"
         allowed = reply.headers.get("access-control-allow-origin")
         assert allowed == (origin if origin == "https://friend.example" else None)
     preflight = {"Origin": "https://friend.example", "Access-Control-Request-Method": "POST"}

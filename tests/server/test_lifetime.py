@@ -151,6 +151,7 @@ def test_answers_continue_while_a_slow_template_runs(environment: dict[str, str]
         (("--host", "0.0.0.0", "--api-key", ""), 2, "--api-key must not be empty"),
         (("--cors", "friend.example"), 2, "--cors must be an origin such as https://example.org"),
         (("--cors", "https://friend.example/page"), 2, "--cors must be an origin"),
+        (("--cors", "null"), 2, "--cors must be an origin"),
         (("--api-key", "clé"), 2, "printable ASCII"),
         (("--api-key", "two\nlines"), 2, "printable ASCII"),
         (("--api-key", "secret "), 2, "without spaces or line ends around it"),
