@@ -167,11 +167,12 @@ def same(value: Any, other: Any) -> bool:
 ELSEWHERE = {
     "persona": 'choose a persona as the model, as in "model": "pirate-brief"',
     "preferences": "use prefer, or draft_prefer and judge_prefer",
-    **{
-        name: f"it is the server's option {flag[2:]}, leave it out"
-        for flag, key in flag_names(Engine).items()
-        for name in (key, flag[2:].replace("-", "_"))
-    },
+}
+
+_OF_SERVER = {
+    name: f"it is the server's option {flag[2:]}, leave it out"
+    for flag, key in flag_names(Engine).items()
+    for name in (key, flag[2:].replace("-", "_"))
 }
 
 #: The settings that name files.
@@ -193,7 +194,7 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int, base: Request = Reque
         if isinstance(value, list) and len(value) > most:
             raise UsageError(f"{_flag_of(key)} has {len(value):,} entries: at most {most:,} are allowed")
         if key not in KEYS:
-            hint = ELSEWHERE.get(key) or advise(key, KEYS) or f"known are {', '.join(KEYS)}"
+            hint = ELSEWHERE.get(key) or _OF_SERVER.get(key) or advise(key, KEYS) or f"known are {', '.join(KEYS)}"
             raise UsageError(f"unknown setting {key!r}: {hint}")
     n_tokens = values.get("max_tokens")
     if same(n_tokens, -1) or (isinstance(n_tokens, int | float) and n_tokens > n_ctx):

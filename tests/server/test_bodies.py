@@ -308,8 +308,6 @@ def test_a_schema_without_a_type_that_cannot_be_enforced_allows_any_value(served
         ("min-p", 0.5, "did you mean min_p?"),
         ("persona", "pirate", 'choose a persona as the model, as in "model": "pirate-brief"'),
         ("preferences", {"a": ["vivid"]}, "use prefer"),
-        ("n_ctx", 4096, "it is the server's option ctx, leave it out"),
-        ("gpu_layers", 9, "it is the server's option gpu-layers"),
     ],
 )
 def test_unsupported_fields_that_change_the_answer_are_refused(
