@@ -156,7 +156,6 @@ def test_answers_continue_while_a_slow_template_runs(environment: dict[str, str]
         (("--api-key", "two\nlines"), 2, "printable ASCII"),
         (("--api-key", "secret "), 2, "without spaces or line ends around it"),
         (("-p", "vivd"), 2, "did you mean vivid"),
-        (("-p", "vivid", "--panel"), 2, "--panel takes 2 to 26 preferences"),
         (("--lora", "a.gguf"), 2, "all of the server's answers share: leave --lora out"),
         (("--control-vector-b", "a.gguf"), 2, "leave --control-vector-b out"),
         (("--aligner", "smollm2"), 2, "the server has one model: leave --aligner out"),
