@@ -438,13 +438,13 @@ def _print_report(folder: Folder, run: Run, *, with_page: bool = False) -> None:
     from ..evaluation.report import print_report, write_report
 
     results = _results(folder, run)
-    comparison, page = compare(results), folder.path / "report.html"
-    print_report(results, comparison, run.facts(len(results.answers)), make_console(sys.stdout))
-    if not with_page:
-        return
-    try:
-        write_report(results, comparison, run.facts(len(results.answers)), page, force=True)
-    except UsageError as error:
-        say(f"{page} is not written: {error}")
-    else:
-        say(f"the report with its figures and all answers is {page}")
+    comparison, facts = compare(results), run.facts(len(results.answers))
+    if with_page:  # before the report is printed: a closed pipe ends the program
+        page = folder.path / "report.html"
+        try:
+            write_report(results, comparison, facts, page, force=True)
+        except UsageError as error:
+            say(f"{page} is not written: {error}")
+        else:
+            say(f"the report with its figures and all answers is {page}")
+    print_report(results, comparison, facts, make_console(sys.stdout))

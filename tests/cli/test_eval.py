@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -57,7 +58,9 @@ def suite(tmp_path: Path) -> str:
 
 
 @pytest.mark.slow
-def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path], suite: str, tmp_path: Path) -> None:
+def test_from_a_suite_to_a_report(
+    pjlocal: Pjlocal, environment: dict[str, str], tiny: Callable[[str], Path], suite: str, tmp_path: Path
+) -> None:
     run = ["eval", "run", suite, "--out", "out", "-m", tiny("llama"), "--threads", "1"]
     result = pjlocal(*run)
     assert result.returncode == 0, result.stderr
@@ -80,6 +83,13 @@ def test_from_a_suite_to_a_report(pjlocal: Pjlocal, tiny: Callable[[str], Path],
     page = tmp_path / "out" / "report.html"
     assert f"pjlocal: the report with its figures and all answers is {page.relative_to(tmp_path)}" in result.stderr
     assert page.read_text() == (tmp_path / "r.html").read_text()
+    page.unlink()
+    reading, writing = os.pipe()
+    os.close(reading)
+    command = [*PJLOCAL, "eval", "score", "out"]
+    closed = subprocess.run(command, env=environment, cwd=tmp_path, stdout=writing, stderr=subprocess.PIPE, text=True)
+    os.close(writing)
+    assert closed.returncode == 0 and "the report with its figures" in closed.stderr and page.exists()
     for name in ("f.svg", "f.PNG", "f.pdf", "f.csv"):
         figure = pjlocal("eval", "report", "out", name)
         assert figure.returncode == 0 and (tmp_path / name).stat().st_size > 50
