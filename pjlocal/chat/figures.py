@@ -152,7 +152,7 @@ def statistics(session: Session) -> Table:
     for number, turn in enumerate(session.turns, 1):
         usage: Mapping[str, Any] = turn.statistics.get("usage", {})
         timings: Mapping[str, Any] = turn.statistics.get("timings", {})
-        n = usage.get("completion_tokens", len(turn.events))
+        n = usage.get("completion_tokens", sum(event.kind != "given" for event in turn.events))
         total += n
         table.add_row(
             str(number),

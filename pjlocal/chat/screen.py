@@ -231,13 +231,15 @@ def _ending(turn: Turn) -> str:
 
 
 def _cut_off(turn: Turn, while_thinking: str) -> str:
-    n = turn.statistics.get("usage", {}).get("completion_tokens", len(turn.events))  # imported chats may lack it
+    usage = turn.statistics.get("usage")  # edited answers and imported chats may lack it
+    n = usage["completion_tokens"] if usage else len(turn.events)
     generation = turn.settings.get("generation", {})
     answered = [event for event in turn.events[-n:] if not event.thought]
     n_limited = n if generation.get("think_tokens") is None else len(answered)
     instead = ", /set think-tokens limits the thinking" if while_thinking else ""
     allows = f"/continue goes on, /set max-tokens allows more{instead}"
-    return cut_off(n, n_limited, generation.get("max_tokens", n_limited), allows, while_thinking)
+    most = generation.get("max_tokens", n_limited) if usage else n_limited
+    return cut_off(n, n_limited, most, allows, while_thinking)
 
 
 def _waiting_for(answer: Answer | RemoteAnswer) -> str:

@@ -131,7 +131,7 @@ class Turn:
 
     def edited(self, answer: str) -> Turn:
         """The turn with another answer.  The thinking stays, and so do the equal tokens at the beginning and the
-        end."""
+        end.  Of the statistics only the acceptance rate stays: that of the tokens that stay."""
         events = self._with_text()
         thoughts, old = ([event for event in events if event.thought is which] for which in (True, False))
         first, begin = 0, 0
@@ -146,10 +146,13 @@ class Turn:
         between = [TokenEvent.given(0, answer[begin:end])] if begin < end or first < last == len(old) else []
         events = [*thoughts, *old[:first], *between, *old[last:]]
         ends_as_before = last < len(old) or answer == self.answer
+        kinds = [event.kind for event in events]
+        n_judged = kinds.count("accepted") + kinds.count("resampled")
         return replace(
             self,
             events=[replace(event, position=n) for n, event in enumerate(events)],
             finish_reason=self.finish_reason if ends_as_before else "interrupted",
+            statistics={"acceptance_rate": kinds.count("accepted") / n_judged if n_judged else None},
             id=None,
         )
 

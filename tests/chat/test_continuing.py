@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import tiny_models
+from saved_chats import resampled, token
 from talking import ENDLESS, Talk, plain_event, talk
 
 from pjlocal import Sampling
@@ -132,6 +133,17 @@ def test_tokens_that_stay_are_still_the_models(answer: str, kept, given, finish_
     assert [event.text for event in turn.events if event.kind == "plain"] == kept
     assert [event.text for event in turn.events if event.kind == "given"] == given
     assert [event.position for event in turn.events] == list(range(len(turn.events)))
+
+
+def test_statistics_of_an_edited_answer_are_those_of_the_tokens_that_stay() -> None:
+    told = {"usage": {"completion_tokens": 4}, "acceptance_rate": 0.75, "pushes": {"vivid": 1.0}}
+    tokens = [token(0, "The"), resampled(1, " cat"), token(2, " sat"), token(3, " down")]
+    turn = Turn("Q", tokens, {"generation": {"max_tokens": 4}}, "length", told)
+    assert turn.edited("The cat ran").statistics == {"acceptance_rate": 0.5}
+    assert turn.edited("Something else").statistics == {"acceptance_rate": None}
+    file = io.StringIO()
+    TerminalScreen(file).show_turn(turn.edited("The down"), "text")
+    assert "cut off" in file.getvalue() and "the context is full" not in file.getvalue()
 
 
 def test_an_edited_answer_is_saved_and_read_by_the_model(chat: Talk, store: Store, edited) -> None:

@@ -239,6 +239,7 @@ def test_an_answer_is_edited_and_the_tokens_that_stay_keep_their_numbers(asked, 
     turn = store.load(number).turns[-1]
     assert turn.answer == before.answer + " And so on." == chromium.eval(ANSWER)
     assert "stopped" not in chromium.eval(FACTS)
+    assert chromium.eval(FACTS).startswith(f"{100 * turn.statistics['acceptance_rate']:.0f} % accepted")
     assert chromium.eval("document.activeElement.textContent") == turn.answer
     assert [event.kind for event in turn.events if event.text][-1] == "given"
     assert [event.p for event in turn.events][:5] == [event.p for event in before.events][:5]
