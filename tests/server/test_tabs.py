@@ -19,6 +19,7 @@ QUESTIONS = "[...document.querySelectorAll('.question')].map((one) => one.textCo
 ANSWERS = "[...document.querySelectorAll('.answer')].map((one) => one.textContent)"
 WHOLE = "![...document.querySelectorAll('.facts')].some((one) => one.textContent.includes('unfinished'))"
 LISTED = "[...document.querySelectorAll('#list bdi')].map((one) => one.textContent)"
+LEGEND = "[...document.querySelectorAll('article:last-child .legend li')].map((one) => one.textContent).join(', ')"
 TROUBLE = "document.getElementById('trouble').textContent"
 TITLE = "document.getElementById('title').textContent"
 NL = "\n\n"
@@ -118,6 +119,8 @@ def test_a_second_tab_follows_an_answer_under_way_and_can_stop_it(open_tabs, sto
     second.front()
     second.wait_for(f"document.querySelectorAll('article').length === 2 && {TOKENS} > 30")
     assert second.eval("document.querySelectorAll('article .actions button').length") == 0
+    for tab in (first, second):
+        tab.wait_for(f"{LEGEND} === 'both mode, a vivid, b concise, all what they agree on'")
     click(second, "Stop")
     for tab in (first, second):
         tab.wait_for(

@@ -32,6 +32,11 @@ export class Strip {
     this.element.replaceChildren();
   }
 
+  /** The names of those who wrote tokens. */
+  get writers() {
+    return [...this.#writers.keys()].filter((name) => this.#writers.get(name));
+  }
+
   /** Show the events of an answer; events that are already shown stay unchanged. */
   update(events) {
     const judged = events.slice(this.#n).filter(({ draft }) => draft !== null);

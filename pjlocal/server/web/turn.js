@@ -56,6 +56,8 @@ export class Written {
         if (head) {
           this.hasBegun = true;
           this.leftOut = head.first;
+          this.settings = head; // with the mode that automatic has become
+          this.#describe();
           onHead(head);
         }
         if (event) {
@@ -84,13 +86,13 @@ export class Written {
     this.finish = finish;
     this.isLost = false;
     this.answer.element.removeAttribute("aria-busy");
-    this.#describe();
     this.answer.render();
+    this.#describe();
   }
 
   #describe() {
     const { mode, preferences = {} } = this.settings;
-    const wrote = new Set(this.answer.events.map(({ draft, writer }) => draft && (writer ?? "all")));
+    const wrote = new Set(this.strip.writers);
     const names = mode === "plain" ? [] : [...new Set(["a", "b", ...Object.keys(preferences)])];
     const views = names.filter((name) => preferences[name]?.length || wrote.has(name));
     const item = (name, text) =>
@@ -103,8 +105,9 @@ export class Written {
   }
 
   #count() {
-    const { events } = this.answer;
-    this.strip.update(events);
+    const { length } = this.strip.writers;
+    this.strip.update(this.answer.events);
+    if (this.strip.writers.length !== length) this.#describe();
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
     this.copies.hidden = this.finish === undefined || !this.answer.text;
