@@ -19,7 +19,7 @@ from ..prompting.plan import strength_in_force
 from ..prompting.preferences import presets
 from ..request import Request as AnswerRequest
 from ..sessions.session import Session
-from ..settings import DEFAULT_MODE, Generation, Mode
+from ..settings import DEFAULT_MODE, Generation, Mode, Sampling, SamplingDefaults
 from .auth import refusal
 from .bodies import Exact, Object, Whole, check_overrides, parse_request, validated
 from .chats import chat_defaults, open_chat
@@ -59,12 +59,21 @@ def model_routes(
         defaults, model, saved_as: see `create_app`.
     """
 
+    def temperature(source: SamplingDefaults) -> float:
+        """The temperature unless one is set, with these defaults of the filters."""
+        request = AnswerRequest(sampling=Sampling(defaults=source))
+        return request.with_model_defaults(model["recommended"]).sampling.temperature
+
     async def model_facts(request: Request) -> Response:
         of_the_page = {
             "presets": presets(),
             "default_mode": DEFAULT_MODE,
             "strengths": {mode: strength_in_force(Generation(), mode) for mode in get_args(Mode)},
             "settings": defaults.as_dict(),
+            "automatic": {
+                "temperature": {source: temperature(source) for source in get_args(SamplingDefaults)},
+                "max_tokens": Generation().max_tokens,
+            },
             "most_file": _MOST_FILE,
         }
         named = {"name": names.model, "lasting_name": saved_as.lasting, "version": __version__}

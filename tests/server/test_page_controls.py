@@ -302,6 +302,8 @@ def test_the_form_says_what_automatic_chooses_and_what_its_settings_do(page) -> 
     assert chromium.eval(hint.format("")).startswith("Automatic is both here: Each word is weighed")
     assert "Automatic follows, token by token" in chromium.eval(hint.format("-strength"))
     assert "after your question" in chromium.eval(hint.format("-placement"))
+    assert "automatic is 0.7 here." in chromium.eval(hint.format("-more"))
+    assert "automatic is 1024." in chromium.eval(hint.format("-more"))
     for view in "ab":
         chromium.eval(f"document.querySelector('[data-view={view}] .chip[aria-pressed=true]').click()")
     assert chromium.eval(hint.format("")).startswith("Automatic is plain here")

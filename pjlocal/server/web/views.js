@@ -24,6 +24,8 @@ const FIELDS = ["mode", "strength", "placement", "system", ...NUMBERS];
 export const modes = Object.keys(MEANINGS);
 let presets = {};
 let strengths = {}; // the automatic strength in each mode
+let automatic = {}; // the automatic temperature by source, and the automatic length
+let source = "own"; // of the automatic temperature: pjlocal ("own") or the model's file ("model")
 let preferred = ""; // the automatic mode, if there are preferences
 let adjusting = Promise.resolve();
 let defaults = { preferences: {} };
@@ -35,7 +37,7 @@ let ofChat = ""; // the text that stands for a seed that JavaScript rounds: the 
 /** whichChat: returns the number of the open chat; null if it is not saved yet. */
 export function fill(about, whichChat) {
   chat = whichChat;
-  ({ presets, strengths, default_mode: preferred, settings: defaults } = about);
+  ({ presets, strengths, automatic, default_mode: preferred, settings: defaults } = about);
   const options = (values) => values.map((value) => Object.assign(element("option", "", value), { value }));
   by("mode").append(...options(modes));
   by("placement").append(...options(Object.keys(PLACES)));
@@ -59,6 +61,7 @@ export function show(settings) {
     setFields(view, texts);
     view.querySelector(".presets").open = !texts.length;
   }
+  source = sampling.defaults;
   by("mode").value = modes.includes(generation.mode) ? generation.mode : ""; // or a removed one, in an old chat
   by("strength").value = generation.strength ?? "";
   by("placement").value = prompting.placement;
@@ -98,6 +101,7 @@ export function leaveChat() {
     if (left.length < texts.length) setFields(view, left);
   }
   if (ofChat) showSeed(defaults.generation.seed);
+  source = defaults.sampling.defaults;
   note(fresh);
   explain();
 }
@@ -135,12 +139,15 @@ const modeInForce = () => by("mode").value || (hasPreferences() ? preferred : "p
 
 function explain() {
   const mode = modeInForce();
-  const automatic = by("mode").value ? "" : `Automatic is ${mode} here: `;
-  by("meaning").textContent = automatic + MEANINGS[mode];
+  by("meaning").textContent = (by("mode").value ? "" : `Automatic is ${mode} here: `) + MEANINGS[mode];
   const idle = ["plain", "rewrite"].includes(mode);
   const automaticStrength = strengths[mode] === "auto" ? AUTO : `is ${strengths[mode]}`;
   const here = idle ? "It changes nothing in this mode." : text("strength") ? "" : `Automatic ${automaticStrength} here.`;
   by("meaning-strength").textContent = `Strength says how hard a preference pushes: 1 is its ordinary effect, more exaggerates it, below 0 reverses it. ${here}`;
+  by("meaning-more").textContent =
+    `Temperature: 0 takes the most probable word, higher values vary more; automatic is ${automatic.temperature[source]} here. ` +
+    `Length is the most tokens that an answer may have; automatic is ${automatic.max_tokens}. The same seed gives the same answer again. ` +
+    "Best of writes this number of answers, and keeps the one that meets both preferences best.";
   by("meaning-placement").textContent = `Placement: the preferences are put ${PLACES[by("placement").value] ?? ""}.`;
 }
 
