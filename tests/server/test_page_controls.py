@@ -72,6 +72,7 @@ def test_the_page_reports_a_server_that_stops_during_an_answer(
 
 
 VALUES = "['system', 'temperature', 'max_tokens', 'seed'].map((id) => document.getElementById(id).value)"
+MORE = "document.getElementById('more').open"
 PREFERENCES = "[...document.querySelectorAll('[data-view] textarea')].map((field) => field.value)"
 
 
@@ -100,6 +101,7 @@ def test_an_answer_has_the_system_text_temperature_length_and_seed_that_the_page
     chromium("Page.reload")
     chromium.wait_for(f"document.readyState === 'complete' && {WRITTEN}")
     assert chromium.eval(VALUES) == ["You are a cook.", "0.5", "7", "9"], "as the chat has them"
+    assert chromium.eval(MORE)
     fill(chromium, system="", temperature="", max_tokens="5", seed="")
     ask(chromium, "And for dinner?")
     chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
@@ -119,6 +121,7 @@ def test_an_answer_has_the_system_text_temperature_length_and_seed_that_the_page
 @pytest.mark.parametrize("is_saved", [False, True])
 def test_an_unsent_question_and_changed_settings_survive_a_reload(page, store: Store, is_saved: bool) -> None:
     chromium = page(f"#{saved(store, 'Cats', a_turn()).id}" if is_saved else "")
+    assert not chromium.eval(MORE)
     before = chromium.eval(VALUES)
     fill(chromium, question="Why do", system="You are a cook.", max_tokens="7")
     chromium.eval("document.querySelector('[data-view=b] .chip').click()")
@@ -128,6 +131,7 @@ def test_an_unsent_question_and_changed_settings_survive_a_reload(page, store: S
         fill(chromium, question="Why not?")
     reload(chromium)
     assert chromium.eval(VALUES) == ["You are a cook.", before[1], "7", before[3]]
+    assert chromium.eval(MORE), "settings that are in force are seen"
     assert chromium.eval(PREFERENCES) == preferences
     if is_saved:
         assert chromium.eval("question.value") == "Why not?"

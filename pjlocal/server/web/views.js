@@ -73,7 +73,14 @@ export function show(settings) {
   by("best").value = generation.best > 1 ? generation.best : "";
   by("adjusted").textContent = "";
   note(contents());
+  unfold();
   explain();
+}
+
+/** Open "More" if a setting in it is not the server's default. */
+function unfold() {
+  const inMore = (contents) => String(JSON.parse(contents).slice(2 + FIELDS.indexOf("system")));
+  if (fresh && inMore(contents()) !== inMore(fresh)) by("more").open = true;
 }
 
 /** The contents of the fields. */
@@ -89,6 +96,7 @@ export function restore(contents) {
   const [a, b, ...values] = JSON.parse(contents);
   all().forEach((view, n) => setFields(view, [a, b][n]));
   FIELDS.forEach((id, n) => (by(id).value = values[n]));
+  unfold();
   explain();
 }
 
