@@ -171,6 +171,24 @@ def test_a_question_that_is_asked_while_a_chat_is_loaded_is_asked_there(page, st
     assert [question for question, _ in texts(store, session)] == ["Hello", "And now?"]
 
 
+def test_a_chat_stays_open_if_another_cannot_be_opened(page, store: Store) -> None:
+    first, second = (saved(store, name, a_turn(name), settings=SETTINGS) for name in ("first", "second"))
+    chromium = page(f"#{first.id}")
+    chromium.wait_for(WRITTEN)
+    chromium.eval("var fetched = fetch; fetch = async () => { throw new TypeError('as if the server were down'); }")
+    chromium.eval("document.getElementById('temperature').value = '0.3'")
+    chromium.eval(f"location.hash = {second.id}")
+    chromium.wait_for(TROUBLE)
+    assert chromium.eval(f"[{TITLE}, location.hash, {QUESTIONS}]") == ["first", f"#{first.id}", ["first"]]
+    assert chromium.eval("document.querySelector('#list [aria-current] bdi').textContent") == "first"
+    chromium.eval("fetch = fetched")
+    ask(chromium, "And now?")
+    chromium.wait_for(f"document.querySelectorAll('article').length === 2 && {WRITTEN}")
+    assert [question for question, _ in texts(store, first)] == ["first", "And now?"]
+    chromium.eval(f"location.hash = {second.id}")
+    chromium.wait_for(f"{TITLE} === 'second'")
+
+
 @pytest.mark.parametrize(("method", "button"), [("PATCH", "Save the title"), ("DELETE", "Delete for good")])
 def test_a_slow_change_to_one_chat_does_not_touch_the_chat_opened_since(
     page, store: Store, method: str, button: str

@@ -30,8 +30,9 @@ let requestNumber = 0; // counts requests for a chat: only the reply to the late
  *
  * how: `continues` or `takes` of the request's body, to continue an answer; begun: the tokens that the answer begins with. */
 async function send(asked, replaced, how = {}, begun = []) {
+  const wanted = address().chat;
   await opening;
-  if (writing) return form.putBack(asked);
+  if (writing || address().chat !== wanted) return form.putBack(asked); // or the chat could not be opened
   const chosen = views.chosen();
   const turn = new Turn(asked, views.asSaved(chosen.settings), by("formatted").checked);
   turn.written.answer.add(begun);
@@ -342,7 +343,7 @@ async function opened() {
   writing = null;
   unpin();
   trouble("");
-  forget();
+  const comeBack = forget();
   if (left?.isOwn && left.turn.id === null) giveUp(left); // not saved yet
   else left?.stopping.abort();
   if (which !== null) {
@@ -350,7 +351,9 @@ async function opened() {
       const found = await latest(which);
       if (found) load(found);
     } catch (error) {
+      comeBack();
       trouble(error.message);
+      if (left) refresh();
     }
   }
   list();
@@ -372,17 +375,26 @@ async function latest(which) {
   return null;
 }
 
-/** Close the chat, and show an empty one. */
+/** Close the chat, and show an empty one.  Returns a function that shows the chat again, if another cannot be opened. */
 function forget() {
+  const before = { chat, title, turns };
   for (const dialog of document.querySelectorAll("dialog[open]:not(#asking)")) dialog.close();
   chats.unmark();
   chat = null;
   stale = false;
   requestNumber++; // replies about the closed chat are ignored
-  views.leaveChat();
+  const restoreFields = views.leaveChat();
   entitle("");
   show([]);
   if (!document.activeElement?.checkVisibility()) question.focus(); // a removed button had the focus
+  return () => {
+    chat = before.chat;
+    history.replaceState(null, "", chat === null ? location.pathname : `#${chat}`);
+    restoreFields();
+    entitle(before.title);
+    show(before.turns.filter(({ id }) => id !== null));
+    toEnd();
+  };
 }
 
 function load(found) {

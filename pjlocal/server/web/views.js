@@ -100,8 +100,10 @@ export function restore(contents) {
   explain();
 }
 
-/** Keep the fields for a new chat, except settings that belong to the previous chat: files of the server, and a rounded seed. */
+/** Keep the fields for a new chat, except settings that belong to the previous chat: files of the server, and a rounded seed.
+ * Returns a function that restores them. */
 export function leaveChat() {
+  const before = [contents(), saved, ofChat, source];
   const files = Object.values(defaults.preferences).flat().map(bare);
   for (const view of all()) {
     const texts = wishes(view.dataset.view);
@@ -112,6 +114,10 @@ export function leaveChat() {
   source = defaults.sampling.defaults;
   note(fresh);
   explain();
+  return () => {
+    [, saved, ofChat, source] = before;
+    restore(before[0]);
+  };
 }
 
 function showSeed(seed) {
