@@ -55,6 +55,10 @@ def test_an_answer_goes_on_from_a_token_that_is_taken_and_the_old_one_is_its_dra
     press(chromium, "article:last-child .answer .t:nth-of-type(4)")
     chromium.wait_for(OTHER)
     assert {"a", "b"} <= {*chromium.eval("[...document.querySelectorAll('.others td')].map((one) => one.className)")}
+    views = chromium.eval("[...document.querySelectorAll('.others th[scope]')].map((one) => one.textContent)")
+    assert views == ["a", "b", "joint", "neutral"]
+    parts = "['#token', '.others'].map((part) => document.querySelector(part))"
+    assert not chromium.eval(f"{parts}.some(({{scrollWidth, clientWidth}}) => scrollWidth > clientWidth)")
     chromium("Input.dispatchMouseEvent", type="mouseMoved", x=1, y=1)
     assert not chromium.eval("document.getElementById('token').hidden"), "it stays until it is left"
     chromium.eval(f"{OTHER}.click()")

@@ -108,7 +108,8 @@ export async function pin({ span, event, byKey }, find, take, why) {
 
 /** A table of the alternatives, with their probabilities in each view. */
 function choices(found, event, take) {
-  const cell = (name, ...parts) => element("td", viewClass(name), ...parts);
+  const views = Object.keys(found[0]?.p ?? {});
+  const names = views.map((name) => Object.assign(element("th", "", name), { scope: "col" }));
   const row = (other) => {
     const isThis = other.id === event.id;
     const made = button(named(other.text, other.id), () => {
@@ -116,10 +117,10 @@ function choices(found, event, take) {
       take(other);
     });
     made.disabled = !take || isThis || !other.text;
-    const chances = Object.entries(other.p).map(([name, p]) => cell(name, `${name} ${number(p)}`, bar(p)));
+    const chances = views.map((name) => element("td", viewClass(name), number(other.p[name]), bar(other.p[name])));
     return element("tr", isThis ? "this" : "", element("th", "", made), ...chances);
   };
-  return element("table", "", ...found.map(row));
+  return element("table", "", element("tr", "", element("td"), ...names), ...found.map(row));
 }
 
 /** Close the panel, also if it was kept open; returns whether it was open. */
