@@ -80,10 +80,7 @@ class ChatList:
 
         Case is ignored, and so is the amount of white space.
         """
-        name, sessions = " ".join(name.split()), self.summaries()
-        by_id = (session.id for session in sessions if str(session.id) == name)
-        by_title = (session.id for session in sessions if name and session.title.casefold() == name.casefold())
-        return next(chain(by_id, by_title), None)
+        return _find_whole(" ".join(name.split()), self.summaries())
 
     def find(self, name: str) -> int:
         """Find a session as `find_whole` does, or by the beginning of exactly one title.
@@ -91,11 +88,11 @@ class ChatList:
         Raises:
             UsageError: no session matches, or several do; the message names some.
         """
-        if (found := self.find_whole(name)) is not None:
+        name, sessions = " ".join(name.split()), self.summaries()
+        if (found := _find_whole(name, sessions)) is not None:
             return found
-        name = " ".join(name.split())
         folded = name.casefold()
-        titles = [(session.title.casefold(), session) for session in self.summaries() if session.title]
+        titles = [(session.title.casefold(), session) for session in sessions if session.title]
         begin = [session for title, session in titles if folded and title.startswith(folded)]
         if len(begin) == 1:
             return begin[0].id
@@ -105,6 +102,12 @@ class ChatList:
         nearest = [next(session for title, session in titles if title == match) for match in dict.fromkeys(similar)]
         hint = f"did you mean {_listed(nearest)}?" if nearest else "pjlocal sessions list shows them"
         raise UsageError(f"there is no saved chat {name!r}: {hint}")
+
+
+def _find_whole(name: str, sessions: Sequence[Summary]) -> int | None:
+    by_id = (session.id for session in sessions if str(session.id) == name)
+    by_title = (session.id for session in sessions if name and session.title.casefold() == name.casefold())
+    return next(chain(by_id, by_title), None)
 
 
 def search(db: sqlite3.Connection, query: str) -> list[Hit]:
