@@ -196,6 +196,11 @@ def flag_names(*groups: type[Settings]) -> dict[str, str]:
     return {flag(f): f.name for group in groups for f in dataclasses.fields(group)}
 
 
+def field_names(*groups: type[Settings]) -> dict[str, str]:
+    """The flags of settings by their names in JSON: their keys, and the flags without dashes."""
+    return {name: flag for flag, key in flag_names(*groups).items() for name in (key, flag[2:].replace("-", "_"))}
+
+
 def rename_flags(message: str, names: Mapping[str, str]) -> str:
     """The message with flags replaced by other names; unknown flags stay."""
     return re.sub(r"--[a-z][\w-]*", lambda match: names.get(match[0], match[0]), message)

@@ -21,7 +21,7 @@ from ..prompting.prompt import Message, last_question
 from ..request import GROUPS, KEYS, PREFERENCES, Request
 from ..screen.console import say
 from ..screen.progress import progress_bars
-from ..settings import REMOVED, Engine, by_keywords, flag_names, similar_name
+from ..settings import REMOVED, Engine, by_keywords, field_names, flag_names, similar_name
 from ..textfile import lock, owner_only, user_path, write_text
 
 if TYPE_CHECKING:
@@ -30,15 +30,10 @@ if TYPE_CHECKING:
 _AT_ONCE = 16  # rows planned together, as a multiple of the answers written at once
 _COLUMNS = (".csv", ".tsv")  # formats in which every value is a text
 
+_KEY_OF = flag_names(*GROUPS.values())  # by flag
 
-def _without_dashes(flag: str) -> str:
-    return flag.removeprefix("--").replace("-", "_")
-
-
-#: The settings of a row, by their names in a row: their keys, and their flags without the dashes.
-_NAMES = {key: key for key in KEYS} | {
-    _without_dashes(flag): name for flag, name in flag_names(*GROUPS.values()).items()
-}
+#: The settings of a row, by their names in a row.
+_NAMES = {key: key for key in KEYS} | {name: _KEY_OF[flag] for name, flag in field_names(*GROUPS.values()).items()}
 
 
 #: Fields that a row cannot have, and what to do instead.
@@ -46,11 +41,7 @@ _REFUSED = {
     "model": "one model answers all rows: give it to the command with --model, or rename the field",
     "n": "max_tokens limits the answer's length, and for several answers repeat the row",
     **REMOVED,
-    **{
-        name: f"give it to the command with {flag}, or rename the field"
-        for flag, key in flag_names(Engine).items()
-        for name in (key, _without_dashes(flag))
-    },
+    **{name: f"give it to the command with {flag}, or rename the field" for name, flag in field_names(Engine).items()},
 }
 _KNOWN = {*_NAMES, "persona", "messages", *_REFUSED}
 

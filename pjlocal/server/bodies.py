@@ -27,6 +27,7 @@ from ..settings import (
     Generation,
     Settings,
     advise,
+    field_names,
     flag,
     flag_names,
     rename_flags,
@@ -169,11 +170,7 @@ ELSEWHERE = {
     "preferences": "use prefer, or draft_prefer and judge_prefer",
 }
 
-_OF_SERVER = {
-    name: f"it is the server's option {flag[2:]}, leave it out"
-    for flag, key in flag_names(Engine).items()
-    for name in (key, flag[2:].replace("-", "_"))
-}
+_OF_SERVER = {name: f"it is the server's option {flag[2:]}, leave it out" for name, flag in field_names(Engine).items()}
 
 #: The settings that name files.
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
