@@ -90,6 +90,9 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
     """
     checks = checks_of(objectives)
     kept: dict[str, tuple[float | bool | None, Any]] = {name: (value, None) for name, value in _text_metrics(answer)}
+    wishes = [resolve(spec) for spec in objectives.prefer]
+    kept["question copied"] = _copied([answer.prompt], answer.text), None
+    kept["preferences copied"] = _copied(wishes, answer.text), wishes
     results = [met(check, answer, plain) for check in checks]
     for check, result in zip(checks, results, strict=True):
         kept[f"check:{check.name}"] = result, _defined(check, plain)
@@ -158,13 +161,19 @@ def _defined(check: Check, plain: AnswerRecord | None) -> Any:
 
 def _text_metrics(answer: AnswerRecord) -> Iterator[tuple[str, float | bool | None]]:
     text = answer.text
-    folded = [word.casefold().strip(_MARKS) for word in words(text)]
+    folded = _folded(text)
     yield "words", len(folded)
     yield "distinct1", _distinct(folded, 1)
     yield "distinct2", _distinct(folded, 2)
     yield "repetition", 1 - (_distinct(folded, 3) or 1)
     yield "finished", answer.finish_reason == "stop"
     yield "readability", readability(text)
+
+
+def _copied(sources: Sequence[str], text: str) -> float | None:
+    """The share of the sources' runs of three words that are in the text; None if they have no such run."""
+    runs = {run for source in sources for run in _runs(_folded(source), 3)}
+    return len(runs.intersection(_runs(_folded(text), 3))) / len(runs) if runs else None
 
 
 _MARKS = "!\"'()*,-./:;?[]_`{}~“”‘’„«»‹›¡¿。、，！？；：「」『』（）"
@@ -177,6 +186,11 @@ def words(text: str) -> list[str]:
     return [word for word in _BETWEEN_WORDS.split(spaced) if any(map(str.isalnum, word))]
 
 
+def _folded(text: str) -> list[str]:
+    """The words of a text without capitals and punctuation."""
+    return [word.casefold().strip(_MARKS) for word in words(text)]
+
+
 _BETWEEN_SENTENCES = re.compile(r"(?<=[.!?…؟।])(?:[^\w\s,;:]|_)*\s+|(?<=[。！？])|\n+")
 
 
@@ -186,9 +200,13 @@ def sentences(text: str) -> list[str]:
     return [one for one in _BETWEEN_SENTENCES.split(text) if any(map(str.isalpha, one))]
 
 
+def _runs(words: Sequence[str], n: int) -> list[tuple[str, ...]]:
+    return [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+
+
 def _distinct(words: Sequence[str], n: int) -> float | None:
     """The share of runs of ``n`` words that are distinct; None if the text has fewer words."""
-    runs = [tuple(words[i : i + n]) for i in range(len(words) - n + 1)]
+    runs = _runs(words, n)
     return len(set(runs)) / len(runs) if runs else None
 
 

@@ -33,6 +33,7 @@ class Metric(NamedTuple):
 _DIRECTIONS = (
     dict.fromkeys(("check", "checks", "least", "reward", "rank", "prompting", "fluency"), 1)
     | {"words": 0, "tokens": 0, "finished": 1, "distinct1": 1, "distinct2": 1, "repetition": -1}
+    | {"question copied": -1, "preferences copied": -1}
     | {"readability": 0, "acceptance": 0, "tokens/s": 1, "seconds an answer": -1}
 )
 

@@ -21,7 +21,8 @@ _SCORES = ("least", "reward", "prompting", "fluency")  # in nats per token
 _RANKS = ("rank",)  # of a reward model, without a unit
 _SPEED = ("tokens/s", "seconds an answer")
 _COMPARED = ("check:all", "least", "fluency", "repetition")  # metrics whose differences have a table of their own
-_SUMMARY = ("check:all", "least", "prompting", "fluency", "repetition", "words", "tokens/s")  # averaged over all
+_COPIED = ("question copied", "preferences copied")
+_SUMMARY = ("check:all", "least", "prompting", "fluency", "repetition", *_COPIED, "words", "tokens/s")  # over all
 _NAMES = {
     "least": "least served",
     "prompting": "under direct prompting",
@@ -30,7 +31,7 @@ _NAMES = {
     "distinct1": "distinct words",
     "distinct2": "distinct pairs",
 }
-_SHARES = {"check", "checks", "finished", "distinct1", "distinct2", "repetition", "acceptance"}
+_SHARES = {"check", "checks", "finished", "distinct1", "distinct2", "repetition", *_COPIED, "acceptance"}
 _DECIMALS = {"words": 1, "tokens": 1, "readability": 1, "tokens/s": 1, "seconds an answer": 2}  # others have 3
 
 _PAIRED_NOTE = "Paired by prompt; 95 % bootstrap intervals."

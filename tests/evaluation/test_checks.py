@@ -34,7 +34,21 @@ def test_words_and_their_variety_are_as_counted_by_hand() -> None:
 @pytest.mark.parametrize("text", ["", "  \n", "?!", "🎉🎉", "---"])
 def test_an_answer_without_words_has_no_words_and_no_shares_of_them(text: str) -> None:
     found = scores_of(text)
-    assert found == {"words": 0, "repetition": 0, "finished": 1}
+    nothing = {"repetition": 0, "question copied": 0, "preferences copied": 0}
+    assert found == {"words": 0, "finished": 1} | nothing
+
+
+def test_what_is_copied_of_the_question_and_of_the_preferences_is_counted_in_runs_of_three_words() -> None:
+    found = scores_of("How do I BOIL it? Answer, as a ship!")  # of how-do-I, do-I-boil, I-boil-an, boil-an-egg: two
+    assert found["question copied"] == 2 / 4
+    assert found["preferences copied"] == 1 / 2  # of answer-as-a and as-a-pirate
+    assert "question copied" not in scores_of("Boil an egg", prompt="An egg?"), "two words have no run of three"
+
+
+def test_a_preset_is_copied_if_its_text_is() -> None:
+    preset = preferences.PRESETS["concise"]
+    of = Objectives("o", ("concise:1.5",))
+    assert {s.metric: s.value for s in checks.scores(make_answer(preset), of)}["preferences copied"] == 1
 
 
 @pytest.mark.parametrize(
