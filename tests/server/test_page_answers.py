@@ -431,3 +431,20 @@ def test_an_answer_that_ended_meanwhile_is_shown_whole(asked, served: Served, st
     chromium.wait_for(WRITTEN)
     turn = store.load(number).turns[-1]
     assert turn.answer == chromium.eval(ANSWER) and "stopped" in chromium.eval(FACTS) and chromium.eval(TROUBLE) == ""
+
+
+@pytest.mark.slow
+def test_an_answer_can_be_stopped_while_the_page_reconnects(asked) -> None:
+    chromium, _ = cut_off(asked)
+    click(chromium, "Stop")
+    chromium.eval("online = true")  # the request to stop it has failed by then, or fails now
+    chromium.wait_for(f"{WRITTEN} && {FACTS}.includes('stopped')")
+    assert chromium.eval(TROUBLE) == ""
+
+
+@pytest.mark.slow
+def test_a_chat_that_is_deleted_while_the_page_reconnects_is_said_to_be_gone(asked, served: Served) -> None:
+    chromium, number = cut_off(asked)
+    served.http.delete(f"/api/chats/{number}")
+    chromium.eval("online = true")
+    chromium.wait_for(f"{TROUBLE}.includes('deleted elsewhere') && {TITLE} === 'New chat'")

@@ -62,7 +62,7 @@ function column(mode, signal) {
     .then((response) => written.read(events(response), (head) => (draft = head.turn)))
     .then(() => place.append(element("div", "actions", button("Take this answer", act))))
     .catch((error) => {
-      if (written.finish === undefined) written.end("failed"); // the request was refused
+      written.fail(error);
       if (error.name !== "AbortError") trouble.textContent = error.message;
     });
   return place;

@@ -5,7 +5,6 @@ import * as chats from "./chats.js";
 import { compare } from "./compare.js";
 import * as files from "./files.js";
 import * as form from "./form.js";
-import { lasting } from "./lasting.js";
 import { manage } from "./manage.js";
 import { button, by, element } from "./nodes.js";
 import { pin, say, stayBeside, unpin, visible } from "./token.js";
@@ -13,6 +12,7 @@ import { Turn } from "./turn.js";
 import * as views from "./views.js";
 
 const question = by("question");
+const TRIES = 12; // tries to reconnect, two a second
 const UNSENT = "pjlocal-unsent"; // the key in the storage of this tab
 const others = new BroadcastChannel("pjlocal"); // other tabs of this page; each sends the number of a chat that it has changed
 let chat = null; // its number, once it is saved
@@ -78,11 +78,9 @@ async function write(one, begin) {
   show([...turns.filter(({ id }) => id !== one.replaced && (id === null || id !== turn.id)), turn]);
   turn.element.scrollIntoView({ block: "end" });
   try {
-    const stream = await begin();
-    if (one.isStopped) stop(one); // it had no number before
-    const whole = lasting(stream, one, () => (writing === one ? chat : null));
-    await turn.written.read(whole, (head) => named(one, head));
+    await read(one, await begin());
   } catch (error) {
+    turn.written.fail(error);
     if (error.name !== "AbortError") failed = error;
   }
   if (writing !== one) return list(); // another chat has been opened
@@ -109,6 +107,42 @@ async function write(one, begin) {
   else if (stale) refresh();
   if (isOwn) changed();
   else list();
+}
+
+/** Read an answer.  If the connection is lost, reconnect and read the rest. */
+async function read(one, stream) {
+  if (one.isStopped) stop(one); // it could not be stopped before
+  try {
+    await one.turn.written.read(stream, (head) => named(one, head));
+  } catch (error) {
+    if (!isLost(error) || writing !== one || chat === null) throw error;
+    await read(one, await again(one, error));
+  }
+}
+
+/** Load the chat as after a reload, and return the events of the answer from its beginning.  Throws `lost` if that fails. */
+async function again(one, lost) {
+  const { turn, number } = one;
+  for (let tries = 0; tries < TRIES; tries++) {
+    turn.written.facts.textContent = "The connection was lost: trying to reconnect";
+    await new Promise((resolve) => setTimeout(resolve, 500));
+    one.stopping.signal.throwIfAborted();
+    if (writing !== one) break;
+    const found = await latest(chat).catch((error) => {
+      if (!isLost(error)) throw error;
+    });
+    if (!found) continue;
+    const { response, stopping } = found.running || {};
+    if (response?.headers.get("X-Pjlocal-Answer") === number) {
+      one.stopping = stopping;
+      return events(response);
+    }
+    stopping?.abort(); // another answer
+    const saved = found.saved.turns.find(({ id }) => id === turn.id);
+    if (!saved) break;
+    return [{ begun: saved.events }, { result: { ...saved.settings, finish_reason: saved.finish_reason } }];
+  }
+  throw lost;
 }
 
 /** Put the question of an answer into the form again: in the place of the last turn, if the answer would have replaced it. */

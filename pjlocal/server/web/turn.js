@@ -25,7 +25,6 @@ export class Written {
     this.finish = undefined; // the finish reason; undefined while it is written
     this.leftOut = 0; // exchanges that the model did not see
     this.hasBegun = false; // whether its first token has come
-    this.isLost = false; // whether the connection is lost
     this.hasGrown = false; // whether the model has added text to the given beginning
     this.settings = settings;
     this.legend = element("ul", "legend");
@@ -40,39 +39,44 @@ export class Written {
     this.answer.formatted = formatted;
   }
 
-  /** Read the answer from the events of its stream; onHead is called with the facts that come with its first token. */
+  #n = 0; // tokens read from the stream
+
+  /** Read the answer from the events of its stream.  After the connection was lost, read the rest from another stream of it.
+   *
+   * onHead: called with the facts that come with the first token. */
   async read(events, onHead = () => {}) {
+    let n = 0;
     this.#wait({});
-    try {
-      for await (const { head, begun, event, result, waits, lost } of events) {
-        if (waits) this.#wait(waits);
-        this.isLost = Boolean(lost);
-        if (lost) this.#count();
-        if (begun) {
-          this.strip.clear();
-          this.answer.restart(begun);
-          this.hasGrown ||= !head; // a whole saved answer
-        }
-        if (head) {
-          this.hasBegun = true;
-          this.leftOut = head.first;
-          this.settings = head; // with the mode that automatic has become
-          this.#describe();
-          onHead(head);
-        }
-        if (event) {
-          this.answer.add([event]);
-          this.hasGrown ||= Boolean(event.text);
-        }
-        if (result) {
-          this.settings = result;
-          this.end(result.finish_reason);
-        }
+    for await (const { head, begun, event, result, waits } of events) {
+      if (event ? n++ < this.#n : head && this.hasBegun) continue;
+      if (waits) this.#wait(waits);
+      if (begun) {
+        this.strip.clear();
+        this.answer.restart(begun);
+        this.hasGrown ||= !head; // a whole saved answer
       }
-    } catch (error) {
-      this.end(error.name === "AbortError" ? "interrupted" : isGone(error) ? "gone" : "failed");
-      throw error;
+      if (head) {
+        this.hasBegun = true;
+        this.leftOut = head.first;
+        this.settings = head; // with the mode that automatic has become
+        this.#describe();
+        onHead(head);
+      }
+      if (event) {
+        this.#n = n;
+        this.answer.add([event]);
+        this.hasGrown ||= Boolean(event.text);
+      }
+      if (result) {
+        this.settings = result;
+        this.end(result.finish_reason);
+      }
     }
+  }
+
+  /** End an answer that an error has ended, also the user's stop. */
+  fail(error) {
+    this.end(error.name === "AbortError" ? "interrupted" : isGone(error) ? "gone" : "failed");
   }
 
   /** Until the first token comes, show what the answer waits for. */
@@ -84,7 +88,6 @@ export class Written {
 
   end(finish) {
     this.finish = finish;
-    this.isLost = false;
     this.answer.element.removeAttribute("aria-busy");
     this.answer.render();
     this.#describe();
@@ -111,8 +114,7 @@ export class Written {
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
     this.copies.hidden = this.finish === undefined || !this.answer.text;
-    const facts = this.isLost ? ["The connection was lost: trying to reconnect"] : [this.strip.words, this.#ending, unseen];
-    this.facts.textContent = facts.filter(Boolean).join(" · ");
+    this.facts.textContent = [this.strip.words, this.#ending, unseen].filter(Boolean).join(" · ");
   }
 
   /** The ending in words; empty while the answer is written. */
