@@ -10,6 +10,7 @@ from browser import Page
 SETTINGS: dict[str, Any] = {"preferences": {"a": ["vivid"], "b": ["concise"]}}
 ENDLESS = SETTINGS | {"generation": {"max_tokens": 30_000, "ignore_end": True}}
 WRITTEN = "document.querySelector('#turns article:last-child .actions button')"
+EDITED = "document.querySelector('.rewriting textarea')"  # the question or the answer, while it is edited
 TOKENS = "document.querySelectorAll('#turns article:last-child .t').length"
 
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import pytest
 from browser import Chromium, Page
 from exported_chats import accepted, resampled
-from on_the_page import SETTINGS, WRITTEN, ask, click
+from on_the_page import SETTINGS, WRITTEN, click
 from saved_chats import a_turn, saved
 from served import VIEWS, Served
 
@@ -91,9 +91,11 @@ def test_axe_finds_nothing(seen, store: Store, width: int, scheme: str) -> None:
     chromium.wait_for("document.querySelector('#files li')")
     assert found_by_axe(chromium) == [], "a file"
     click(chromium, "Edit question")
+    assert found_by_axe(chromium) == [], "a question to be edited"
     chromium.eval("document.activeElement.select()")
-    ask(chromium, "Why not?")
-    chromium.wait_for(WRITTEN)
+    chromium.type("Why not?")
+    chromium.press("Enter")
+    chromium.wait_for(f"document.querySelector('article h3').textContent === 'Why not?' && {WRITTEN}")
     assert found_by_axe(chromium) == [], "an answer"
     for dialog in ("Rename", "Delete"):
         click(chromium, dialog)

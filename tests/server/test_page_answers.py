@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 from browser import Chromium
-from on_the_page import SETTINGS, TOKENS, WRITTEN, ask, button_of, click
+from on_the_page import EDITED, SETTINGS, TOKENS, WRITTEN, ask, button_of, click
 from saved_chats import a_turn, saved, texts
 from served import VIEWS, Served
 
@@ -227,17 +227,16 @@ def test_a_second_tab_sees_the_beginning_of_an_answer_that_is_continued(asked, c
 def test_an_answer_is_edited_and_the_tokens_that_stay_keep_their_numbers(asked, store: Store) -> None:
     chromium, number = asked()
     before = store.load(number).turns[-1]
-    field = "document.querySelector('.rewriting textarea')"
     click(chromium, "Edit answer")
-    assert chromium.eval(f"[{field}.value, document.activeElement === {field}]") == [before.answer, True]
+    assert chromium.eval(f"[{EDITED}.value, document.activeElement === {EDITED}]") == [before.answer, True]
     chromium.press("Escape")
-    assert chromium.eval(f"{field} === null && {ANSWER}") == before.answer
+    assert chromium.eval(f"{EDITED} === null && {ANSWER}") == before.answer
     click(chromium, "Edit answer")
     click(chromium, "Save the answer")
-    chromium.wait_for(f"!{field}")
+    chromium.wait_for(f"!{EDITED}")
     assert len(store.load(number).turns[-1].drafts) == 1, "nothing was changed"
     click(chromium, "Edit answer")
-    chromium.eval(f"{field}.value += ' And so on.'")
+    chromium.eval(f"{EDITED}.value += ' And so on.'")
     click(chromium, "Save the answer")
     chromium.wait_for(f"{COUNT} === '2 of 2'")
     turn = store.load(number).turns[-1]
@@ -323,7 +322,8 @@ def test_a_dropped_file_shows_its_tokens_and_goes_with_the_question_as_run_sends
     chromium.wait_for(f"document.readyState === 'complete' && {WRITTEN}")
     assert chromium.eval(parts) == shown
     click(chromium, "Edit question")
-    assert chromium.eval(f"[document.getElementById('question').value, {FILES}]") == ["Why?", ["my notes.txt"]]
+    assert chromium.eval(f"{EDITED}.value") == "Why?"
+    assert chromium.eval("document.querySelector('.rewriting .file').textContent") == "my notes.txt"
     chromium.type(" not")
     chromium.press("Enter")
     chromium.wait_for(f"{COUNT} === '2 of 2'")

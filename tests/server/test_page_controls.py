@@ -126,33 +126,11 @@ def test_an_unsent_question_and_changed_settings_survive_a_reload(page, store: S
     fill(chromium, question="Why do", system="You are a cook.", max_tokens="7")
     chromium.eval("document.querySelector('[data-view=b] .chip').click()")
     preferences = chromium.eval(PREFERENCES)
-    if is_saved:
-        click(chromium, "Edit question")
-        fill(chromium, question="Why not?")
     reload(chromium)
     assert chromium.eval(VALUES) == ["You are a cook.", before[1], "7", before[3]]
     assert chromium.eval(MORE), "settings that are in force are seen"
     assert chromium.eval(PREFERENCES) == preferences
-    if is_saved:
-        assert chromium.eval("question.value") == "Why not?"
-        click(chromium, "Cancel")
     assert chromium.eval("question.value") == "Why do"
-
-
-@pytest.mark.parametrize("gone", ["other chat", "new turn"])
-def test_an_edited_question_replaces_no_other_turn_after_a_reload(opened, store: Store, gone: str) -> None:
-    chromium, session = opened("Cats", a_turn("Hello", "Hi"))
-    fill(chromium, question="And now?")
-    click(chromium, "Edit question")
-    fill(chromium, question="Hello there")
-    if gone == "new turn":
-        store.add_turn(session.id, a_turn("From the terminal", "Yes"))
-    else:
-        chromium.eval(f"history.replaceState(null, '', '#{saved(store, 'Dogs', a_turn()).id}')")
-    reload(chromium)
-    chromium.wait_for(f"question.value && {WRITTEN}")
-    assert chromium.eval("question.value") == "Hello there\n\nAnd now?"
-    assert chromium.eval("document.getElementById('editing').hidden") is True
 
 
 def test_the_settings_that_a_new_chat_has_from_the_last_one_survive_a_reload(opened) -> None:

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 import pytest
 from browser import Chromium, Page
-from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
+from on_the_page import EDITED, ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click
 from saved_chats import a_turn, saved, texts
 from served import VIEWS, Served
 from waiting import when
@@ -340,48 +340,56 @@ def test_a_question_that_is_edited_and_refused_is_edited_again_in_its_place(open
     chromium.eval("question.focus()")
     chromium.type("Another, not asked yet")
     click(chromium, "Edit question")
-    assert chromium.eval("question.value") == "Hello"
+    assert chromium.eval(f"[{EDITED}.value, document.activeElement === {EDITED}]") == ["Hello", True]
     chromium.type(" there")
     chromium.eval("document.querySelector('#temperature').value = 'warm'")
     chromium.press("Enter")
-    chromium.wait_for(TROUBLE)
-    assert chromium.eval("question.value") == "Hello there"
-    assert chromium.eval("document.getElementById('editing').hidden") is False
+    chromium.wait_for(f"{TROUBLE} && {EDITED}")
+    assert chromium.eval(f"[{EDITED}.value, document.activeElement === {EDITED}]") == ["Hello there", True]
     chromium.eval("document.querySelector('#temperature').value = ''")
     chromium.press("Enter")
     chromium.wait_for(f"document.querySelector('article h3').textContent === 'Hello there' && {WRITTEN}")
     assert [asked for asked, _ in texts(store, session)] == ["Hello there"]
-    assert chromium.eval("question.value") == "Another, not asked yet"
+    assert chromium.eval("question.value") == "Another, not asked yet" and not chromium.eval(EDITED)
 
 
-def test_escape_brings_back_what_was_written_before_a_question_was_edited(opened) -> None:
-    chromium, _ = opened("mine", a_turn("Hello", "Hi you"))
-    chromium.eval("question.focus()")
-    chromium.type("And now?")
-    click(chromium, "Edit question")
-    chromium.press("Escape")
-    assert chromium.eval("question.value") == "And now?"
-    assert chromium.eval("document.getElementById('editing').hidden") is True
-
-
-@pytest.mark.parametrize("gone", ["other chat", "new turn"])
-def test_an_edited_question_is_a_new_one_when_its_turn_is_gone(opened, store: Store, gone: str) -> None:
+def test_a_question_is_edited_by_the_keys_of_the_form_and_escape_leaves_it(opened, store: Store) -> None:
     chromium, session = opened("mine", a_turn("Hello", "Hi you"))
     chromium.eval("question.focus()")
     chromium.type("And now?")
-    for typed in ("", " there"):  # one that is unchanged is no new question
-        click(chromium, "Edit question")
-        chromium.type(typed)
-        click(chromium, "Edit question")
-        if gone == "new turn":
-            store.add_turn(session.id, a_turn("Hello", "Yes"))
-            chromium.eval(f"new BroadcastChannel('pjlocal').postMessage({session.id})")
-        else:
-            other = saved(store, "other", a_turn("Hello", "Yes"), settings=SETTINGS)
-            chromium.eval(f"location.hash = {other.id}")
-        chromium.wait_for("document.getElementById('editing').hidden")
-        chromium.wait_for(WRITTEN)
-        assert chromium.eval("question.value") == f"{'Hello there' if typed else ''}{NL * bool(typed)}And now?"
+    click(chromium, "Edit question")
+    chromium.type(" there")
+    chromium.press("Escape")
+    assert chromium.eval(f"[{QUESTIONS}, {FOCUS}, question.value]") == [["Hello"], "Edit question", "And now?"]
+    click(chromium, "Edit question")
+    chromium.press("Enter", modifiers=8)  # Shift
+    chromium.type("there")
+    chromium.press("Enter")
+    chromium.wait_for(f"{QUESTIONS}[0] !== 'Hello' && {WRITTEN}")
+    assert [asked for asked, _ in texts(store, session)] == ["Hello\nthere"]
+    assert chromium.eval("question.value") == "And now?"
+
+
+@pytest.mark.parametrize("gone", ["other chat", "new turn"])
+def test_an_edited_question_stays_to_be_copied_when_its_turn_is_gone(opened, store: Store, gone: str) -> None:
+    chromium, session = opened("mine", a_turn("Hello", "Hi you"))
+    chromium.eval("question.focus()")
+    chromium.type("And now?")
+    click(chromium, "Edit question")
+    chromium.type(" there")
+    if gone == "new turn":
+        store.add_turn(session.id, a_turn("Hello", "Yes"))
+        chromium.eval(f"new BroadcastChannel('pjlocal').postMessage({session.id})")
+    else:
+        other = saved(store, "other", a_turn("Hello", "Yes"), settings=SETTINGS)
+        chromium.eval(f"location.hash = {other.id}")
+    chromium.wait_for("document.querySelector('.rewriting .trouble').textContent.includes('copy your text')")
+    chromium.press("Enter")
+    assert chromium.eval(f"[{EDITED}.value.trim(), question.value]") == ["Hello there", "And now?"]
+    click(chromium, "Cancel")
+    chromium.wait_for(f"!{EDITED} && {WRITTEN}")
+    assert len(store.load(session.id).turns) == (2 if gone == "new turn" else 1), "it was not asked"
+    assert chromium.eval("document.querySelectorAll('article').length") == len(store.load(session.id).turns)
 
 
 @pytest.mark.slow
@@ -408,9 +416,10 @@ def test_an_edited_answer_stays_when_another_tab_replaces_it(open_tabs, store: S
 
 def test_the_focus_stays_when_a_button_hides_itself(opened) -> None:
     chromium, _ = opened("mine", a_turn("Hello", "Hi you"), settings=ENDLESS)
-    click(chromium, "Edit question")
-    chromium.eval("document.getElementById('leave').focus(); document.getElementById('leave').click()")
-    assert chromium.eval(FOCUS) == "question"
+    for button in ("Edit question", "Edit answer"):
+        click(chromium, button)
+        click(chromium, "Cancel")
+        assert chromium.eval(FOCUS) == button
     ask(chromium, "Go on")
     chromium.wait_for(f"{TOKENS} > 5")
     click(chromium, "Stop")

@@ -174,10 +174,11 @@ def test_an_answer_can_be_stopped_repeated_and_repeated_with_other_settings(open
     assert again.question == "Go on" and again.id != stopped.id
 
     click(chromium, "Edit question")
-    assert chromium.eval("document.activeElement.id + ': ' + document.activeElement.value") == "question: Go on"
+    assert chromium.eval("document.activeElement.value") == "Go on"
     chromium.eval("document.activeElement.select()")
-    ask(chromium, "Go back")
-    chromium.wait_for(f"{TOKENS} > 5")
+    chromium.type("Go back")
+    chromium.press("Enter")
+    chromium.wait_for(f"document.querySelector('article h3').textContent === 'Go back' && {TOKENS} > 5")
     click(chromium, "Stop")
     chromium.wait_for(WRITTEN)
     assert [turn.question for turn in store.load(session.id).turns] == ["Go back"]

@@ -60,10 +60,5 @@ export function put(all) {
   );
 }
 
-/** The question with its files, which are then removed from the form. */
-export function asked(words) {
-  const question = files.map(({ head }) => head).join("") + words;
-  const sent = files;
-  put([]);
-  return { question, words, files: sent };
-}
+/** A question with files. */
+export const withFiles = (words, files) => ({ question: files.map(({ head }) => head).join("") + words, words, files });

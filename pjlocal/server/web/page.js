@@ -19,7 +19,7 @@ let chat = null; // its number, once it is saved
 let title = "";
 let turns = [];
 let writing = null; // the answer being written: the argument of `write`, with the answer's number
-let detached = []; // turns that are not in the open chat any more, whose answers are being edited here
+let detached = []; // turns that are not in the open chat any more, and are being edited here
 let stale = false; // whether the chat was changed elsewhere while an answer was being written here
 let opening = null; // the promise that loads the chat in the address
 let requestNumber = 0; // counts requests for a chat: only the reply to the latest one is shown
@@ -88,7 +88,7 @@ async function write(one, begin) {
   const { answer, finish } = turn.written;
   if (turn.id === null) {
     show(before); // remove the turn
-    if (!continues(one) && (isOwn || one.isStopped || (failed && isGone(failed)))) putBack(one);
+    if (!one.isAgain && (isOwn || one.isStopped || (failed && isGone(failed)))) putBack(one, failed);
     if (["stop", "length"].includes(finish)) trouble("The model wrote nothing, so the question was not saved.");
   } else if (one.how?.continues && !failed && !turn.written.hasGrown) {
     show(before); // nothing was added, so the server kept the previous answer
@@ -101,7 +101,7 @@ async function write(one, begin) {
   refocus(turn, isOwn);
   if (failed && isGone(failed)) {
     const where = isLost(failed) && (await isThere()) ? "The connection was lost." : "The server stopped.";
-    const left = continues(one) ? "" : "Your question is in its field again.";
+    const left = one.isAgain ? "" : "Your question is in its field again.";
     trouble(`${where} ${turn.id === null ? left : "Your answer so far is saved."}`);
   } else if (failed) refused(failed);
   else if (stale) refresh();
@@ -145,10 +145,11 @@ async function again(one, lost) {
   throw lost;
 }
 
-/** Put the question of an answer into the form again: in the place of the last turn, if the answer would have replaced it. */
-function putBack({ turn, replaced }) {
+/** Put the question of an answer into its field again: that of the turn that the answer would have replaced, or the form. */
+function putBack({ turn, replaced, isOwn }, failed) {
   const last = turns.at(-1);
-  if (replaced && last?.id === replaced) form.putInPlace(turn.asked, last);
+  const isLeft = ["chat_gone_on", "chat_not_found"].includes(failed?.code);
+  if (isOwn && replaced && last?.id === replaced && !isLeft) edit(last, "question", turn.asked.words);
   else form.putBack(turn.asked);
 }
 
@@ -164,9 +165,6 @@ function refocus(turn, orQuestion = true) {
 /** The number of exchanges that did not fit into the prompt before a turn.  The next prompt leaves out no other ones as long
  * as the rest fits, so that the server need not read it anew. */
 const leftOut = (turn) => turns.filter((other) => other !== turn).at(-1)?.written.leftOut ?? 0;
-
-/** Whether an answer that was there is continued. */
-const continues = ({ how }) => Boolean(how?.continues || how?.takes);
 
 /** Note the numbers under which the chat and the turn are saved. */
 function named(one, head) {
@@ -224,24 +222,33 @@ async function switchTo(draft) {
   replaceLast(which, await json(`api/chats/${which}/draft`, { body: { turn: last.id, draft } }));
 }
 
-async function saveAnswer(turn, answer) {
-  const which = chat;
-  replaceLast(which, await json(`api/chats/${which}/edit`, { body: { turn: turn.id, answer } }));
-  turns.at(-1)?.written.answer.element.focus({ preventScroll: true });
+/** Let the user edit a part of the last turn; for `part` and `text` see `Turn.edit`. */
+function edit(turn, part, text) {
+  const save = { question: askAgain, answer: saveAnswer }[part];
+  const onLeave = () => {
+    show(turns);
+    [...turn.actions.children].find(({ textContent }) => textContent === `Edit ${part}`)?.focus();
+    refocus(turn);
+  };
+  turn.edit(part, (changed, leave) => save(turn, changed, leave), onLeave, text);
 }
 
-/** Note that an answer is no longer being edited. */
-function leaveAnswer(turn) {
-  show(turns);
-  refocus(turn);
+async function askAgain(turn, words, leave) {
+  leave();
+  send(files.withFiles(words, turn.asked.files), turn);
+}
+
+async function saveAnswer(turn, answer, leave) {
+  if (turn.isRewritten) {
+    const which = chat;
+    replaceLast(which, await json(`api/chats/${which}/edit`, { body: { turn: turn.id, answer } }));
+    turns.at(-1)?.written.answer.element.focus({ preventScroll: true });
+  }
+  leave();
 }
 
 function replaceLast(which, saved) {
-  if (chat === which && !writing) {
-    const turn = asTurn(saved);
-    form.follow(turn);
-    show([...turns.slice(0, -1), turn]);
-  }
+  if (chat === which && !writing) show([...turns.slice(0, -1), asTurn(saved)]);
   changed(which);
 }
 
@@ -269,8 +276,7 @@ async function tellDrafts(turn) {
 function show(all) {
   detached = [...detached, ...turns].filter((turn) => turn.isRewritten && !all.includes(turn));
   turns = all;
-  for (const turn of [...turns, ...detached]) turn.isDetached = detached.includes(turn);
-  form.check(turns.at(-1));
+  for (const turn of [...turns, ...detached]) turn.isLast = turn === turns.at(-1);
   place(by("turns"), [...turns, ...detached].map(({ element }) => element));
   by("begin").hidden = turns.length > 0;
   by("own").hidden = chat === null;
@@ -302,8 +308,8 @@ function actionsOf(turn, isLast) {
     ...amongDrafts(turn, true),
     ...(text ? [act("Continue", () => send(turn.asked, turn, { continues: true }, events))] : []),
     act("Regenerate", () => send(turn.asked, turn)),
-    act("Edit question", () => form.edit(turn)),
-    ...(text ? [act("Edit answer", () => turn.edit((changed) => saveAnswer(turn, changed), () => leaveAnswer(turn)))] : []),
+    act("Edit question", () => edit(turn, "question")),
+    ...(text ? [act("Edit answer", () => edit(turn, "answer"))] : []),
     act("Compare modes", () => compare(chat, turn, leftOut(turn), switchTo)),
     from,
   ];
@@ -545,8 +551,7 @@ function onForm() {
     event.preventDefault();
     if (writing || !question.value.trim()) return;
     if (files.isReading()) return trouble("A file is still being read: ask again when it is listed.");
-    const { asked, replaced } = form.take();
-    send(asked, replaced);
+    send(form.take());
   });
   addEventListener("keydown", ofInputMethod, true);
   question.addEventListener("keydown", (event) => {
@@ -555,15 +560,9 @@ function onForm() {
     by("ask").requestSubmit();
   });
   addEventListener("keydown", (event) => {
-    if (event.key !== "Escape" || document.querySelector("dialog[open]")) return;
-    if (writing) stop(writing);
-    else form.leave();
+    if (event.key === "Escape" && writing && !document.querySelector("dialog[open]")) stop(writing);
   });
   by("stop").addEventListener("click", () => writing && stop(writing));
-  by("leave").addEventListener("click", () => {
-    form.leave();
-    question.focus(); // the button is hidden now
-  });
   by("skip").addEventListener("click", (event) => {
     event.preventDefault();
     question.focus();
@@ -601,14 +600,13 @@ function onChats() {
 function keepUnsent() {
   if (writing?.isOwn && chat === null) form.putBack(writing.turn.asked); // nothing is saved yet
   sessionStorage.removeItem(UNSENT); // it stays if there is no room for the new one
-  const kept = { chat, turn: turns.at(-1)?.id, form: form.unsent(), fields: views.unsaved() };
+  const kept = { chat, asked: form.unsent(), fields: views.unsaved() };
   sessionStorage.setItem(UNSENT, JSON.stringify(kept));
 }
 
 function restoreUnsent() {
   const kept = JSON.parse(sessionStorage.getItem(UNSENT));
-  const last = turns.at(-1);
-  if (kept) form.putUnsent(kept.form, kept.chat === chat && kept.turn === last?.id ? last : undefined);
+  if (kept?.asked) form.putBack(kept.asked);
   if (kept?.fields && kept.chat === chat) views.restore(kept.fields);
   addEventListener("pagehide", keepUnsent);
 }

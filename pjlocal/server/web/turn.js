@@ -135,61 +135,76 @@ export class Turn {
     this.asked = { question: asked.question, words: asked.words, files: asked.files };
     this.drafts = []; // the numbers of all answers to the question, if there are several
     this.written = new Written(settings, formatted);
-    const files = asked.files.map(({ name }) => element("bdi", "file", visible(name)));
-    const heading = element("h3", "question", ...files, visible(asked.words));
-    heading.dir = "auto";
-    heading.id = `turn-${++count}`;
+    this.heading = element("h3", "question", ...this.#files(), visible(asked.words));
+    this.heading.dir = "auto";
+    this.heading.id = `turn-${++count}`;
     this.actions = element("div", "actions");
-    this.element = element("article", "", heading, ...this.written.parts, this.actions);
-    this.element.setAttribute("aria-labelledby", heading.id);
+    this.element = element("article", "", this.heading, ...this.written.parts, this.actions);
+    this.element.setAttribute("aria-labelledby", this.heading.id);
   }
 
-  #rewriting = null; // the form in which the answer is edited, with its parts
+  #rewriting = null; // the form in which a part is edited: its field with the text `before`, and other elements
 
-  /** Let the user edit the answer; save(text) saves a changed text.
+  #files() {
+    return this.asked.files.map(({ name }) => element("bdi", "file", visible(name)));
+  }
+
+  /** Let the user edit a part of the turn: "question", whose files stay, or "answer".
    *
-   * onLeave: called when the form is closed; it sets the focus. */
-  edit(save, onLeave) {
+   * save(text, leave): called with the edited text, and with a function that closes the form; returns a promise.
+   * onLeave: called when the form is closed; it sets the focus.
+   * text: what the field contains at first, if not the part. */
+  edit(part, save, onLeave, text) {
+    const isQuestion = part === "question";
     const { answer } = this.written;
-    const field = Object.assign(element("textarea"), { value: answer.text, dir: "auto", required: true });
-    field.setAttribute("aria-label", "The answer");
-    const before = field.value;
+    const shown = isQuestion ? this.heading : answer.element;
+    const field = Object.assign(element("textarea"), { dir: "auto", required: true });
+    field.setAttribute("aria-label", `The ${part}`);
+    field.value = isQuestion ? this.asked.words : answer.text;
+    const before = field.value; // the field changes line ends
+    field.value = text ?? before;
     const trouble = element("p", "trouble");
-    const done = Object.assign(element("button", "", "Save the answer"), { type: "submit" });
+    const done = Object.assign(element("button", "", isQuestion ? "Ask again" : "Save the answer"), { type: "submit" });
     const leave = () => {
       this.#rewriting = null;
-      form.replaceWith(answer.element);
-      this.actions.hidden = false;
+      form.remove();
+      shown.hidden = this.actions.hidden = false;
       onLeave();
     };
-    const form = element("form", "rewriting", field, trouble, element("div", "actions", done, button("Cancel", leave)));
+    const buttons = element("div", "actions", done, button("Cancel", leave));
+    const form = element("form", "rewriting", ...(isQuestion ? this.#files() : []), field, trouble, buttons);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (field.value === before) leave();
-      else save(field.value).then(leave, (error) => (trouble.textContent = error.message));
+      if (field.value.trim()) save(field.value, leave).catch((error) => (trouble.textContent = error.message));
     });
     form.addEventListener("keydown", (event) => {
-      if (event.key === "Escape") {
+      const { key, target, shiftKey, ctrlKey, metaKey } = event;
+      const submits = key === "Enter" && target === field && (isQuestion ? !shiftKey : ctrlKey || metaKey);
+      if (key === "Escape") {
         event.stopPropagation();
         leave();
-      } else if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !done.hidden) form.requestSubmit();
+      } else if (submits) {
+        event.preventDefault();
+        if (!done.hidden) form.requestSubmit();
+      }
     });
-    answer.element.replaceWith(form);
+    shown.after(form);
     this.#rewriting = { field, before, trouble, done };
-    this.actions.hidden = true;
+    shown.hidden = this.actions.hidden = true;
     field.focus();
   }
 
-  /** Whether the answer is being edited, and is changed. */
+  /** Whether the question or the answer is being edited, and is changed. */
   get isRewritten() {
     return this.#rewriting !== null && this.#rewriting.field.value !== this.#rewriting.before;
   }
 
-  /** Whether the turn is no longer in the open chat, so that an edited answer cannot be saved. */
-  set isDetached(isDetached) {
+  /** Whether the turn is the last one of the open chat; in others an edited text cannot be saved. */
+  set isLast(isLast) {
     if (!this.#rewriting) return;
     const { trouble, done } = this.#rewriting;
-    if (done.hidden !== isDetached) trouble.textContent = isDetached ? "This answer was replaced, or its chat left: copy your text." : "";
-    done.hidden = isDetached;
+    const words = isLast ? "" : "This turn is no longer the last one of the chat: copy your text.";
+    if (done.hidden === isLast) trouble.textContent = words;
+    done.hidden = !isLast;
   }
 }
