@@ -5,8 +5,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import signal
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, cached_property, partial
@@ -68,12 +66,6 @@ class Model:
             check_model(self.header, interrupt)
         self.path = path
         self.file = beside_its_parts(model_file(path))
-        if engine.mmap and being_written(self.file):
-            log.warning(
-                "another program seems to be writing %s. If the file shrinks while it is in use, this process "
-                "crashes. Wait until it is complete, or give --no-mmap",
-                path,
-            )
         init_backend(engine.verbose)
         self.offload = choose_offload(self.header, engine, n_views)
         if not engine.mmap:
@@ -330,34 +322,6 @@ class Model:
     def text(self, tokens: Sequence[int]) -> str:
         """Tokens as readable text with control tokens written out, for people to read."""
         return b"".join(self.piece(token, special=True) for token in tokens).decode("utf-8", "replace")
-
-
-_DOWNLOADING = (".part", ".aria2", ".crdownload", ".incomplete")  # endings of files next to an incomplete download
-_JUST_NOW_S = 5
-
-
-def being_written(path: Path) -> bool:
-    """True if another program seems to be writing the file, most often a download.
-
-    Linux gives no lease on a file that is open for writing, if the user owns the file.  Elsewhere a file counts as
-    being written if it changed in the last seconds.
-    """
-    if any(path.with_name(path.name + ending).exists() for ending in _DOWNLOADING):
-        return True
-    try:
-        from fcntl import F_RDLCK, F_SETLEASE, F_SETSIG, F_UNLCK, fcntl
-    except ImportError:
-        return False
-    try:
-        with path.open("rb") as file:
-            fcntl(file, F_SETSIG, signal.SIGURG)  # a signal that is ignored by default
-            fcntl(file, F_SETLEASE, F_RDLCK)
-            fcntl(file, F_SETLEASE, F_UNLCK)
-        return False
-    except BlockingIOError:
-        return True
-    except OSError:
-        return time.time() - path.stat().st_mtime < _JUST_NOW_S
 
 
 @cache
