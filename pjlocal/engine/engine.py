@@ -24,7 +24,6 @@ from .context import PROMPT_PIECE
 from .interrupt import Interrupt, Interrupted
 from .lanes import Capacity, Job, Lanes, Needs
 from .model import Model
-from .pace import Pace
 from .sequence import Lane
 from .sequence import Sequence as CacheSequence
 from .shortlist import InvalidLogits
@@ -124,7 +123,6 @@ class Engine:
         self.lanes = Lanes(model, settings, interrupt, capacity)
         self.n_steps = 0
         self.closed = False
-        self._pace = Pace(settings.n_batch) if model.offload.n_gpu_layers else None
         self._waiting: deque[EngineAnswer] = deque()
         self._in_flight: dict[EngineAnswer, Slot] = {}
         self._submissions: dict[EngineAnswer, Submission] = {}  # of the parts that wait or are in flight
@@ -383,15 +381,10 @@ class Engine:
             self.lanes.wait()
 
     def _read_prompts(self) -> None:
-        """Read about one batch of prompt tokens, or a small piece while other answers are being written.
-
-        On a device, the number of tokens follows its speed.
-        """
+        """Read about one batch of prompt tokens, or a small piece while other answers are being written."""
         reading = [slot for slot in self._slots if not slot.is_ready]
         is_alone = len(reading) == len(self._slots)
         piece = (self.lanes.capacity.prompt_piece if self.lanes.capacity else PROMPT_PIECE) if not is_alone else None
-        if self._pace:
-            piece = min(piece or self._pace.n, self._pace.n)
         n_read = 0
         while reading and n_read < (piece or self.settings.n_batch):
             slot = min(reading, key=_due)
@@ -418,12 +411,8 @@ class Engine:
             most = max(most, n_tokens)
             jobs[lane] = partial(lane.read, pieces, self.lanes.n_threads if slot.reads_alone else self._n_threads)
         self.lanes.start(jobs, most)
-        seconds = self.lanes.wait()
-        slot.read_s += seconds
-        n_read = most * len(jobs)
-        if self._pace:
-            self._pace.learn(n_read, seconds)
-        return n_read
+        slot.read_s += self.lanes.wait()
+        return most * len(jobs)
 
     def _launch(self) -> None:
         """Start decoding the fed tokens of the answers whose prompts are read."""
