@@ -163,6 +163,10 @@ class _Translation:
             _close_object(result)
         elif outside is None and self._joint and (closing := self._closing(self._joint)) is not True:
             result.setdefault("allOf", []).append(closing)
+        # llguidance reads keywords in groups, which allOf, $ref and the like divide.  These two must be in one group.
+        if {"patternProperties", "additionalProperties"} <= result.keys():
+            result["patternProperties"] = result.pop("patternProperties")
+            result["additionalProperties"] = result.pop("additionalProperties")
         _drop_implied_minimum(result)
         _include_bounds(result)
         self._joint = outside
