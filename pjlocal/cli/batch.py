@@ -210,8 +210,8 @@ def _parsed(key: str, text: str) -> Any:
 class _Output:
     """The output file: JSON lines, one for each row, each flushed at once.
 
-    A finished row waits for the rows before it, so that the file has the order of the input while it grows.  If the
-    work is interrupted, the waiting rows are written too; the file is sorted when it is complete.
+    A file is sorted when it is complete.  Elsewhere a finished row waits for the rows before it; if the work is
+    interrupted, the waiting rows are written too.
 
     Args:
         out: the file; or ``-`` for standard output, a device or a pipe, which contain no earlier rows.
@@ -224,6 +224,7 @@ class _Output:
     def __init__(self, out: str, rows: Sequence[Row]) -> None:
         self._name = out
         self._path = None if out == "-" else user_path(out)
+        self._is_file = False
         self._next = 1  # the first row that is not in the file
         self._waiting: dict[int, str] = {}
         self._prompts = {row.number: row.prompt for row in rows}
@@ -239,7 +240,7 @@ class _Output:
         """
         assert self._path
         try:  # a device or a pipe has no rows, and reading one may never end
-            text = self._path.read_text(encoding="utf-8") if self._path.is_file() else ""
+            text = self._path.read_text(encoding="utf-8") if self._is_file else ""
         except (OSError, UnicodeDecodeError) as error:
             raise UsageError(f"cannot read {self._name}: {getattr(error, 'strerror', None) or error}") from None
         lines: dict[int, str] = {}
@@ -262,10 +263,8 @@ class _Output:
                 raise UsageError(f"{self._name} answers other prompts (row {number}): give --out another name")
             lines[number] = line
         if text != (whole := "".join(f"{line}\n" for line in lines.values())):
-            if sys.platform == "win32":  # cannot replace an open file
-                self._file.close()
             with closing(self._file):  # it stays locked until the new one is
-                write_text(self._path, whole)
+                self._replace(whole)
                 self._open(self._path)
         return lines
 
@@ -285,6 +284,7 @@ class _Output:
         if self._path:
             try:
                 self._open(self._path)
+                self._is_file = self._path.is_file()
                 self._lines = self._read()
             except BaseException:
                 self.__exit__()
@@ -320,8 +320,10 @@ class _Output:
         return number in self._lines
 
     def write(self, number: int, line: str) -> None:
-        """Keep a row, and write all rows that no longer wait for an earlier one."""
+        """Keep a row, and write it, or all rows that no longer wait for an earlier one."""
         self._lines[number] = self._waiting[number] = line
+        if self._is_file:
+            self._put(number)
         while self._next in self._lines:
             if self._next in self._waiting:
                 self._put(self._next)
@@ -332,8 +334,14 @@ class _Output:
         for number in sorted(self._waiting):
             self._put(number)
         order = sorted(self._lines)
-        if self._path and len(order) == len(self._prompts) and self._in_file != order:
-            write_text(self._path, "".join(f"{self._lines[number]}\n" for number in order))
+        if self._is_file and len(order) == len(self._prompts) and self._in_file != order:
+            self._replace("".join(f"{self._lines[number]}\n" for number in order))
+
+    def _replace(self, text: str) -> None:
+        assert self._path
+        if sys.platform == "win32":  # cannot replace an open file
+            self._file.close()
+        write_text(self._path, text)
 
     def _put(self, number: int) -> None:
         with self._named_errors():

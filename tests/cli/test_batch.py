@@ -286,6 +286,30 @@ def test_a_stop_keeps_what_is_done(tiny: Callable[[str], Path], tmp_path: Path) 
         assert 10 <= len(written) < 20
 
 
+@pytest.mark.parametrize(
+    ("is_file", "expected"), [(True, [[3], [3, 1], [3, 1, 2]]), (False, [[], [1], [1, 2, 3]])], ids=["file", "pipe"]
+)
+def test_a_file_gets_each_row_at_once_and_a_pipe_gets_them_in_order(tmp_path, capsys, is_file, expected) -> None:
+    """Rows that waited in memory for a slower one were lost with kill -9."""
+    source, out = tmp_path / "in.txt", tmp_path / "out.jsonl"
+    source.write_text("one\ntwo\nthree\n")
+    printed, seen = "", []
+
+    def write_all(rows: Sequence[Row], write: Callable[[Row, str], None]) -> None:
+        nonlocal printed
+        for row in (rows[2], rows[0], rows[1]):
+            write(row, row.as_json(None, "answered"))
+            printed += capsys.readouterr().out
+            seen.append(numbers(out.read_text() if is_file else printed))
+
+    def numbers(text: str) -> list[int]:
+        return [json.loads(line)["row"] for line in text.splitlines()]
+
+    run_batch(str(source), str(out) if is_file else "-", Request(), Interrupt(), write_all)
+    assert seen == expected
+    assert numbers(out.read_text() if is_file else printed) == [1, 2, 3], "a file is sorted at the end"
+
+
 def test_rows_that_wait_for_an_earlier_one_are_written_if_the_work_fails(tmp_path: Path) -> None:
     (tmp_path / "in.txt").write_text("one\ntwo\nthree\n")
     out = tmp_path / "out.jsonl"
