@@ -180,7 +180,7 @@ def _prompt(place: str, record: Any) -> Any:
 
 def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -> Request:
     """The request with the persona and the settings of a row.  Other fields are ignored, but misspelt settings and
-    fields that seem to be settings are refused."""
+    fields that seem to be settings are refused.  An empty text resets a setting; in a text table it is nothing."""
     given = {name: value for name, value in record.items() if value is not None and value != ""}
     for name in record:
         if name in _REFUSED and name in given:
@@ -189,6 +189,8 @@ def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -
             raise UsageError(f"unknown field {name!r}: did you mean {similar}?")
     if "persona" in given:
         request = request.override(load_config().persona(str(given["persona"])))
+    if not as_text:
+        request = request.unset({key for name, key in _NAMES.items() if record.get(name) == ""})
     changes = {
         _NAMES[name]: _parsed(_NAMES[name], value) if as_text else value
         for name, value in given.items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -237,6 +238,28 @@ def test_a_device_is_written_and_never_read(process, options, tmp_path: Path) ->
     done = process("run", *options, "--batch", "in.txt", "--out", "/dev/full")
     assert (done.returncode, done.stderr) == (1, "pjlocal: cannot write /dev/full: No space left on device\n")
     assert process("run", *options, "--batch", "in.txt", "--out", "/dev/null").returncode == 0
+
+
+def test_an_empty_text_resets_a_setting_except_in_a_table(tmp_path: Path) -> None:
+    lines_file, table = tmp_path / "in.jsonl", tmp_path / "in.csv"
+    lines_file.write_text(lines({"prompt": "x", "begin": "", "regex": "", "stop": "", "prefer": "", "lora": ""}))
+    table.write_text("prompt,begin,regex,stop,prefer\nx,,,,\n")
+    configured = Request().replace(begin="Ahoy", regex="a+", stop=["b"], prefer=["vivid"])
+    (row,) = read_rows(str(lines_file), configured)
+    assert not row.error and row.request == Request()
+    (row,) = read_rows(str(table), configured)
+    assert not row.error and row.request == configured
+
+
+@pytest.mark.parametrize(("key", "text"), [("json_schema", '{"enum": [17]}'), ("grammar", 'root ::= "17"')])
+def test_a_schema_or_a_grammar_is_the_text_itself_in_every_format(tmp_path: Path, key: str, text: str) -> None:
+    lines_file, table = tmp_path / "in.jsonl", tmp_path / "in.csv"
+    lines_file.write_text(lines({"prompt": "x", key: text}))
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([("prompt", key), ("x", text)])
+    for source in (lines_file, table):
+        (row,) = read_rows(str(source), Request())
+        assert not row.error and getattr(row.request.sampling, key) == text
 
 
 def test_plain_lines_and_tables_are_read_by_their_endings(batch: Batch, pjlocal, options, tmp_path: Path) -> None:
