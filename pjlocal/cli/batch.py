@@ -21,7 +21,7 @@ from ..prompting.prompt import Message, last_question
 from ..request import GROUPS, KEYS, PREFERENCES, Request
 from ..screen.console import say
 from ..screen.progress import progress_bars
-from ..settings import REMOVED, Engine, by_keywords, field_names, flag_names, similar_name
+from ..settings import FORMS, REMOVED, Engine, by_keywords, field_names, flag_names, similar_name
 from ..textfile import lock, owner_only, user_path, write_text
 
 if TYPE_CHECKING:
@@ -200,9 +200,11 @@ def _with_settings(request: Request, record: Mapping[str, Any], as_text: bool) -
 
 
 def _parsed(key: str, text: str) -> Any:
-    """Parse a value of a text table.  Preferences are separated by semicolons."""
+    """Parse a value of a text table.  Preferences are separated by semicolons; a schema or a grammar is the text."""
     if key in PREFERENCES:
         return [part.strip() for part in text.split(";") if part.strip()]
+    if key in FORMS and text != "default":
+        return text
     return next(group for group in GROUPS.values() if hasattr(group, key)).parse(key, text)
 
 
