@@ -64,7 +64,7 @@ def read_bytes(path: str | Path, name: str, most: int = MOST_BYTES, missing_ok: 
         with user_path(path).open("rb") as file:
             data = file.read(most + 1)
     except (OSError, ValueError) as error:
-        if missing_ok and isinstance(error, FileNotFoundError):
+        if missing_ok and isinstance(error, FileNotFoundError | NotADirectoryError):
             return b""
         raise UsageError(f"cannot read {name}: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > most:

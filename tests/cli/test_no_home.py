@@ -50,6 +50,16 @@ def test_commands_that_only_read_settings_show_the_defaults(homeless: Run, comma
     assert result.returncode == 0 and not result.stderr
 
 
+def test_a_home_that_is_no_folder_has_no_settings(homeless: Run, tmp_path: Path, tiny: Callable[[str], Path]) -> None:
+    (tmp_path / "home").touch()
+    home = {"HOME": str(tmp_path / "home")}
+    for command in (("config", "show"), ("prefs", "list"), ("run", "-m", tiny("llama"), "--regex", "a", "hello")):
+        result = homeless(*command, **home)
+        assert result.returncode == 0 and not result.stderr and result.stdout
+    listed = homeless("sessions", "list", **home)
+    assert listed.returncode == 0 and one_line(listed.stderr) == "pjlocal: there are no saved chats yet"
+
+
 @pytest.mark.parametrize(
     ("command", "status", "variable"),
     [
