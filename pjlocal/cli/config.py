@@ -141,12 +141,13 @@ def save(
     values |= {key: value for group in GROUPS for key, value in saved[group].items()}
     if values["seed"] is None:
         values["seed"] = -1  # TOML has no null
-    values = {key: value for key, value in values.items() if key in given}
+    configured = load_config().flat()
+    values = {key: value for key, value in values.items() if key in given and (value is not None or key in configured)}
     if unset := next((key for key, value in values.items() if value is None), None):
         raise UsageError(f"a persona cannot unset --{unset.replace('_', '-')}: leave it out")
     if not values:
         raise UsageError("give the settings of the persona, as in: pjlocal prefs save brief -p concise --mode both")
-    if read := given & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
+    if read := values.keys() & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
         raise UsageError(f'prefs save cannot save the name of a file: write {min(read)} = "FILE" into {config_path()}')
     if "regex" in values:
         from ..engine.constraint import check_constraint

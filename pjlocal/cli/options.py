@@ -63,7 +63,7 @@ def _with_settings(command: Callable[..., Any], preferences: Sequence[str], defa
         given = {name for name in values if _source(context, name) in ("COMMANDLINE", "ENVIRONMENT")}
         persona = values.pop("persona", None)
         chosen = config.persona(persona) if persona is not None else Overrides()
-        _unset(values, config.flat() | chosen.flat())
+        _unset(values)
         chosen = chosen.without(given)
         given.update(chosen.flat())
         config = config.without(given)
@@ -194,11 +194,11 @@ def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
     return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
 
 
-def _unset(values: dict[str, Any], configured: Collection[str]) -> None:
-    """Unset the options that are an empty text alone, where the persona or the file sets one."""
+def _unset(values: dict[str, Any]) -> None:
+    """Give the options that are an empty text alone their defaults."""
     for settings in (*GROUPS.values(), Engine):
         for f in dataclasses.fields(settings):
-            if f.name in configured and values.get(f.name) in ("", [""]):
+            if values.get(f.name) in ("", [""]):
                 values[f.name] = f.default
 
 

@@ -110,6 +110,12 @@ def test_an_option_can_turn_off_what_the_file_turns_on(write, file) -> None:
         assert settled(f"--{form.replace('_', '-')}", "")["sampling"] == Sampling()
 
 
+def test_an_empty_option_has_no_effect_where_the_file_sets_nothing() -> None:
+    texts = ("strength", "avoid", "aligner", "lora", "stop", "stop-token", "grammar", "json-schema", "regex", "rpc")
+    empty = [word for name in texts for word in (f"--{name}", "")]
+    assert settled(*empty) == settled()
+
+
 def test_files_that_it_names_are_found_from_where_it_is(write, file, tmp_path) -> None:
     write('prefer = ["@mine.txt", "vivid"]\n[sampling]\ngrammar = "a.gbnf"\n')
     (file.parent / "mine.txt").write_text("Answer like a pirate.")

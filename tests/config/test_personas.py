@@ -214,6 +214,12 @@ def test_a_persona_may_set_the_seed_to_random(write) -> None:
     assert Request().override(load_config()).override(load_config().persona("any")).generation.seed is None
 
 
+def test_an_empty_option_sets_nothing_in_a_persona(write) -> None:
+    write("[personas.old]\nregex = 'a+'\nlam = 3\n")
+    call(prefs_app, "save", "new", "-P", "old", "--regex", "", "--json-schema", "", "--strength", "")
+    assert load_config().personas["new"].flat() == {"lam": 3}
+
+
 @pytest.mark.parametrize(
     ("args", "says"),
     [
