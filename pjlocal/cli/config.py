@@ -148,7 +148,10 @@ def save(
     if not values:
         raise UsageError("give the settings of the persona, as in: pjlocal prefs save brief -p concise --mode both")
     if read := values.keys() & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
-        raise UsageError(f'prefs save cannot save the name of a file: write {min(read)} = "FILE" into {config_path()}')
+        raise UsageError(
+            f"prefs save cannot save the name of a file: leave --{min(read).replace('_', '-')} out, and write "
+            f'{min(read)} = "FILE" below [personas.{name}] in {config_path()}'
+        )
     if "regex" in values:
         from ..engine.constraint import check_constraint
 

@@ -231,7 +231,7 @@ def test_an_empty_option_sets_nothing_in_a_persona(write) -> None:
         (("save", "x", "-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
         (("save", "x", "--regex", "("), "the regular expression cannot be used: unclosed group"),
         (("save", "x", "-p", "vivid", "--aligner", ""), "a persona cannot unset --aligner: leave it out"),
-        (("save", "x", "--grammar", "g.gbnf"), 'write grammar = "FILE" into'),
+        (("save", "x", "--grammar", "g.gbnf"), 'leave --grammar out, and write grammar = "FILE" below [personas.x] in'),
         (("add", "there", "Be there."), "a persona is named 'there': give the preset another name"),
         (("show", "thre"), "unknown preset 'thre': did you mean there"),
         (("rm", "thre"), "cannot remove the preset 'thre': "),
