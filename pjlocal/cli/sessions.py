@@ -86,7 +86,7 @@ def show(
 
     with _named(context, name) as (store, session_id):
         session = store.load(session_id, with_undone=undone)
-    typer.echo(as_markdown(session), nl=False)
+    typer.echo(as_markdown(session, undone), nl=False)
 
 
 @sessions_app.command()

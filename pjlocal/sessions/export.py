@@ -41,11 +41,20 @@ def write_export(session: Session, target: Path, force: bool = False, drafts: bo
 
 
 def as_markdown(session: Session, drafts: bool = False) -> str:
-    """The session as Markdown.  Questions are quoted; thoughts and answers, which are Markdown, stay unchanged."""
+    """The session as Markdown.  Questions are quoted; thoughts and answers, which are Markdown, stay unchanged.
+
+    Undone turns have no number.
+    """
     parts = [f"# {markdown_line(session.title) or _UNTITLED}", f"pjlocal {__version__}, {_date(session.created)}"]
-    for number, turn in enumerate(session.turns, 1):
+    n_kept = 0
+    for turn in session.turns:
+        is_undone = all(draft.undone for draft in turn.drafts)
+        if turn is not turn.drafts[0] if is_undone else turn.undone:
+            continue  # among the drafts of another
+        n_kept += not is_undone
+        number = "(undone)" if is_undone else f"{n_kept}"
         quoted = "\n".join(f"> {line}".rstrip() for line in shown(turn.question).split("\n"))
-        parts += [f"### Question {number}", quoted, *_answer_parts(turn, f"{number}", _hidden(turn))]
+        parts += [f"### Question {number}", quoted, *_answer_parts(turn, number)]
         for n, draft in _other_drafts(turn) if drafts else ():
             parts += _answer_parts(draft, f"{number}, draft {n}", _asked(draft, turn))
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -172,13 +181,6 @@ def _other_drafts(turn: Turn) -> list[tuple[int, Turn]]:
 def _asked(draft: Turn, turn: Turn) -> str:
     """The question of a draft, if it differs from that of the draft in force; else empty."""
     return "" if draft.question == turn.question else f"question: {shown(draft.question)}"
-
-
-def _hidden(turn: Turn) -> str:
-    """The reason why a turn is hidden; empty if it is not."""
-    if not turn.undone:
-        return ""
-    return "undone" if all(draft.undone for draft in turn.drafts) else "a draft that is not in force"
 
 
 def _preferences(turn: Turn) -> dict[str, list[str]]:

@@ -104,6 +104,22 @@ def test_show_prints_the_chat(store) -> None:
         call("show", "brds")
 
 
+def test_show_all_numbers_questions_as_show_does(store) -> None:
+    first, egret = a_turn("A bird?", "A heron."), a_turn("A bird?", "An egret.")
+    session = saved(store, "Birds", first)
+    egret.join(first)
+    egret.put_in_force()
+    undone, last = a_turn("A fish?", "A pike.", undone=True), a_turn("A tree?", "An oak.")
+    for turn in (egret, undone, last):
+        store.add_turn(session.id, turn)
+    headings = re.findall("### (.*)", call("show", "Birds", "--all")[0])
+    assert headings == [
+        *("Question 1", "Answer 1", "Answer 1, draft 1", "Question (undone)", "Answer (undone)"),
+        *("Question 2", "Answer 2"),
+    ]
+    assert [each for each in headings if "un" not in each] == re.findall("### (.*)", call("export", "1", "--drafts")[0])
+
+
 def test_search_prints_where_the_words_are(store) -> None:
     saved(store, "Birds", a_turn("A bird?", "A grey \x1b[31m heron\n\nstands AND waits."), created=1.0)
     out, err = call("search", "AND", "waits")
