@@ -271,7 +271,8 @@ def _tip(event: TokenEvent) -> str:
     knows = ALL if judge == ALL else f"judge {judge}"
     lines = [_named(event.text, event.id)]
     if draft is None:
-        return "\n".join([*lines, event.kind, _row("", "p", event.p), *_push_rows(event)])
+        chance = [] if event.kind == "given" else [_row("", "p", event.p)]
+        return "\n".join([*lines, event.kind, *chance, *_push_rows(event)])
     bonus = f"bonus from {judge}, after the λ that {draft} had drafted and {judge} accepted"
     lines.append(bonus if event.kind == "bonus" else f"{event.kind}, drafted by {draft}, judged by {judge}")
     lines.append(_row(knows, "p", event.p))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -238,6 +239,10 @@ def test_an_edited_answer_keeps_its_tokens_although_editors_keep_no_white_space_
     (turn,) = chat.turns
     assert turn.answer == " Cats purr loudly.\n"
     assert [event.kind for event in turn.events] == ["plain", "plain", "given", "plain"]
+    chat.say("/why")
+    rows = [line.split() for line in chat.screen.shown.splitlines() if re.match(r" *[0-3] ", line)]
+    assert [(row[2], row[4]) for row in rows[1:3]] == [("plain", "1.000"), ("given", "-")]
+    assert re.search(r'data-tip="[^"]*loudly\s+given"', as_html(chat.conversation.session))
     turn.events = events
     edited("Cats purr")
     chat.say("/edit answer")
