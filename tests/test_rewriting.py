@@ -203,7 +203,7 @@ def test_preferences_of_the_defaults_rest_silently_in_mode_plain_and_others_are_
 def test_strengths_without_effect_are_reported(tiny, caplog) -> None:
     with PersonaJudge(tiny("llama"), prefer=["vivid:2", "formal"]) as judge:
         judge("Hello", max_tokens=2, mode="rewrite", strength="2", avoid=("humorous:3",))
-    says = "--strength and the strength of vivid:2 and the strength of humorous:3 have no effect in mode rewrite"
+    says = "--strength, the strength of vivid:2 and the strength of humorous:3 have no effect in mode rewrite"
     assert [record.message for record in caplog.records] == [says]
 
 

@@ -182,7 +182,8 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
         wishes = chain(*roles.preferences.values(), request.generation.avoid)
         idle += [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
     if idle:
-        lines.append(f"{' and '.join(idle)} {'has' if len(idle) == 1 else 'have'} no effect in mode {roles.mode}")
+        names = " and ".join(filter(None, (", ".join(idle[:-1]), idle[-1])))
+        lines.append(f"{names} {'has' if len(idle) == 1 else 'have'} no effect in mode {roles.mode}")
     if roles.mode not in UNPUSHED and roles.n_answers < request.generation.best and "best" in given:
         lines.append(f"best has no effect in mode {roles.mode} at strength 1")
     if roles.mode == "plain" and sets_views and any(request.views) and {*PREFERENCES, "views"} & request.explicit:
@@ -193,12 +194,12 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
 def _idle(request: Request, mode: Mode) -> list[Field[Any]]:
     """The settings that differ from their defaults and have no effect in the mode.
 
-    Without preferences, only those are reported that the request sets: the others are defaults for requests with
-    preferences.  λ and the floor are often set for all answers, so they are reported only if the request names a mode.
+    In mode plain, only those are reported that the request sets: the others are defaults for requests with preferences.
+    λ and the floor are often set for all answers, so they are reported only if the request names a mode.
     """
     generation = request.generation
     names = changed(generation) - (set() if generation.mode else {"lam", "floor"})
-    if not request.has_preferences:
+    if mode == "plain":
         names &= request.explicit
     return [f for f in fields(generation) if f.name in names and mode in _IDLE.get(f.name, ())]
 

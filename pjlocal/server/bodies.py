@@ -232,7 +232,7 @@ def in_sent_fields(error: UsageError, fields: Mapping[str, str]) -> Wrong:
     names = {_flag_of(setting): field for setting, field in fields.items()}
     preferences = [("preferences", fields[name]) for name in PREFERENCES if name in fields]
     subjects = [*names.items(), *preferences]
-    field = next((name for subject, name in subjects if message.startswith(f"{subject} ")), None)
+    field = next((name for subject, name in subjects if message.startswith((f"{subject} ", f"{subject},"))), None)
     return Wrong(rename_flags(_CHOSEN.sub(_with_value, message), names), field)
 
 

@@ -421,6 +421,10 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
         ({"mode": "rewrite", "prefer": ["vivid:2"]}, "the strength of vivid:2 has no effect in mode rewrite"),
         ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "panel has no effect in mode prompt"),
         ({"mode": "rewrite", "lam": 9, "floor": 0.5}, "pjlocal.floor and pjlocal.lam have no effect in mode rewrite"),
+        (
+            {"mode": "rewrite", "lam": 9, "floor": 0, "push_thoughts": True},
+            "pjlocal.floor, pjlocal.lam and pjlocal.push_",
+        ),
         ({"mode": "base", "prefer": ["vivid"]}, "which has no preference: give it one with judge_prefer"),
     ],
 )
@@ -429,6 +433,8 @@ def test_a_setting_without_effect_in_the_mode_is_refused(served: Served, own: di
     error = send(served, CHAT, **{"prefer": ["vivid", "creative"]} | own).json()["error"]
     if "strength" in own:
         assert (error["message"], error["param"]) == ("strength has no effect in mode plain", "strength")
+    if "floor" in own:
+        assert error["param"] == "floor"
     if says.startswith("preferences"):
         assert (error["message"], error["param"]) == (says, "prefer")
     prefer = [] if own["mode"] == "plain" else ["vivid", "creative"]
