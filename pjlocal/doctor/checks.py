@@ -98,8 +98,9 @@ def _devices() -> Iterator[Finding]:
 
     found = devices.devices()
     for device in found:
-        memory = f"{byte_size(device.free)} of {byte_size(device.total)} free"
-        text = f"{device.description.strip() or device.kind}: {device.kind}, {memory}"
+        text = f"{device.description.strip() or device.kind}: {device.kind}"
+        if device.kind != "CPU":  # for which ggml reports all memory as free
+            text += f", {byte_size(device.free)} of {byte_size(device.total)} free"
         yield Finding(device.name, "ok", text, asdict(device))
     yield gpu_finding(cards(), [device for device in found if device.is_gpu], devices.backends())
 

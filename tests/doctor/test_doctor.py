@@ -39,6 +39,11 @@ def test_a_new_installation_has_no_broken_part(pjlocal: Callable) -> None:
     assert "BROKEN" not in result.stdout
 
 
+def test_the_memory_of_the_cpu_is_given_once() -> None:
+    (cpu,) = (finding for finding in checks._devices() if finding.what == "CPU")
+    assert cpu.text.endswith(": CPU"), "ggml calls all of it free"
+
+
 def test_a_broken_part_is_reported_and_the_other_checks_still_run(
     pjlocal: Callable, tmp_path: Path, environment: dict[str, str]
 ) -> None:
