@@ -26,7 +26,7 @@ DRIVEN = (
     ("/why", r"a: vivid.*# +token +kind +written by +p +q +accept +push a +push b +in place of\n0 .*\n *5 "),
     ("/compare", r"─ judge ─.*─ base ─.*─ both ─.*─ prompt ─.*─ plain ─.*6 tokens.*/drafts MODE puts one"),
     ("/drafts", r"draft +mode +preferences +tokens +answer\n\* +1 +both +vivid, creative +6 .*\n +\d +plain "),
-    ("/drafts plain", r"^draft plain is in force\n> What is rain"),
+    ("/drafts plain", r"^draft \d is in force\n> What is rain"),
     ("/drafts 1", r"^draft 1 is in force\n> What is rain"),
     ("/fork", r"^What is rain\? \(fork\): 1 turn\n\n> What is rain"),
     ("/load 1", r"^What is rain\?: 1 turn"),

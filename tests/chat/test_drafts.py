@@ -144,7 +144,7 @@ def test_compared_answers_are_drafts_and_one_of_them_can_be_taken(chat: Talk, st
     assert_saved(chat, store)
     chat.say("/compare")
     assert len(chat.turns[0].drafts) == 6, "the same answers again are no new drafts"
-    assert chat.say("/take judge") == ["draft judge is in force"]
+    assert chat.say("/take judge") == ["draft 2 is in force"]
     assert chat.turns[0].settings["mode"] == "judge"
     assert_saved(chat, store)
     chat.say("And dogs?")

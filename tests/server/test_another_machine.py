@@ -267,7 +267,7 @@ def test_drafts_forks_and_chosen_tokens_are_saved_on_the_server(
     lines = ("One.", "/regen", "/compare", "/drafts", "/drafts 1", "/take judge", "/why 1", '/why 1 " so"', "/why 0 So")
     made = chat(*lines, options=("-p", "vivid", "-p", "concise"))
     assert made.returncode == 0, made.stderr
-    assert "draft 1 is in force" in made.stderr and "draft judge is in force" in made.stderr
+    assert "draft 1 is in force" in made.stderr and "draft 3 is in force" in made.stderr
     first = saved()
     (turn,) = first.turns
     assert [draft is turn for draft in turn.drafts] == [*[False] * (len(turn.drafts) - 1), True]

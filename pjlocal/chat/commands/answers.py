@@ -130,24 +130,25 @@ def drafts(chat: Chat, words: str) -> None:
     if not words:
         chat.screen.show(figures.drafts(last))
         return
-    draft = _draft(last, words)
+    number = _draft_number(last, words)
+    draft = last.drafts[number - 1]
     if draft is last:
         chat.screen.say("this draft is in force already")
         return
     chat.conversation.switch(draft)
-    chat.screen.say(f"draft {words} is in force")
+    chat.screen.say(f"draft {number} is in force")
     chat.screen.show_turn(draft, chat.view)
 
 
-def _draft(turn: Turn, words: str) -> Turn:
-    """The draft of a turn with this number, or the latest draft in this mode.
+def _draft_number(turn: Turn, words: str) -> int:
+    """The number of a draft: the given one, or that of the latest draft in the given mode.
 
     Raises:
         UsageError: there is none.
     """
     if words.isdecimal() and 0 < int(words) <= len(turn.drafts):
-        return turn.drafts[int(words) - 1]
-    of_mode = [draft for draft in turn.drafts if _mode(draft) == words]
+        return int(words)
+    of_mode = [number for number, draft in enumerate(turn.drafts, 1) if _mode(draft) == words]
     if not of_mode:
         modes = ", ".join(dict.fromkeys(map(_mode, turn.drafts)))
         raise UsageError(f"/drafts takes a number from 1 to {len(turn.drafts)}, or a mode: {modes} (not {words!r})")
