@@ -31,6 +31,7 @@ class Progress:
 
     used: the tokens in the context; None where no answer has counted them yet, as in a saved chat that is opened, or
         after an undo.
+    pushes: empty if the preferences have changed since.
     """
 
     used: int | None
@@ -243,9 +244,10 @@ class Conversation:
             return Progress(None if self.session.turns else 0, limit)
         s = self._answer.statistics
         used = max(s.prompt_tokens, default=0) + s.completion_tokens
-        events = self.session.turns[-1].events if self.session.turns else []
-        drafts, judges = (events[-1].draft, events[-1].judge) if events else (None, None)
-        return Progress(used, limit, drafts, judges, s.acceptance_rate, s.tokens_per_second, s.mean_pushes)
+        turn = self.session.turns[-1] if self.session.turns else Turn("")
+        drafts, judges = (turn.events[-1].draft, turn.events[-1].judge) if turn.events else (None, None)
+        pushes = s.mean_pushes if turn.settings.get("preferences") == self.views else {}
+        return Progress(used, limit, drafts, judges, s.acceptance_rate, s.tokens_per_second, pushes)
 
     # Settings.
 

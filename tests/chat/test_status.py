@@ -145,3 +145,18 @@ def test_the_context_of_an_opened_chat_is_left_out_until_an_answer_has_counted_i
     assert "context" in shown()
     chat.say("/new")
     assert "context 0/" in shown()
+
+
+def test_pushes_are_shown_only_while_their_preferences_are_in_force(chat: Talk) -> None:
+    def shown() -> str:
+        return status_line(chat.conversation, 200).plain
+
+    chat.say("Go")
+    assert " · push a " in shown()
+    before = shown()
+    chat.say("/prefer clear")
+    assert "push" not in shown() and "context" in shown()
+    chat.say('/prefer "Be brief" "Be kind"')
+    assert shown() == before
+    chat.say("/prefer b clear")
+    assert "push" not in shown()
