@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import combinations
 
 from rich.console import Group, RenderableType
 from rich.panel import Panel
@@ -68,8 +69,8 @@ def all_pairs(rows: Iterable[SideBySide], suite: Suite, systems: Sequence[str] =
     """
     answered = dict.fromkeys(system for row in rows for system in row.answers)
     check_names("system", systems, [*answered])
-    if len(set(systems)) >= 2:
-        return [(one, other) for at, one in enumerate(systems) for other in systems[at + 1 :] if one != other]
+    if len(named := dict.fromkeys(systems)) >= 2:
+        return [*combinations(named, 2)]
     pairs = [
         (name, other)
         for name, other in suite.baselines.items()

@@ -71,6 +71,7 @@ def test_pairs_are_those_with_the_baseline_or_the_two_that_are_named() -> None:
     assert all_pairs(of, SUITE, ["both"]) == [("both", "prompt")]
     assert all_pairs(of, SUITE, ["prompt"]) == all_pairs(of, SUITE), "the baseline is in all of them"
     assert all_pairs(of, SUITE, ["both", "judge"]) == [("both", "judge")]
+    assert all_pairs(of, SUITE, ["judge", "both", "judge"]) == [("judge", "both")], "each pair once"
     with pytest.raises(UsageError, match="no system 'x' in these answers: there are prompt, judge, both"):
         all_pairs(of, SUITE, ["x"])
     with pytest.raises(UsageError, match="fewer than two systems to choose between"):
