@@ -13,12 +13,12 @@ from pathlib import Path
 from ..engine.interrupt import Interrupt, Interrupted
 from ..errors import UsageError, explain
 from ..screen import suspend
-from ..screen.console import keys_kept, make_console
+from ..screen.console import WIDE, keys_kept, make_console
 from ..settings import in_chat_words
 from ..textfile import MOST_BYTES
 from .chat import Chat
 from .commands.table import is_command, run
-from .screen import ERROR, HOW_TO_LEAVE, WIDE, Screen, TerminalScreen
+from .screen import ERROR, HOW_TO_LEAVE, Screen, TerminalScreen
 
 
 def make_screen() -> Screen:

@@ -35,8 +35,6 @@ NOTICE, ERROR = "dim", "red"  # styles of messages
 
 HOW_TO_LEAVE = "Ctrl-D or /quit leaves"
 
-WIDE = 200  # columns of a table in a pipe
-
 
 def _shows(method: Callable[P, None]) -> Callable[P, None]:
     """Decorate a method that writes to the screen: an OSError sets ``lost``, and is raised again."""

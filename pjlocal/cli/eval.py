@@ -17,7 +17,7 @@ from ..engine.interrupt import Interrupt, Interrupted, on_sigint
 from ..errors import UsageError, plural
 from ..evaluation.suite import PANEL, Scoring
 from ..request import PREFERENCES, Request, absolute, in_turn, place
-from ..screen.console import make_console, say
+from ..screen.console import WIDE, make_console, say
 from ..screen.progress import progress_bars
 from ..settings import Engine, Prompting
 from ..textfile import known_ending, user_path
@@ -25,6 +25,8 @@ from . import completion
 from .options import MODEL_VARIABLE, server_at, server_option, takes_settings
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from ..client import Server
     from ..evaluation.compare import Results
     from ..evaluation.records import Folder
@@ -51,7 +53,7 @@ def suites() -> None:
     for name in ready_suites():
         suite = load_suite(name)
         table.add_row(name, suite.title, str(len(suite.systems)), str(len(suite.objectives)))
-    make_console(sys.stdout).print(table)
+    _table_console().print(table)
 
 
 @eval_app.command("run")
@@ -247,7 +249,7 @@ def compare_folders(
     if as_json:
         sys.stdout.write(folder_json(compared))
     else:
-        print_folders(compared, names[0], names[1], make_console(sys.stdout))
+        print_folders(compared, names[0], names[1], _table_console())
 
 
 @eval_app.command("show")
@@ -295,6 +297,11 @@ def vote(
 
 
 # Helpers of the commands.
+
+
+def _table_console() -> Console:
+    """Standard output, where a row of a table in a pipe is one line."""
+    return make_console(sys.stdout, width=None if sys.stdout.isatty() else WIDE)
 
 
 def _preferences(request: Request, given: frozenset[str]) -> list[str]:
@@ -447,4 +454,4 @@ def _print_report(folder: Folder, run: Run, *, with_page: bool = False) -> None:
             say(f"{page} is not written: {error}")
         else:
             say(f"the report with its figures and all answers is {page}")
-    print_report(results, comparison, facts, make_console(sys.stdout))
+    print_report(results, comparison, facts, _table_console())

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
 
+WIDE = 200  # columns of a table in a pipe
+
 
 def make_console(file: IO[str], **options: Any) -> Console:
     """A console that shows texts as they are.  ``options`` are more of Rich's."""
