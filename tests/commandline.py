@@ -37,8 +37,9 @@ def one_line(stderr: str) -> str:
 def environment_in(folder: Path) -> dict[str, str]:
     """An environment in which the user's own folders are empty, and lie in another."""
     env = {k: v for k, v in os.environ.items() if not k.startswith(("PJLOCAL_", "XDG_", "HF_"))}
-    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES", "COLORTERM", "TERM", "TMUX", "XTERM_VERSION"):
-        env.pop(name, None)  # of the terminal in which the tests run
+    of_the_terminal = "NO_COLOR FORCE_COLOR COLUMNS LINES COLORTERM TERM TMUX XTERM_VERSION PAGER LESS"
+    for name in of_the_terminal.split():  # in which the tests run
+        env.pop(name, None)
     folders = {"XDG_DATA_HOME": "data", "XDG_CONFIG_HOME": "config", "XDG_CACHE_HOME": "cache"}
     folders |= {"HF_HOME": "huggingface", "LLAMA_CACHE": "llama.cpp", "OLLAMA_MODELS": "ollama"}
     folders["XDG_RUNTIME_DIR"] = "run"

@@ -8,10 +8,9 @@ import signal
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from prompt_toolkit import PromptSession
-from prompt_toolkit.application import Application, get_app_or_none, run_in_terminal
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.buffer import Buffer
 from prompt_toolkit.completion import CompleteEvent, Completer, Completion
 from prompt_toolkit.document import Document
@@ -158,20 +157,21 @@ class Line:
 
     def _on_signal(self, signum: int) -> bool:
         """Handle a signal: at the prompt, Ctrl-C clears the line and others leave; elsewhere, keep the typed input."""
-        app = get_app_or_none()  # the prompt, or the pager of a command
-        if app and app.is_running and not app.is_done and app.loop:
-            app.loop.call_soon_threadsafe(self._at_prompt, app)
+        app = self._session.app
+        if app.is_running and not app.is_done and app.loop:
+            app.loop.call_soon_threadsafe(self._at_prompt)
             return True
         if signum == signal.SIGINT:
             take_keys()
             self._is_stopped, self._n_before = True, len(self._typed_ahead)
         return False
 
-    def _at_prompt(self, app: Application[Any]) -> None:
-        """Handle a signal at the prompt or in a pager."""
+    def _at_prompt(self) -> None:
+        """Handle a signal at the prompt."""
+        app = self._session.app
         if app.is_done:  # a line was sent just before
             self._interrupt.set()
-        elif self._interrupt.ended_by and app is self._session.app:
+        elif self._interrupt.ended_by:
             app.exit(exception=EOFError)
         else:
             app.key_processor.send_sigint()

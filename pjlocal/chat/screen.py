@@ -16,7 +16,7 @@ from ..attachments import without_texts
 from ..client import RemoteAnswer
 from ..engine.interrupt import Interrupted
 from ..screen.choose import answer_tint
-from ..screen.console import Spinner, keys_unseen, make_console, say
+from ..screen.console import Spinner, keys_unseen, make_console, paged, say
 from ..screen.display import Display, cut_off, thoughts_on_terminal, when_ready
 from ..screen.first_answer import small_model_notice
 from ..screen.flows import LineFlow, MarkdownFlow
@@ -108,9 +108,11 @@ class Screen:
         print(f"{writing.answer.mode}:", file=self._console.file)
         self._print(writing)
 
-    def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
-        """Show the output of a command, in a pager if it is longer than a terminal."""
-        self.show(page(self.width, self.no_color))
+    @_shows
+    def page(self, renderable: RenderableType) -> None:
+        """Show the output of a command, in a pager if it is longer than the terminal."""
+        with paged(self._console):
+            self.show(renderable)
 
     def wait(self, what: str) -> AbstractContextManager[Spinner]:
         """A context that shows what the program is waiting for."""
@@ -198,16 +200,6 @@ class TerminalScreen(Screen):
         self._console.print(Rule(answer.mode, style="dim"))
         self._stream(writing, view, lambda: Text(facts(answer.statistics), "dim"))
         self.say("(stopped)" if answer.finish_reason == "interrupted" else facts(answer.statistics))
-
-    @_shows
-    def page(self, page: Callable[[int, bool], RenderableType], notice: str) -> None:
-        renderable = page(self.width, self.no_color)
-        if len(self._console.render_lines(renderable)) < self._console.height:
-            self.show(renderable)
-            return
-        from ..screen.pager import Pager
-
-        Pager(page, lambda: notice, "q quit, space next", {}).run()
 
     @contextmanager
     def wait(self, what: str) -> Iterator[Spinner]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ..errors import UsageError, did_you_mean
-from ..screen.console import make_console, say
+from ..screen.console import make_console, paged, say
 from ..screen.display import in_columns
 from . import completion, documents
 
@@ -94,19 +94,10 @@ def _show(topic: str) -> None:
     text = documents.read(topic)
     if not sys.stdout.isatty() or os.environ.get("TERM", "").lower() in ("dumb", "unknown"):
         typer.echo(text, nl=False)
-    elif not sys.stdin.isatty():
-        console = make_console(sys.stdout)
-        console.print(_rendered(text), width=min(console.width, _WIDEST))
     else:
-        from ..screen.pager import Pager
-
-        Pager(
-            lambda width, no_color: _rendered(text),
-            lambda: topic,
-            "q quit, space next, b back, / search, n again",
-            {},
-            widest=_WIDEST,
-        ).run()
+        console = make_console(sys.stdout)
+        with paged(console):
+            console.print(_rendered(text), width=min(console.width, _WIDEST))
 
 
 def _without_targets(text: str) -> str:

@@ -264,7 +264,7 @@ def show(
 
     with _opened(folder) as (opened, run):
         rows = browser.choose(side_by_side(_results(opened, run).answers, run.suite), systems, objectives)
-    browser.show(rows, run.suite, make_console(sys.stdout), sys.stdin.isatty() and sys.stdout.isatty())
+    browser.show(rows, run.suite, make_console(sys.stdout))
 
 
 @eval_app.command("vote")
@@ -292,8 +292,9 @@ def vote(
         pairs = vote.all_pairs(rows, run.suite, systems)
         opened.hold(Verdict)
         voting = vote.Voting(vote.questions(rows, pairs, aspects, seed), opened, voter(by))
-        vote.run_vote(voting)
-        make_console(sys.stdout).print(vote.outcome(voting, run.suite))
+        console = make_console(sys.stdout)
+        vote.run_vote(voting, console)
+        console.print(vote.outcome(voting, run.suite))
 
 
 # Helpers of the commands.

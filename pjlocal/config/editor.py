@@ -6,14 +6,11 @@ import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
 import tempfile
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
+from ..engine.interrupt import leave_ctrl_c_to_child
 from ..errors import PjlocalError, UsageError
 
 
@@ -30,7 +27,7 @@ def edit_file(path: Path) -> None:
     try:
         program, *options = _words(editor, os.name == "posix")
         program = os.path.expanduser(program)
-        with _ctrl_c_is_the_editors():
+        with leave_ctrl_c_to_child():
             status = subprocess.run([shutil.which(program) or program, *options, path]).returncode
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot start the editor {editor}: {getattr(error, 'strerror', None) or error}") from None
@@ -43,19 +40,6 @@ def _words(command: str, is_posix: bool) -> list[str]:
     if is_posix:
         return shlex.split(command)
     return [re.sub('^"(.*)"$', r"\1", word) for word in shlex.split(command, posix=False)]
-
-
-@contextmanager
-def _ctrl_c_is_the_editors() -> Iterator[None]:
-    """Wait for the editor although Ctrl-C is pressed; the editor handles it."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, lambda signum, frame: None)  # the editor would inherit SIG_IGN
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def edit_text(text: str) -> str:

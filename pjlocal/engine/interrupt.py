@@ -190,3 +190,16 @@ def on_sigint(
             signal.signal(signum, previous[signum])
         if interrupt.ended_by:
             raise Ended(interrupt.ended_by) from None
+
+
+@contextmanager
+def leave_ctrl_c_to_child() -> Iterator[None]:
+    """Leave Ctrl-C to a program that the body waits for, such as an editor or a pager."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = signal.signal(signal.SIGINT, lambda signum, frame: None)  # the program would inherit SIG_IGN
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

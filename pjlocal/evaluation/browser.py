@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import replace
 
 from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
@@ -15,9 +14,10 @@ from rich.text import Text
 from ..errors import UsageError, did_you_mean
 from ..events import ALL
 from ..screen.blame import blame, written_style
+from ..screen.console import paged
 from ..visible import shown, shown_line
 from .records import AnswerRecord
-from .side_by_side import SideBySide, facts, legends, matches, spans
+from .side_by_side import SideBySide, facts, legends, spans
 from .suite import Suite
 
 _COLUMN = 36  # least width of an answer beside others
@@ -85,71 +85,15 @@ def _colored(answer: AnswerRecord, no_color: bool) -> Text:
     return text if text else Text("no answer", "dim italic")
 
 
-@dataclass
-class Browser:
-    """The position in the rows; keys and searches move it.
-
-    words: the words of the last search.
-    """
-
-    rows: Sequence[SideBySide]
-    at: int = 0
-    words: str = ""
-    notice: str = field(default="", init=False)
-
-    @property
-    def row(self) -> SideBySide:
-        return self.rows[self.at]
-
-    def turn(self, by: int) -> None:
-        """Move by a number of rows, at most to the first or last one."""
-        self.notice = ""
-        self.at = max(0, min(self.at + by, len(self.rows) - 1))
-
-    def search(self, words: str) -> None:
-        """Go to the next row that contains the words; after the last row, continue at the first.  Without words, repeat
-        the last search."""
-        self.words = words.strip() or self.words
-        n = len(self.rows)
-        for step in range(1, n + 1):
-            if matches(self.rows[(self.at + step) % n], self.words):
-                self.at, self.notice = (self.at + step) % n, ""
-                return
-        self.notice = f"nothing found: {self.words}"
-
-    @property
-    def status(self) -> str:
-        place = f"{self.at + 1}/{len(self.rows)} {self.row.prompt_id}"
-        return " · ".join(filter(None, [self.notice, place]))
-
-
-def show(rows: Sequence[SideBySide], suite: Suite, console: Console, on_terminal: bool) -> None:
-    """Page through the rows on a terminal; otherwise print them all.
+def show(rows: Sequence[SideBySide], suite: Suite, console: Console) -> None:
+    """Print the rows, in a pager if they are longer than the terminal.
 
     Raises:
         UsageError: there are no rows.
     """
     if not rows:
         raise UsageError("there are no answers yet: pjlocal eval run writes them")
-    if on_terminal:
-        _browse(rows, suite)
-        return
-    for number, row in enumerate(rows):
-        if number:
-            console.print()
-        console.print(render_row(row, suite, console.width, console.no_color))
-
-
-def _browse(rows: Sequence[SideBySide], suite: Suite) -> None:
-    """Show one row at a time, on a terminal."""
-    from ..screen.pager import Pager
-
-    browser = Browser(rows)
-    steps = {"n": 1, "right": 1, "p": -1, "left": -1, "g": -len(rows), "G": len(rows)}
-    Pager(
-        page=lambda width, no_color: render_row(browser.row, suite, width, no_color),
-        notice=lambda: browser.status,
-        hint="q quit, n next, p previous, / search",
-        keys={key: partial(browser.turn, step) for key, step in steps.items()},
-        search=browser.search,
-    ).run()
+    with paged(console):
+        for number, row in enumerate(rows, 1):
+            console.print(Rule(f"{number}/{len(rows)} {shown_line(row.prompt_id)}", style="dim"))
+            console.print(render_row(row, suite, console.width, console.no_color))

@@ -127,13 +127,6 @@ def facts(answer: AnswerRecord) -> list[str]:
     return [f"{answer.tokens} tokens", *([] if rate is None else [f"{rate:.0%} accepted"]), *ending]
 
 
-def matches(row: SideBySide, words: str) -> bool:
-    """True if the prompt, the answers and the names together contain all words.  Case is ignored."""
-    text = " ".join([row.prompt, row.objectives, row.prompt_id, *(a.text for a in row.answers.values())])
-    folded = text.casefold()
-    return all(word in folded for word in words.casefold().split())
-
-
 def leads(
     rows: Iterable[SideBySide], suite: Suite, verdicts: Iterable[Verdict], scores: Iterable[Score]
 ) -> tuple[list[Lead], str]:

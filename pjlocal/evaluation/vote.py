@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from itertools import combinations
 
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.panel import Panel
+from rich.prompt import Prompt
 from rich.table import Table
 from rich.text import Text
 
@@ -183,13 +184,18 @@ def render_question(voting: Voting, width: int) -> RenderableType:
     )
 
 
-def run_vote(voting: Voting) -> None:
-    """Ask one question at a time on a terminal, until all are answered or the person quits."""
-    from ..screen.pager import Pager
-
-    Pager(
-        page=lambda width, no_color: render_question(voting, width),
-        notice=lambda: " · ".join(filter(None, [voting.notice, f"{voting.n_done}/{len(voting.questions)}"])),
-        hint="1 or 2 is better, 0 neither, u undo, q quit",
-        keys={str(choice): partial(voting.vote, choice) for choice in (1, 2, 0)} | {"u": voting.undo},
-    ).run()
+def run_vote(voting: Voting, console: Console) -> None:
+    """Ask one question at a time, until the person quits."""
+    actions = {str(choice): partial(voting.vote, choice) for choice in (1, 2, 0)} | {"u": voting.undo}
+    while True:
+        console.print(render_question(voting, console.width))
+        state = " · ".join(filter(None, [voting.notice, f"{voting.n_done}/{len(voting.questions)}"]))
+        asks = f"{state} · 1 or 2 is better, 0 neither, u undo, q quit"
+        try:
+            key = Prompt.ask(asks, choices=[*actions, "q"], show_choices=False)
+        except (EOFError, KeyboardInterrupt):
+            console.print()
+            return
+        if key == "q":
+            return
+        actions[key]()

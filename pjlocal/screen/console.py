@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
+from ..engine.interrupt import leave_ctrl_c_to_child
 from ..visible import one_line
 from . import suspend
 
@@ -77,6 +80,29 @@ class Spinner:
             # A new status has drawn no rows, so it erases none.
             self._status = make_console(sys.stderr).status(self._status.status)
             self._status.start()
+
+
+@contextlib.contextmanager
+def paged(console: Console) -> Iterator[None]:
+    """Show the output of the body in the user's pager if it is longer than the screen."""
+    if not (sys.stdin.isatty() and console.file.isatty()) or console.is_dumb_terminal:
+        yield
+        return
+    with console.capture() as captured:
+        yield
+    text = captured.get()
+    if text.count("\n") < console.height or not _in_pager(text):
+        console.file.write(text)
+        console.file.flush()
+
+
+def _in_pager(text: str) -> bool:
+    """Show a text in $PAGER, else in less or more.  Returns False if it cannot be started."""
+    command = os.environ.get("PAGER", "").strip() or ("less -R" if shutil.which("less") else "more")
+    environment = {"LESS": "-R", **os.environ}  # -R shows colours
+    with suspend.undone(), leave_ctrl_c_to_child():
+        ended = subprocess.run(command, shell=True, input=text, text=True, errors="replace", env=environment)
+    return ended.returncode not in (126, 127)  # a shell's for a command that cannot be run
 
 
 _CTRL_C = b"\x03"

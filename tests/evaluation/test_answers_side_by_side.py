@@ -12,7 +12,6 @@ from pjlocal.evaluation.side_by_side import (
     Span,
     leads,
     legends,
-    matches,
     side_by_side,
     spans,
 )
@@ -72,11 +71,6 @@ def test_the_views_of_a_panel_from_elsewhere_have_a_preference_each(given: set[s
     suite = with_settings(SUITE, Request(generation=Generation(panel=True)), given)
     [legend] = legends(of(answer("judge", 1)), suite)
     assert legend.views == {"a": ["vivid"], "b": ["creative"], "c": ["concise"]}
-
-
-def test_words_are_found_in_prompts_and_answers_whatever_their_case() -> None:
-    row = side_by_side(answers(1), SUITE)[0]
-    assert matches(row, "WHAT both") and matches(row, "") and not matches(row, "what whale")
 
 
 def test_leads_are_measured_by_the_verdicts_in_both_orders() -> None:

@@ -26,9 +26,10 @@ from evaluated import SUITE, answers
 from pjlocal.evaluation.records import Folder
 from pjlocal.evaluation.side_by_side import side_by_side
 from pjlocal.evaluation.vote import Voting, questions, run_vote
+from pjlocal.screen.console import make_console
 with Folder(Path(sys.argv[1])) as folder:
     of = side_by_side(answers(2, objectives=("bright",)), SUITE)
-    run_vote(Voting(questions(of, [("both", "prompt")], ["quality"], seed=1), folder))
+    run_vote(Voting(questions(of, [("both", "prompt")], ["quality"], seed=1), folder), make_console(sys.stdout))
 """
 
 
@@ -165,19 +166,22 @@ def test_a_system_is_counted_against_its_baseline(folder: Folder) -> None:
     assert " ".join(printed(outcome(voting, suite)).split()).endswith("both judge quality 1 0 0")
 
 
-def test_voting_takes_single_keys_on_a_terminal(on_terminal: Callable[..., Terminal], tmp_path: Path) -> None:
+@pytest.mark.parametrize("leave", ["q\r", "\x03", "\x04"])
+def test_voting_on_a_terminal(on_terminal: Callable[..., Terminal], tmp_path: Path, leave: str) -> None:
     terminal = on_terminal(sys.executable, "-c", VOTE, str(tmp_path / "run"), columns=100, lines=24, **IN_TESTS)
     terminal.until("0/2")
     terminal.until("Which answer is better?")
-    terminal.type("1")
+    terminal.type("1\r")
     terminal.until("1/2")
-    terminal.type("u")
+    terminal.type("u\r")
     terminal.until("the vote is undone · 0/2")
-    terminal.type("2")
+    terminal.type("3\r")
+    terminal.until("Please select one of the available options")
+    terminal.type("2\r")
     terminal.until("1/2")
-    terminal.type("0")
+    terminal.type("0\r")
     terminal.until("All questions are answered")
-    terminal.type("q")
+    terminal.type(leave)
     assert terminal.end() == 0
     kept = [(v.p_first, v.p_second, v.p_tie) for v in Folder(tmp_path / "run").read(Verdict).values()]
     assert kept == [(0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]

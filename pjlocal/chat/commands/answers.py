@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rich.console import Group, RenderableType
+from rich.console import Group
 from rich.text import Text
 
 from ...attachments import read_attachment, without_texts
@@ -34,11 +34,7 @@ def why(chat: Chat, words: str) -> None:
     if words:
         _why_token(chat, turn, *words.split(maxsplit=1))
         return
-
-    def page(width: int, no_color: bool) -> RenderableType:
-        return Group(*figures.why(turn, view, no_color, width))
-
-    chat.screen.page(page, "/why")
+    chat.screen.page(Group(*figures.why(turn, view, chat.screen.no_color, chat.screen.width)))
 
 
 def _why_token(chat: Chat, turn: Turn, number: str, taken: str = "") -> None:
@@ -90,7 +86,7 @@ def thoughts(chat: Chat, words: str) -> None:
         return
     turn, view = _turn(chat, words), chat.view
     if turn.thinking:
-        chat.screen.page(lambda width, no_color: figures.thoughts(turn, view, no_color), "/thoughts")
+        chat.screen.page(figures.thoughts(turn, view, chat.screen.no_color))
     else:
         chat.screen.say("this answer has no thoughts")
 

@@ -31,7 +31,7 @@ def set_(chat: Chat, words: str) -> None:
     judge = chat.conversation.judge
     if not name:
         table = tables.settings((getattr(judge.request, group) for group in GROUPS), _in_force(chat))
-        chat.screen.page(lambda width, no_color: table, "/set")
+        chat.screen.page(table)
         return
     set_named(chat, name.lstrip("-").replace("_", "-"), value.strip())
 
