@@ -28,7 +28,7 @@ from .policy_maker import make_policies
 from .prompting.plan import Plan
 from .prompting.rendering import DIALOGUE_SPACE, DIALOGUE_STOPS
 from .prompting.thinking import END_OF_PROMPT, MARKS, Marks, Thinking, ThinkingPhase, opened_by, split
-from .settings import FORMS, PANEL_NAMES, FixedLayout, Mode, random_seed
+from .settings import FORMS, VIEW_LETTERS, FixedLayout, Mode, random_seed
 from .stream import TextStream
 
 _POLL_S = 1e-3  # between two checks whether another thread has stopped
@@ -487,12 +487,12 @@ class SingleAnswer(Answer):
             text=text,
             kind=decision.kind,
             round=decision.round,
-            draft=None if decision.draft is None else PANEL_NAMES[decision.draft],
+            draft=None if decision.draft is None else VIEW_LETTERS[decision.draft],
             p=decision.p,
             q=decision.q,
             accept_probability=decision.accept_probability,
             rejected=rejected and RejectedToken(rejected.token, model.text([rejected.token]), rejected.p, rejected.q),
-            judge=None if judge is None else PANEL_NAMES[judge],
+            judge=None if judge is None else VIEW_LETTERS[judge],
             pushes=pushes,
             thought=thought,
         )

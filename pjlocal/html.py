@@ -11,13 +11,13 @@ from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 from . import __version__
-from .settings import PANEL_NAMES
+from .settings import VIEW_LETTERS
 from .visible import shown, shown_line
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-_N_COLORS = 6  # colours in blame.css; a larger panel repeats them
+_N_COLORS = 6  # colours in blame.css; more views repeat them
 
 
 def render(template: str, **values: Any) -> str:
@@ -32,7 +32,7 @@ def source(name: str) -> str:
 
 def view_color(view: str | None) -> str:
     """The CSS class of a view's colour; empty if no single view wrote the token."""
-    return PANEL_NAMES[PANEL_NAMES.index(view) % _N_COLORS] if view and view in (*PANEL_NAMES,) else ""
+    return VIEW_LETTERS[VIEW_LETTERS.index(view) % _N_COLORS] if view and view in (*VIEW_LETTERS,) else ""
 
 
 @cache

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 VIEW_NAMES = "ab"  # names of the two views
-PANEL_NAMES = "abcdefghijklmnopqrstuvwxyz"  # names of the views of a panel
+VIEW_LETTERS = "abcdefghijklmnopqrstuvwxyz"  # names of views that have one preference each
 
 Mode = Literal["judge", "base", "both", "prompt", "rewrite", "plain"]
 #: Modes in which one preference drafts and another judges, and modes without a view for each preference.

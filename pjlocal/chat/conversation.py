@@ -19,7 +19,7 @@ from ..request import Overrides, Request, deal, in_turn
 from ..sessions.asking import turn_settings
 from ..sessions.recorder import Recorder, Recording
 from ..sessions.session import Session, Turn
-from ..settings import OF_ONE_VIEW, PANEL_NAMES, VIEW_NAMES, Mode
+from ..settings import OF_ONE_VIEW, VIEW_LETTERS, VIEW_NAMES, Mode
 from .judges import Judge, StartedAnswer
 
 log = logging.getLogger("pjlocal")
@@ -257,7 +257,7 @@ class Conversation:
         request = self.judge.request
         in_order = in_turn(request.views)
         if request.generation.panel and request.generation.mode not in OF_ONE_VIEW and len(in_order) > 1:
-            return {name: [wish] for name, wish in zip(PANEL_NAMES, in_order, strict=False)}
+            return {name: [wish] for name, wish in zip(VIEW_LETTERS, in_order, strict=False)}
         return dict(zip(VIEW_NAMES, map(list, request.views), strict=True))
 
     def prefer(self, views: Sequence[Sequence[str]]) -> None:

@@ -10,7 +10,7 @@ from typing import NamedTuple, TypeVar
 
 from ..events import ALL
 from ..request import deal
-from ..settings import PANEL_NAMES, VIEW_NAMES
+from ..settings import VIEW_LETTERS, VIEW_NAMES
 from ..visible import shown, whole_characters
 from .records import AnswerRecord, Score, Verdict
 from .suite import Suite
@@ -114,7 +114,7 @@ def legends(row: SideBySide, suite: Suite) -> list[Legend]:
         system = systems[name]
         panel = suite.in_force(system, "panel") or wrote - {*VIEW_NAMES, ALL}
         assigned = [[preference] for preference in row.prefer] if panel else deal(system.preferred(row.prefer))
-        legend = Legend(dict(zip(PANEL_NAMES, assigned, strict=False)), ALL in wrote)
+        legend = Legend(dict(zip(VIEW_LETTERS, assigned, strict=False)), ALL in wrote)
         if wrote and legend.views and legend not in distinct:
             distinct.append(legend)
     return distinct

@@ -16,8 +16,8 @@ from ..settings import (
     DEFAULT_MODE,
     DEFAULT_VIEWS,
     OF_ONE_VIEW,
-    PANEL_NAMES,
     UNPUSHED,
+    VIEW_LETTERS,
     VIEW_NAMES,
     Generation,
     Mode,
@@ -274,9 +274,9 @@ def _adapters(generation: Generation, *views: str) -> Adapters:
 def _panel(preferences: Sequence[Sequence[str]]) -> dict[str, list[str]]:
     """Give every preference a view of its own, in the order in which the user gave them."""
     wishes = in_turn(preferences)
-    if not 2 <= len(wishes) <= len(PANEL_NAMES):
-        raise UsageError(f"--panel takes 2 to {len(PANEL_NAMES)} preferences, as in: -p vivid -p creative -p concise")
-    return {name: [wish] for name, wish in zip(PANEL_NAMES, wishes, strict=False)}
+    if not 2 <= len(wishes) <= len(VIEW_LETTERS):
+        raise UsageError(f"--panel takes 2 to {len(VIEW_LETTERS)} preferences, as in: -p vivid -p creative -p concise")
+    return {name: [wish] for name, wish in zip(VIEW_LETTERS, wishes, strict=False)}
 
 
 def _avoided(text: str) -> float:

@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..errors import UsageError, did_you_mean
-from ..settings import PANEL_NAMES, parse_strength
+from ..settings import VIEW_LETTERS, parse_strength
 from ..textfile import fold, read_text
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then those of everyday use.  The names of the nine are the
@@ -71,7 +71,7 @@ _MEANINGS = {
 _LIKE = {word: preset for preset, words in _MEANINGS.items() for word in words.split()}
 
 #: Words of the chat's /prefer and /avoid, which cannot name a new preset.  The letters are names of views.
-RESERVED = {*PANEL_NAMES, "set", "add", "clear", "default"}
+RESERVED = {*VIEW_LETTERS, "set", "add", "clear", "default"}
 
 _own: dict[str, str] = {}
 _personas: set[str] = set()  # names

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING
 
-from ..settings import PANEL_NAMES, Thoughts
+from ..settings import VIEW_LETTERS, Thoughts
 from .display import THOUGHT, Display, thinking_line
 
 if TYPE_CHECKING:
@@ -93,4 +93,4 @@ def color_of(name: str) -> str:
 
 def number_of(name: str) -> int:
     """The index of a view."""
-    return PANEL_NAMES.index(name) if name in PANEL_NAMES else 0
+    return VIEW_LETTERS.index(name) if name in VIEW_LETTERS else 0

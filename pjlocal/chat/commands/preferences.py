@@ -16,7 +16,7 @@ from ...prompting.dials import STEP, add, adjust
 from ...prompting.plan import resolve_mode
 from ...prompting.preferences import presets, resolve, use_own
 from ...request import deal
-from ...settings import PANEL_NAMES, VIEW_NAMES, Mode
+from ...settings import VIEW_LETTERS, VIEW_NAMES, Mode
 from ..chat import Chat
 from .command import Commands
 from .settings import change, set_named
@@ -68,7 +68,7 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
             view = word
         elif word in ("set", "add", "clear") and not verb:
             verb = word
-        elif word in [*PANEL_NAMES] and rest and view is None:
+        elif word in [*VIEW_LETTERS] and rest and view is None:
             *others, last = views
             raise UsageError(f"there is no view {word}: {', '.join(others)} and {last} (put a text in quotes)")
         else:

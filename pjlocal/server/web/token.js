@@ -156,7 +156,7 @@ export function showIn(part) {
   part.append(said, panel);
 }
 
-/** The CSS class of a view's colour.  There are six colours; a larger panel uses them again. */
+/** The CSS class of a view's colour.  There are six colours; more views use them again. */
 export const viewClass = (name) => (/^[a-z]$/.test(name ?? "") ? "abcdef"[(name.charCodeAt(0) - 97) % 6] : "");
 
 /** Place the panel below the token's first line, or above it if there is no room, and within the window. */
