@@ -17,6 +17,7 @@ from .errors import UsageError
 from .settings import (
     ADAPTERS,
     FORMS,
+    OF_ONE_VIEW,
     RECOMMENDABLE,
     VIEW_NAMES,
     Engine,
@@ -255,11 +256,6 @@ class Request:
             raise TypeError(f"unexpected keyword argument {name!r}{hint and f': {hint}'}")
         return dataclasses.replace(self, views=views, explicit=explicit, **groups)
 
-    def with_views(self, views: Sequence[Sequence[str]]) -> Request:
-        """Return the request with other preferences of the two views.  One preference is no panel."""
-        panel = self.generation.panel and sum(map(len, views)) > 1
-        return self.replace(views=views, **({} if panel == self.generation.panel else {"panel": panel}))
-
     def unset(self, keys: Collection[str]) -> Request:
         """Return the request with these settings reset, as if nothing had set them."""
         fields = [f for group in GROUPS.values() for f in dataclasses.fields(group)]
@@ -348,6 +344,9 @@ def removed_setting(saved: Mapping[str, Any]) -> str:
     generation = saved.get("generation", {})
     if generation.get("mode") == "args":
         return "mode args"
+    preferences = in_turn([*saved.get("preferences", {}).values()])
+    if generation.get("panel") and generation.get("mode") not in OF_ONE_VIEW and len(preferences) > len(VIEW_NAMES):
+        return "the setting panel"
     rule = generation.get("rule")  # push, the default, is what mode both does
     return f"the rule {rule}" if rule in ("mod", "mixture", "overlap") else ""
 

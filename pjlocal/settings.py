@@ -33,7 +33,7 @@ VIEW_NAMES = "ab"  # names of the two views
 VIEW_LETTERS = "abcdefghijklmnopqrstuvwxyz"  # names of views that have one preference each
 
 Mode = Literal["judge", "base", "both", "prompt", "rewrite", "plain"]
-#: Modes in which one preference drafts and another judges, and modes without a view for each preference.
+#: Modes in which one preference drafts and another judges, and modes of one view.
 JUDGED: tuple[Mode, ...] = ("judge", "base", "both")
 OF_ONE_VIEW: tuple[Mode, ...] = ("prompt", "rewrite", "plain")
 #: Modes in which nothing pushes tokens: plain has no preferences, and rewrite asks for them in words.
@@ -218,7 +218,10 @@ def in_chat_words(text: str) -> str:
 
 
 #: Settings of earlier versions, with advice.
-REMOVED = {"rule": "it was removed, and mode both adds the pushes: leave it out"}
+REMOVED = {
+    "rule": "it was removed, and mode both adds the pushes: leave it out",
+    "panel": "it was removed, and preferences of several strengths have a view each: leave it out",
+}
 
 
 def key_of(name: str) -> str:
@@ -491,11 +494,6 @@ class Generation(Settings):
         "is off.",
         least=0,
         below=1,
-    )
-    panel: bool = setting(
-        False,
-        "--panel",
-        help="Give every preference a view of its own, instead of two views that share the preferences.",
     )
     aligner: str | None = setting(
         None,

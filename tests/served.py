@@ -37,7 +37,7 @@ REQUESTS = [
     make_request(["vivid", "creative"], max_tokens=60),
     make_request(["vivid:1.5", "concise"], mode="both", avoid=("formal",)),
     make_request(["vivid", "concise"], mode="prompt", strength="2", system="You are a cook."),
-    make_request(["vivid", "creative", "formal"], panel=True, lam=2),
+    make_request(["vivid", "creative", "formal:2"], lam=2),
     make_request(["vivid", "creative"], decoding="greedy"),
     make_request(["vivid"], mode="prompt", lookahead=4, stop=("e",)),
     make_request(["vivid", "creative"], sampling=Sampling(regex="[a-z ]{5,30}", temperature=1.5, logit_bias=("5=1",))),

@@ -60,7 +60,7 @@ def test_best_of_one_is_the_plain_run(judge: PersonaJudge) -> None:
         {"mode": "judge", "strength": "2"},
         {"mode": "base", "strength": "2"},
         {"mode": "judge", "avoid": ["humorous"]},
-        {"mode": "both", "panel": True, "prefer": ["vivid", "formal", "concise"]},
+        {"mode": "both", "prefer": ["vivid", "formal", "concise:2"]},
         {"mode": "both", "regex": "[a-z ]+"},
         {"mode": "both", "lookahead": 4},
         {"mode": "both", "schedule": "reference"},

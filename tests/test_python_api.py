@@ -212,7 +212,11 @@ def test_errors_of_values_use_python_names(judge, prompt, changes, error, says) 
         ({"ctx": 100}, TypeError, "unexpected keyword argument 'ctx': did you mean n_ctx?"),
         ({"top_p": 0}, UsageError, "top_p must be above 0"),
         ({"n_gpu_layers": "some"}, UsageError, "n_gpu_layers must be auto, all or a number of layers"),
-        ({"panel": True, "prefer": "vivid"}, UsageError, "panel takes 2 to 26 preferences"),
+        (
+            {"panel": True},
+            TypeError,
+            "unexpected keyword argument 'panel': it was removed, and preferences of several ",
+        ),
     ],
 )
 def test_wrong_values_are_refused_while_loading_too(tiny, arguments, error, says) -> None:

@@ -38,10 +38,14 @@ def test_saved_settings_override_and_missing_ones_stay() -> None:
         ({"mode": "args", "rule": "push"}, "mode args", None),
         ({"mode": "both", "rule": "mod"}, "the rule mod", "both"),
         ({"mode": "both", "rule": "push"}, "", "both"),
+        ({"mode": "both", "panel": True}, "the setting panel", "both"),
+        ({"mode": "both", "panel": False}, "", "both"),
+        ({"mode": "prompt", "panel": True}, "", "prompt"),
     ],
 )
 def test_a_removed_setting_of_an_earlier_version_is_named_and_left_out(saved: dict[str, str], name: str, mode) -> None:
-    values = {"generation": REQUEST.generation.as_dict() | saved}
+    preferences = {"a": ["vivid", "simple"], "b": ["formal"]}
+    values = {"preferences": preferences, "generation": REQUEST.generation.as_dict() | saved}
     assert removed_setting(values) == name
     assert REQUEST.restore(values).generation == REQUEST.generation.replace(mode=mode)
     if name:

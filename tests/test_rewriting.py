@@ -178,7 +178,6 @@ def test_settings_without_effect_in_a_mode_are_reported_once(tiny, caplog) -> No
         for options, says in (
             (avoid, "--strength and --avoid have no effect in mode plain"),
             ({"mode": "rewrite", "strength": "2"}, "--strength has no effect in mode rewrite"),
-            ({"mode": "prompt", "panel": True}, "--panel has no effect in mode prompt"),
             ({"mode": "rewrite", "floor": 0.5, "lam": 2}, "--floor and --lambda have no effect in mode rewrite"),
             ({"mode": "prompt", "lam": 2}, "--lambda has no effect in mode prompt"),
             ({"mode": "judge", "aligner": "smollm2"}, "--aligner has no effect in mode judge"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, get_args
 
 from ..answer import Answer
@@ -14,12 +15,12 @@ from ..events import Alternative, TokenEvent
 from ..gguf.adapter import check_adapters
 from ..gguf.header import read_header
 from ..gguf.locate import find_model, lasting_name, lasting_name_if_found
-from ..prompting.plan import in_mode, make_roles, resolve_mode
-from ..request import Overrides, Request, deal, in_turn
+from ..prompting.plan import by_view, in_mode, make_roles, resolve_mode
+from ..request import Overrides, Request, deal
 from ..sessions.asking import turn_settings
 from ..sessions.recorder import Recorder, Recording
 from ..sessions.session import Session, Turn
-from ..settings import OF_ONE_VIEW, VIEW_LETTERS, VIEW_NAMES, Mode
+from ..settings import VIEW_NAMES, Mode
 from .judges import Judge, StartedAnswer
 
 log = logging.getLogger("pjlocal")
@@ -253,28 +254,24 @@ class Conversation:
 
     @property
     def views(self) -> dict[str, list[str]]:
-        """The preferences by the name of their view.  In a panel, each view has one."""
-        request = self.judge.request
-        in_order = in_turn(request.views)
-        if request.generation.panel and request.generation.mode not in OF_ONE_VIEW and len(in_order) > 1:
-            return {name: [wish] for name, wish in zip(VIEW_LETTERS, in_order, strict=False)}
-        return dict(zip(VIEW_NAMES, map(list, request.views), strict=True))
+        """The preferences by the name of their view."""
+        return by_view(self.judge.request)
 
     def prefer(self, views: Sequence[Sequence[str]]) -> None:
-        """Give view a and view b their preferences.  One preference is no panel.
+        """Give view a and view b their preferences.
 
         Raises:
             UsageError: they cannot be used with the current settings; the current ones stay.
         """
-        self.put_in_force(self.judge.request.with_views(views))
+        self.put_in_force(self.judge.request.replace(views=views))
 
     def swap(self) -> None:
-        """Exchange the views' preferences and adapters.  In a panel, the next preference becomes the first."""
-        first, *others = self.views.values()
-        if len(others) == 1:
-            self.put_in_force(self.judge.request.swap())
+        """Exchange the preferences and adapters of two views; reverse the preferences of more views."""
+        views = [*self.views.values()][::-1]
+        if len(views) == len(VIEW_NAMES):
+            self.put_in_force(self.judge.request.swap().replace(views=views))
         else:
-            self.prefer(deal(in_turn([*others, first])))
+            self.prefer(deal([*chain.from_iterable(views)]))
 
     def put_in_force(self, request: Request, *, needs_preferences: bool = False) -> None:
         """Use this request for the next answers.  Without preferences, settings that need some are kept for later.

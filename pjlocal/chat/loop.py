@@ -127,7 +127,6 @@ def _in_the_chat(line: str, chat: Chat) -> str:
     commands = {
         "pjlocal sessions list shows": "/sessions shows",
         "pjlocal models list shows": "/model shows",
-        "or use --panel": "or /set panel on gives each a view of its own",
         ", or give --force": "",
         "use -P": "use /persona",
         "load the chat again": f"/load {chat.conversation.session.id} shows it",

@@ -111,9 +111,9 @@ def legends(row: SideBySide, suite: Suite) -> list[Legend]:
     distinct: list[Legend] = []
     for name, answer in row.answers.items():
         wrote = {span.writer for span in spans(answer)} - {None}
-        system = systems[name]
-        panel = suite.in_force(system, "panel") or wrote - {*VIEW_NAMES, ALL}
-        assigned = [[preference] for preference in row.prefer] if panel else deal(system.preferred(row.prefer))
+        prefer = systems[name].preferred(row.prefer)
+        has_more_views = bool({*VIEW_LETTERS[len(VIEW_NAMES) :]} & {*wrote, *answer.pushes})
+        assigned = [[preference] for preference in prefer] if has_more_views else deal(prefer)
         legend = Legend(dict(zip(VIEW_LETTERS, assigned, strict=False)), ALL in wrote)
         if wrote and legend.views and legend not in distinct:
             distinct.append(legend)

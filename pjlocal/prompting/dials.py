@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from ..errors import UsageError
 from ..request import Request, deal
-from ..settings import DEFAULT_MODE, OF_ONE_VIEW, Mode, parse_strength
+from ..settings import DEFAULT_MODE, parse_strength
 from ..textfile import fold
 from .plan import strength_in_force
 from .preferences import resolve, split_strength, without_strength
@@ -19,9 +17,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
     """Change the strength of a preference in a request by ``step``, and return the new request.
 
     An absent preference is added at the default strength, or avoided at strength ``-step`` if ``step`` is negative.  A
-    preference whose strength becomes 0 is removed, as is one that gets weaker and cannot take a strength.  If it shares
-    a view with other preferences, which would get the same strength, each preference gets a view of its own
-    (``panel``), provided that the mode has several views.
+    preference whose strength becomes 0 is removed, as is one that gets weaker and cannot take a strength.
 
     Raises:
         UsageError: the preference does not exist, the strength is outside its limits, or it would be
@@ -34,7 +30,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
             if _is(given, name):
                 new = _turned(name, _strength(request, given), step)
                 changed = [*preferences[:at], *new, *preferences[at + 1 :]]
-                return regroup(request, [*request.views[:view], changed, *request.views[view + 1 :]])
+                return request.replace(views=[*request.views[:view], changed, *request.views[view + 1 :]])
     avoided = request.generation.avoid
     for at, given in enumerate(avoided):
         if _is(given, name):
@@ -42,19 +38,7 @@ def adjust(request: Request, preference: str, step: float) -> Request:
             return request.replace(avoid=(*avoided[:at], *_turned(name, strength, -step), *avoided[at + 1 :]))
     if step < 0:
         return request.replace(avoid=(*avoided, *_turned(name, 0, -step)))
-    return regroup(request, add(request, [name]))
-
-
-def regroup(request: Request, views: Sequence[Sequence[str]]) -> Request:
-    """The request with other preferences: in a panel if those of one view have several strengths, and no longer in one
-    if the former ones had."""
-
-    def differ(views: Sequence[Sequence[str]]) -> bool:
-        return any(len({_strength(request, each) for each in view}) > 1 for view in views)
-
-    if _mode(request) not in OF_ONE_VIEW and differ(views) != differ(request.views):
-        request = request.replace(panel=differ(views))
-    return request.with_views(views)
+    return request.replace(views=add(request, [name]))
 
 
 def add(request: Request, preferences: list[str]) -> list[list[str]]:
@@ -68,14 +52,9 @@ def _is(given: str, name: str) -> bool:
     return fold(without_strength(given)) == fold(name)
 
 
-def _mode(request: Request) -> Mode:
-    """The mode in which the request is answered if it has preferences."""
-    return request.generation.mode or DEFAULT_MODE
-
-
 def _strength(request: Request, given: str) -> float:
-    own = split_strength(given)[1] or strength_in_force(request.generation, _mode(request))
-    value = parse_strength(own)
+    mode = request.generation.mode or DEFAULT_MODE
+    value = parse_strength(split_strength(given)[1] or strength_in_force(request.generation, mode))
     return _AUTO if value is None else value
 
 

@@ -119,7 +119,6 @@ def resolve_mode(request: Request) -> Mode:
         "mode": generation.mode not in (None, "plain"),
         "avoid": generation.avoid,
         "strength": generation.strength,
-        "panel": generation.panel,
         "best": generation.best > 1,
     }
     for key, is_set in needing.items():
@@ -144,7 +143,6 @@ def expected_views(request: Request) -> int:
 _IDLE: dict[str, tuple[Mode, ...]] = {
     "strength": UNPUSHED,
     "avoid": ("plain",),
-    "panel": OF_ONE_VIEW,
     "push_thoughts": UNPUSHED,
     "floor": UNPUSHED,
     "best": UNPUSHED,
@@ -211,7 +209,8 @@ def make_roles(request: Request) -> Roles:
         UsageError: preferences or settings that exclude each other.
     """
     generation, mode = request.generation, resolve_mode(request)
-    named, shared = _by_view(request, mode), _adapters(generation)
+    named = by_view(request) if mode != "plain" else {name: [] for name in VIEW_NAMES}
+    shared = _adapters(generation)
     if mode in UNPUSHED:
         _n_answers(request, mode, None)  # raises an error for a best that the request sets
         prefix([*chain.from_iterable(request.views), *generation.avoid])  # raises an error for unknown ones
@@ -247,36 +246,29 @@ def make_roles(request: Request) -> Roles:
     return Roles(mode, named, len(speakers), prefixes, weights, neutral, adapters, joint, n_answers)
 
 
-def _by_view(request: Request, mode: Mode) -> dict[str, list[str]]:
-    """The preferences by view name, in a panel if the request has one; none in mode plain.
+def by_view(request: Request) -> dict[str, list[str]]:
+    """The preferences by view name.
 
-    A panel that is a default has no effect with fewer than two preferences.
+    Views a and b share the preferences.  If those of one view have several strengths, every preference has a view of
+    its own instead, in the order in which the user gave them.  Mode base and modes of one view have no more views.
+
+    Raises:
+        UsageError: there are too many preferences, or a strength is outside its limits.
     """
-    if mode == "plain":
-        return {name: [] for name in VIEW_NAMES}
-    rests = "panel" not in request.explicit and len(in_turn(request.views)) < 2
-    if not request.generation.panel or mode in OF_ONE_VIEW or rests:
-        return dict(zip(VIEW_NAMES, map(list, request.views), strict=False))
-    named = _panel(request.views)
-    if mode == "base" and len(named) > len(VIEW_NAMES):
+    generation, mode = request.generation, request.generation.mode or DEFAULT_MODE
+    if mode not in ("judge", "both") or all(len(_strengths(view, generation, mode)) == 1 for view in request.views):
+        return dict(zip(VIEW_NAMES, map(list, request.views), strict=True))
+    preferences = in_turn(request.views)
+    if len(preferences) > (most := len(VIEW_LETTERS)):
         raise UsageError(
-            f"mode base has a view that drafts and one that judges: --panel takes 2 preferences there, not "
-            f"{len(named)}. Leave --panel out, or use --mode both"
+            f"preferences of several strengths have a view each: give at most {most}, or the same strength to all"
         )
-    return named
+    return {name: [preference] for name, preference in zip(VIEW_LETTERS, preferences, strict=False)}
 
 
 def _adapters(generation: Generation, *views: str) -> Adapters:
     kinds = zip(*(ADAPTERS[view] for view in ("", *views) if view in ADAPTERS), strict=True)
     return make_adapters(*([*chain.from_iterable(getattr(generation, name) for name in names)] for names in kinds))
-
-
-def _panel(preferences: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Give every preference a view of its own, in the order in which the user gave them."""
-    wishes = in_turn(preferences)
-    if not 2 <= len(wishes) <= len(VIEW_LETTERS):
-        raise UsageError(f"--panel takes 2 to {len(VIEW_LETTERS)} preferences, as in: -p vivid -p creative -p concise")
-    return {name: [wish] for name, wish in zip(VIEW_LETTERS, wishes, strict=False)}
 
 
 def _avoided(text: str) -> float:
@@ -289,12 +281,16 @@ def _avoided(text: str) -> float:
 
 def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> float | None:
     """The strength of a view.  Its preferences share one prefix, and so one strength."""
-    otherwise = strength_in_force(generation, mode)
-    strengths = {parse_strength(split_strength(wish)[1] or otherwise) for wish in wishes or [""]}
+    strengths = _strengths(wishes, generation, mode)
     if len(strengths) > 1:
-        names, panel = " and ".join(map(repr, wishes)), "" if mode == "prompt" else ", or use --panel"
-        raise UsageError(f"{names} share one view, which has one strength: give all of them the same{panel}")
+        names, both = " and ".join(map(repr, wishes)), ", or use --mode both" if mode == "base" else ""
+        raise UsageError(f"{names} share one view, which has one strength: give all of them the same{both}")
     return strengths.pop()
+
+
+def _strengths(wishes: Sequence[str], generation: Generation, mode: Mode) -> set[float | None]:
+    otherwise = strength_in_force(generation, mode)
+    return {parse_strength(split_strength(wish)[1] or otherwise) for wish in wishes or [""]}
 
 
 def strength_in_force(generation: Generation, mode: Mode) -> str:

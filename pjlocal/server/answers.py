@@ -15,7 +15,6 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..prompting.conversation import parse_conversation
-from ..prompting.dials import regroup
 from ..prompting.prompt import Message
 from ..request import KEYS, refuse_removed
 from ..request import Request as AnswerRequest
@@ -202,8 +201,7 @@ class AnswerRoutes:
             return request
         if unknown := [*{*body.unset}.difference(KEYS)]:
             raise Wrong(f"unset names an unknown setting: {unknown[0]!r}")
-        request = base.unset(body.unset).override(check_overrides(body.settings or {}, self._n_ctx, base))
-        return regroup(request.replace(views=base.views), request.views)
+        return base.unset(body.unset).override(check_overrides(body.settings or {}, self._n_ctx, base))
 
     async def alternatives(self, request: Request) -> Response:
         """The alternatives to a token of a saved answer."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..prompting.plan import Plan, Roles, in_mode
 from ..prompting.prompt import Message
-from ..request import Request, deal, in_turn, refuse_removed
+from ..request import Request, in_turn, refuse_removed
 from ..settings import VIEW_NAMES
 from .session import Turn
 
@@ -103,11 +103,10 @@ def written_under(request: Request, turn: Turn) -> Request:
 
 
 def in_two_views(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn's settings with the preferences of a panel assigned to two views, as `Request.restore` reads them."""
+    """A turn's settings with the preferences of more views in view a, as `Request.restore` reads them.  They have
+    several strengths, so each has a view of its own again."""
     views = [*settings.get("preferences", {}).values()]
-    if len(views) <= len(VIEW_NAMES):
-        return dict(settings)
-    return {**settings, "preferences": dict(zip(VIEW_NAMES, deal(in_turn(views)), strict=True))}
+    return {**settings, "preferences": {"a": in_turn(views)}} if len(views) > len(VIEW_NAMES) else dict(settings)
 
 
 def turn_settings(settings: Mapping[str, Any], request: Request, roles: Roles, model: str, seed: int) -> dict[str, Any]:

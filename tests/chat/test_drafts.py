@@ -296,6 +296,14 @@ def test_a_tokens_alternatives_are_those_that_the_views_had(chat: Talk) -> None:
     assert chat.turns[1] is turn
 
 
+def test_the_alternatives_of_preferences_of_several_strengths_are_those_of_each_view(chat: Talk) -> None:
+    chat.say("/prefer b clear")
+    assert chat.say("/prefer a vivid formal:2 'Be odd'") == ["a: vivid", "b: formal:2", "c: Be odd"]
+    chat.say("Why?")
+    chat.say("/prefer vivid")
+    assert list(chat.conversation.alternatives(0)[0].p) == ["a", "b", "c", "joint", "neutral"]
+
+
 def test_after_a_change_of_the_model_the_alternatives_are_its_own(chat: Talk, tiny) -> None:
     chat.say("Why do cats purr?")
     before = chat.conversation.alternatives(3)

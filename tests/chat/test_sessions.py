@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from commandline import PREFER, configure, one_line
@@ -104,14 +105,22 @@ def test_a_session_of_another_version_loads(chat: Talk, store: Store, settings: 
     assert chat.chat.status == 0 and [turn.question for turn in chat.turns] == ["Old?"]
 
 
-@pytest.mark.parametrize("gone", [{"mode": "args"}, {"mode": "both", "rule": "mod"}], ids=str)
+@pytest.mark.parametrize(
+    ("gone", "name"),
+    [
+        ({"mode": "args"}, "mode args"),
+        ({"mode": "both", "rule": "mod"}, "the rule mod"),
+        ({"mode": "both", "panel": True}, "the setting panel"),
+    ],
+)
 def test_a_session_with_a_removed_setting_loads_and_says_so(
-    chat: Talk, store: Store, tiny, gone: dict[str, str]
+    chat: Talk, store: Store, tiny, gone: dict[str, Any], name: str
 ) -> None:
-    generation = chat.judge.request.generation.as_dict() | gone
-    turn = Turn("Why?", [plain_event("Because.")], {"generation": generation, "mode": gone["mode"]}, "stop")
-    store.add_whole(Session("old", [turn], chat.conversation.settings() | {"generation": generation}))
-    name = f"the rule {gone['rule']}" if "rule" in gone else "mode args"
+    chat.say("/prefer vivid formal simple")
+    views = {"a": ["vivid"], "b": ["formal"], "c": ["simple"]}
+    settings = {"generation": chat.judge.request.generation.as_dict() | gone, "mode": gone["mode"]}
+    turn = Turn("Why?", [plain_event("Because.")], settings | {"preferences": views}, "stop")
+    store.add_whole(Session("old", [turn], chat.conversation.settings() | settings))
     says = f"this chat was saved with {name}, which was removed: its next answers take the default, unless you choose "
     assert chat.say("/load old") == [f"{says}another mode"]
     with talk(tiny("llama"), session=store.load(store.find("old"))) as continued:

@@ -59,7 +59,6 @@ def shown(chat: Talk, line: str) -> str:
         ("/strength 2", "generation", "strength", "2", None),
         ("/strength auto", "generation", "strength", "auto", None),
         ("/set floor 0.25", "generation", "floor", 0.25, 0.1),
-        ("/set panel on", "generation", "panel", True, False),
         ("/set avoid formal:2 'Be dull'", "generation", "avoid", ("formal:2", "Be dull"), ()),
     ],
 )
@@ -143,10 +142,7 @@ def test_set_takes_a_schema_or_an_expression_and_refuses_what_cannot_be_kept(cha
         ("/set rule mod", "no setting 'rule': it was removed, and mode both adds the pushes: leave it out"),
         ("/avoid formal:-1", "avoid formal:-1: its strength must be a number above 0"),
         ("/avoid frmal", "unknown preset 'frmal': did you mean formal"),
-        (
-            "/prefer a vivid:2 formal:3",
-            "'vivid:2' and 'formal:3' share one view, which has one strength: give all of them the same, or /set panel",
-        ),
+        ("/set panel on", "no setting 'panel': it was removed, and preferences of several strengths have a view each"),
         ("/persona nobody", "unknown persona 'nobody': pjlocal prefs save NAME saves one"),
         ("/undoo", "unknown command /undoo: did you mean /undo"),
         ("/help undoo", "unknown command /undoo: did you mean /undo"),
@@ -296,7 +292,7 @@ def test_a_line_may_begin_with_a_slash_and_be_a_message(chat: Talk) -> None:
     assert chat.say("   ") == [] and len(chat.turns) == 2
 
 
-# Strengths, panels and personas.
+# Strengths and personas.
 
 
 def test_preferences_may_have_strengths_which_the_status_line_shows(chat: Talk) -> None:
@@ -319,20 +315,22 @@ def test_preferences_may_have_strengths_which_the_status_line_shows(chat: Talk) 
     assert status_line(chat.conversation, 200).plain.startswith("both λ4 ×auto · a")
 
 
-def test_a_panel_has_a_view_for_every_preference_and_commands_know_them(chat: Talk) -> None:
-    chat.say("/prefer vivid formal 'Be odd'")
-    chat.say("/set panel on")
+def test_preferences_of_several_strengths_in_a_view_have_one_each_and_commands_know_them(chat: Talk) -> None:
     chat.say("/mode judge")
-    assert chat.say("/prefer") == ["a: vivid", "b: formal", "c: Be odd"]
+    assert chat.say("/prefer vivid formal 'Be odd:2'") == ["a: vivid", "b: formal", "c: Be odd:2"]
     cost = chat.ask("Why?")
-    assert len(cost.prompts) == 3 and chat.turns[0].settings["preferences"]["c"] == ["Be odd"]
+    assert len(cost.prompts) == 4 and chat.turns[0].settings["preferences"]["c"] == ["Be odd:2"]
     assert [event.judge for event in cost.events] == ["bca"["abc".index(event.draft)] for event in cost.events]
-    assert chat.say("/prefer c creative") == ["a: vivid", "b: formal", "c: creative"]
-    assert chat.say("/prefer add 'Be odd'") == ["a: vivid", "b: formal", "c: creative", "d: Be odd"]
-    assert chat.say("/prefer clear b") == ["a: vivid", "b: creative", "c: Be odd"]
-    assert chat.say("/swap") == ["a: creative", "b: Be odd", "c: vivid"]
+    assert chat.say("/prefer c creative:2") == ["a: vivid", "b: formal", "c: creative:2"]
+    assert chat.say("/prefer add 'Be odd'") == ["a: vivid", "b: formal", "c: creative:2", "d: Be odd"]
+    assert chat.say("/prefer clear b") == ["a: vivid, Be odd", "b: creative:2"], "the strengths of a view are equal"
+    assert chat.say("/more vivid") == ["a: vivid:1.5 · b: creative:2 · c: Be odd"]
+    assert chat.say("/swap") == ["a: Be odd", "b: creative:2", "c: vivid:1.5"]
+    assert chat.say("/mode base")[0].startswith("'Be odd' and 'vivid:1.5' share one view")
+    assert chat.say("/prefer a vivid:2") == ["a: vivid:2", "b: creative:2", "c: vivid:1.5"]
     assert chat.say("/prefer vivid") == ["a: vivid", "b: no preference"]
-    assert not chat.judge.request.generation.panel, "one preference is none"
+    chat.say("/prefer a vivid:2 formal:3")
+    assert chat.say("/swap") == ["a: formal:3", "b: vivid:2"]
 
 
 def test_a_session_restores_strengths_and_older_ones_have_none(chat: Talk) -> None:
@@ -356,13 +354,13 @@ def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: 
     monkeypatch.setenv("PJLOCAL_CONFIG", str(file))
     file.write_text(
         '[presets]\nnew = "Be new"\n[personas.odd]\nprefer = ["new:2", "formal"]\nmode = "both"\ntop_k = 5\n'
-        '[personas.never]\nprefer = ["formal"]\npanel = true\n[personas.brief]\ndraft_prefer = ["concise"]\n'
+        '[personas.never]\nmode = "judge"\nbest = 2\n[personas.brief]\ndraft_prefer = ["concise"]\n'
     )
     chat.say("/set temperature 0.3")
     try:
         assert chat.say("/persona") == [
             'odd: prefer = ["new:2", "formal"], mode = "both", top_k = 5',
-            'never: prefer = ["formal"], panel = true',
+            'never: mode = "judge", best = 2',
             'brief: draft_prefer = ["concise"]',
         ]
         assert chat.say("/persona Odd") == ["a: new:2", "b: formal"]
@@ -370,7 +368,7 @@ def test_a_persona_is_put_on_in_a_chat_and_all_else_stays(chat: Talk, tmp_path: 
         assert chat.judge.request.sampling.temperature == 0.3 and chat.judge.request.generation.seed == 1
         assert chat.say("/persona brief") == ["a: concise", "b: formal"]
         before = chat.conversation.settings()
-        assert chat.say("/persona never")[0].startswith("panel takes 2 to 26")
+        assert chat.say("/persona never")[0].startswith("best chooses by pushes")
         assert chat.say("/persona od") == ["unknown persona 'od': did you mean odd?"]
         assert chat.say("/persona vivid") == ["'vivid' is a preset: use /prefer vivid"]
         assert chat.say("/prefer odd") == ["'odd' is a persona: use /persona odd"]

@@ -107,7 +107,7 @@ TEXTS = {"a": ["Talk like a pirate who has been at sea for forty years"], "b": [
         ),
         (
             "judge",
-            Generation(panel=True),
+            Generation(),
             {"a": ["vivid"], "b": ["creative"], "c": ["concise"], "d": ["kind"]},
             JUDGED,
             {

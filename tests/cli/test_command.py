@@ -140,7 +140,7 @@ WRONG_FILES: dict[str, Callable[[], bytes]] = {
         (["  \n "], "the prompt is empty"),
         (["-p", "vivdi", "hi"], r"unknown preset 'vivdi': did you mean vivid\?.*more than one word"),
         (["-p", "", "hi"], "a preference is empty"),
-        (["--panel=on", "hi"], r"Option '--panel' does not take a value\. See pjlocal run --help"),
+        (["--ignore-end=on", "hi"], r"Option '--ignore-end' does not take a value\. See pjlocal run --help"),
         (["hi", "-n"], r"Option '-n' requires an argument\. See pjlocal run --help"),
         (["-m", "", "hi"], "--model is empty: name a model, or leave it out"),
         (["-p", "@missing.txt", "hi"], "cannot read preference file missing.txt"),

@@ -255,7 +255,8 @@ def test_preferences_and_a_seed_replace_the_suites_and_settings_fixed_by_it_are_
         "--no-reward",
         "--mode",
         "both",
-        "--panel",
+        "--strength",
+        "2",
         "--seed",
         "7",
     ]
@@ -265,7 +266,7 @@ def test_preferences_and_a_seed_replace_the_suites_and_settings_fixed_by_it_are_
     assert {answer["objectives"] for answer in answers} == {"Talk like a pirate + concise"} and len(answers) == 6
     assert {answer["seed"] for answer in answers} == {7}
     settings = json.loads((tmp_path / "out" / "run.json").read_text())["suite"]["settings"]
-    assert settings["panel"] and "seed" not in settings, "the legends of the report know who wrote"
+    assert settings["strength"] == "2" and "seed" not in settings
     assert "every system of the suite sets --mode itself, so your value has no effect" in result.stderr
 
 

@@ -1,4 +1,4 @@
-"""Strengths, panels, mode both and personas from the shell: what they report, and what is refused in a line."""
+"""Strengths, mode both and personas from the shell: what they report, and what is refused in a line."""
 
 from __future__ import annotations
 
@@ -28,20 +28,24 @@ def test_json_the_trace_and_the_statistics_tell_strengths_and_pushes(pjlocal, sm
 
 
 @pytest.mark.parametrize(
-    "args", [("-p", "vivid", "-p", "creative:2"), ("-p", "vivid:2"), ("-p", "vivid:auto", "--panel")]
+    "args",
+    [
+        ("-p", "vivid", "-p", "creative:2"),
+        ("-p", "vivid:2"),
+        ("-p", "vivid:auto", "-p", "creative", "-p", "formal:1"),
+    ],
 )
 def test_a_preference_that_speaks_as_it_is_pushes_too(pjlocal, small, args) -> None:
-    more = ("-p", "creative", "-p", "formal") if "--panel" in args else ()
-    report = json.loads(pjlocal("run", *small, *args, *more, "--json", "hi").stdout)
+    report = json.loads(pjlocal("run", *small, *args, "--json", "hi").stdout)
     assert report["pushes"].keys() == report["strengths"].keys()
     assert all(isfinite(push) and push for push in report["pushes"].values()), report["pushes"]
 
 
-def test_a_panel_names_its_views_and_each_judges_the_one_before(pjlocal, small, tmp_path) -> None:
-    wishes = [part for wish in ("vivid", "creative", "formal") for part in ("-p", wish)]
+def test_of_three_views_each_judges_the_one_before(pjlocal, small, tmp_path) -> None:
+    wishes = [part for wish in ("vivid", "creative", "formal:2") for part in ("-p", wish)]
     more = ("--mode", "judge", "--json", "--trace", tmp_path / "t")
-    report = json.loads(pjlocal("run", *small, *wishes, "--panel", *more, "hi").stdout)
-    assert report["preferences"] == {"a": ["vivid"], "b": ["creative"], "c": ["formal"]}
+    report = json.loads(pjlocal("run", *small, *wishes, *more, "hi").stdout)
+    assert report["preferences"] == {"a": ["vivid"], "b": ["creative"], "c": ["formal:2"]}
     for line in (tmp_path / "t").read_text().splitlines():
         event = json.loads(line)
         assert event["judge"] == {"a": "b", "b": "c", "c": "a"}[event["draft"]]
@@ -87,10 +91,8 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
         (("--avoid", "formla"), "unknown preset 'formla': did you mean formal?"),
         (("--mode", "both"), "mode both needs a preference, as in: -p vivid -p creative"),
         (("-p", "vivid", "--floor", "1"), "--floor must be below 1 (not 1.0)"),
-        (("-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
         (("-P", "nobody"), "unknown persona 'nobody'"),
         (("-p", "vivid", "--avoid", ""), "a preference is empty"),
-        (("--panel",), "--panel needs a preference, as in: -p vivid -p creative"),
         (("--mode", "plain", "--avoid", "formal"), "--avoid needs a preference, as in: -p vivid -p creative"),
         *(
             (("--mode", mode), f"mode {mode} needs a preference, as in: -p vivid -p creative")

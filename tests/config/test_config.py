@@ -98,10 +98,10 @@ def test_an_option_sets_aside_what_it_excludes_in_the_file(write, file) -> None:
 
 
 def test_an_option_can_turn_off_what_the_file_turns_on(write, file) -> None:
-    on = {"panel": "true", "ignore_end": "true", "stop": '["a"]', "avoid": '["formal"]', "aligner": '"smollm2"'}
+    on = {"ignore_end": "true", "stop": '["a"]', "avoid": '["formal"]', "aligner": '"smollm2"'}
     write("\n".join(("[generation]", *(f"{key} = {value}" for key, value in on.items()),
                      '[sampling]\nregex = "a"\n[engine]\nmlock = true\nverbose = true')))  # fmt: skip
-    values = settled("--no-panel", "--no-ignore-end", "--stop", "", "--avoid", "", "--aligner", "", "--regex", "",
+    values = settled("--no-ignore-end", "--stop", "", "--avoid", "", "--aligner", "", "--regex", "",
                      "--no-mlock", "--no-verbose")  # fmt: skip
     assert (values["generation"], values["sampling"], values["engine"]) == (Generation(), Sampling(), Engine())
     for form in ("grammar", "json_schema", "lark"):
@@ -165,6 +165,7 @@ def test_constraints_in_the_file_are_compiled_only_by_commands_that_check_it(wri
             ": unknown key 'temprature' in [sampling]: did you mean temperature?",
         ),
         ("[generation]\nrule = 'mod'", ": unknown key 'rule' in [generation]: it was removed, and mode both adds"),
+        ("[generation]\npanel = false", ": unknown key 'panel' in [generation]: it was removed, and preferences of"),
         ("[generation]\nlambda = 3", ": unknown key 'lambda' in [generation]: did you mean lam?"),
         ("[engine]\nctx = 9", ": unknown key 'ctx' in [engine]: did you mean n_ctx?"),
         ("[engine]\nthreads = 1", ": unknown key 'threads' in [engine]: did you mean n_threads?"),

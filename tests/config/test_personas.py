@@ -228,7 +228,7 @@ def test_an_empty_option_sets_nothing_in_a_persona(write) -> None:
         (("save", "two words", "-l", "3"), "a persona's name is one bare word"),
         (("save", "There", "-l", "3"), "the persona 'there' exists already: --force replaces it"),
         (("save", "x", "-p", "vivdi"), "unknown preset 'vivdi'"),
-        (("save", "x", "-p", "vivid", "--panel"), "--panel takes 2 to 26 preferences"),
+        (("save", "x", "-p", "a b:2", "-p", "c d", "-p", "e f", "--mode", "base"), "or use --mode both"),
         (("save", "x", "--regex", "("), "the regular expression cannot be used: unclosed group"),
         (("save", "x", "-p", "vivid", "--aligner", ""), "a persona cannot unset --aligner: leave it out"),
         (("save", "x", "--grammar", "g.gbnf"), 'leave --grammar out, and write grammar = "FILE" below [personas.x] in'),

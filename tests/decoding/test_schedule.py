@@ -195,8 +195,8 @@ def test_schedules_agree_with_thinking_outside_the_rounds(alone: bool, lam: int)
 
 
 def policies_of(toy: RandomViews, kind: str) -> Policies:
-    """The policies over four views: a panel of three; three with one judge of all; two, each with a neutral view."""
-    if kind == "panel":
+    """The policies over four views: three in turn; three with one judge of all; two, each with a neutral view."""
+    if kind == "judge":
         policies = [CountingPolicy(toy, view) for view in range(3)]
         return Policies(policies, policies)
     if kind == "both":
@@ -205,9 +205,9 @@ def policies_of(toy: RandomViews, kind: str) -> Policies:
     return Policies(policies, policies)
 
 
-@pytest.mark.parametrize("kind", ["panel", "both", "sharpened"])
+@pytest.mark.parametrize("kind", ["judge", "both", "sharpened"])
 @pytest.mark.parametrize("lam", [1, 2, 4, 7])
-def test_lockstep_equals_algorithm_1_with_panels_and_combined_policies(kind: str, lam: int) -> None:
+def test_lockstep_equals_algorithm_1_with_three_views_and_combined_policies(kind: str, lam: int) -> None:
     """Over a thousand random cases, with disjoint supports, ends of text and both strategies."""
     kinds = set()
     for seed in range(100):
@@ -223,7 +223,7 @@ def test_lockstep_equals_algorithm_1_with_panels_and_combined_policies(kind: str
     assert kinds == {"accepted", "resampled", "bonus"}
 
 
-def test_in_a_panel_each_drafts_in_turn_and_the_next_one_judges() -> None:
+def test_each_of_three_views_drafts_in_turn_and_the_next_one_judges() -> None:
     round = Round(lam=2, swap=True, n_preferences=3)
     turns = []
     for _ in range(6):

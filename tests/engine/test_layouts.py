@@ -42,8 +42,8 @@ THREE_AND_MORE = {
     "both": {"mode": "both"},
     "sharpened": {"mode": "judge", "strength": "2"},
     "base": {"mode": "base", "strength": "1.5"},
-    "panel": {"mode": "judge", "panel": True},
-    "avoid": {"mode": "both", "panel": True, "avoid": ("humorous",)},
+    "three": {"mode": "judge", "prefer": ["vivid", "creative", "formal:2"]},
+    "avoid": {"mode": "both", "prefer": ["vivid", "creative", "formal:2"], "avoid": ("humorous",)},
 }
 
 
@@ -52,10 +52,9 @@ THREE_AND_MORE = {
 @pytest.mark.parametrize("settings", THREE_AND_MORE.values(), ids=THREE_AND_MORE)
 def test_three_views_and_more_give_the_same_text_in_every_layout(tiny, kind: str, settings) -> None:
     texts = []
-    wishes = ["vivid", "creative", "formal"] if settings.get("panel") else ["vivid", "creative"]
     for layout in (*LAYOUTS, "auto"):
         engine = Engine(layout=layout, n_threads=6, n_batch=32)  # rounds alike, whatever is read together
-        with PersonaJudge(tiny(kind), prefer=wishes, engine=engine) as judge:
+        with PersonaJudge(tiny(kind), prefer=["vivid", "creative"], engine=engine) as judge:
             texts.append(tokens(judge, PROMPTS[:3], ignore_end=True, **settings))
             n_views = len(judge.roles(judge.request.replace(**settings)).prefixes)
             assert n_views >= 3 and (layout == "auto" or judge.layouts == {n_views: layout})

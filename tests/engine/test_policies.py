@@ -85,7 +85,6 @@ def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]
     wishes = [wish + rng.choice(strengths) for wish in rng.sample(["vivid", "formal", "simple", "concise"], n)]
     settings: dict[str, Any] = {
         "mode": mode,
-        "panel": n > 2,
         "floor": rng.choice([0.0, 0.05, 0.1, 0.5, 0.999]),
         "avoid": tuple(rng.sample(["humorous:2", "friendly"], rng.choice([0, 0, 1, 2]))),
         "lam": rng.randint(1, 7),
@@ -101,7 +100,7 @@ def any_generation(rng: random.Random) -> tuple[list[list[str]], dict[str, Any]]
 @pytest.mark.parametrize("block", range(3))
 def test_the_schedules_agree_for_all_combinations(tiny, top_k: int, block: int) -> None:
     """Over a thousand random cases: strengths of every sign, floors that leave one token or all, supports that have
-    nothing in common (so few of the tokens are let pass), what is avoided, and panels of three and four."""
+    nothing in common (so few of the tokens are let pass), what is avoided, and up to four views."""
     rng = random.Random(100 * top_k + block)
     kinds: set[str] = set()
     with PersonaJudge(tiny("llama"), prefer=["vivid"], sampling=Sampling(top_k=top_k, top_p=0.95)) as judge:

@@ -15,9 +15,6 @@ from pjlocal.evaluation.side_by_side import (
     side_by_side,
     spans,
 )
-from pjlocal.evaluation.suite import with_settings
-from pjlocal.request import Request
-from pjlocal.settings import Generation
 
 
 def test_answers_to_one_prompt_stand_together_in_the_suites_order() -> None:
@@ -61,16 +58,13 @@ def test_the_views_have_the_preferences_that_were_dealt_to_them() -> None:
     judge, both, alone = answer("judge", 1), answer("both", 1), answer("prompt", 1)
     dealt = {"a": ["vivid", "concise"], "b": ["creative"]}
     assert legends(of(judge, both, alone), SUITE) == [Legend(dealt, agreed=True)], "the same views are said once"
-    panel = answer("judge", 1, pieces=[["x", "accepted", "c"]])
+    three = answer("judge", 1, pieces=[["x", "accepted", "c"]])
     each = {"a": ["vivid"], "b": ["creative"], "c": ["concise"]}
-    assert legends(of(panel, both), SUITE) == [Legend(each, agreed=False), Legend(dealt, agreed=True)]
-
-
-@pytest.mark.parametrize("given", [{"panel"}, set()])  # on the command line, in config.toml
-def test_the_views_of_a_panel_from_elsewhere_have_a_preference_each(given: set[str]) -> None:
-    suite = with_settings(SUITE, Request(generation=Generation(panel=True)), given)
-    [legend] = legends(of(answer("judge", 1)), suite)
-    assert legend.views == {"a": ["vivid"], "b": ["creative"], "c": ["concise"]}
+    assert legends(of(three, both), SUITE) == [Legend(each, agreed=False), Legend(dealt, agreed=True)]
+    three = answer("both", 1, pushes={"a": 0.5, "b": 0.25, "c": 0.0, "avoid 1": 0.0})
+    assert legends(of(three), SUITE) == [Legend(each, agreed=True)], "also of a view that wrote nothing"
+    two = answer("both", 1, pushes={"a": 0.5, "b": 0.25, "avoid 1": 0.0})
+    assert legends(of(two), SUITE) == [Legend(dealt, agreed=True)]
 
 
 def test_leads_are_measured_by_the_verdicts_in_both_orders() -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from pjlocal.errors import UsageError
 from pjlocal.prompting.dials import STEP, adjust
-from pjlocal.prompting.plan import make_roles
+from pjlocal.prompting.plan import by_view
 from pjlocal.request import Request
 
 START = Request().replace(mode="judge", views=[["vivid"], ["Talk like a pirate"]])
@@ -40,17 +40,11 @@ def test_the_usual_strength_is_that_of_the_mode() -> None:
 def test_a_preference_that_shares_a_view_gets_one_of_its_own() -> None:
     three = START.replace(views=[["vivid", "formal"], ["concise"]])
     weaker = adjust(three, "formal", -STEP)
-    assert weaker.generation.panel and [*map(list, weaker.views)] == [["vivid", "formal:0.5"], ["concise"]]
-    make_roles(weaker)
-    assert not adjust(three, "concise", STEP).generation.panel
-    assert not adjust(three.replace(mode="prompt"), "formal", -STEP).generation.panel, "that mode has a single view"
-    gone = adjust(weaker, "formal", -STEP)
-    assert [*map(list, gone.views)] == [["vivid"], ["concise"]]
-    assert not adjust(weaker, "formal", STEP).generation.panel, "the strengths are equal again"
-    chosen = three.replace(panel=True)
-    assert adjust(chosen, "concise", STEP).generation.panel
-    make_roles(gone)
-    assert not adjust(gone.replace(views=[["vivid"], ["concise:0.5"]]), "concise", -STEP).generation.panel
+    assert by_view(weaker) == {"a": ["vivid"], "b": ["concise"], "c": ["formal:0.5"]}
+    assert by_view(adjust(three, "concise", STEP)) == {"a": ["vivid", "formal"], "b": ["concise:1.5"]}
+    assert [*by_view(adjust(three.replace(mode="prompt"), "formal", -STEP))] == ["a", "b"], "that mode has one view"
+    assert by_view(adjust(weaker, "formal", -STEP)) == {"a": ["vivid"], "b": ["concise"]}
+    assert [*by_view(adjust(weaker, "formal", STEP))] == ["a", "b"], "the strengths are equal again"
 
 
 def test_an_unknown_word_and_a_strength_beyond_the_limit_are_refused() -> None:

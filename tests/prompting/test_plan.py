@@ -33,7 +33,7 @@ def test_a_request_that_names_no_mode_is_written_in_mode_both_with_preferences_a
 
 
 def test_settings_of_preferences_that_are_defaults_apply_only_where_there_are_preferences() -> None:
-    given = {"mode": "judge", "strength": "2", "avoid": ("formal",), "best": 4, "panel": True, "lam": 2}
+    given = {"mode": "judge", "strength": "2", "avoid": ("formal",), "best": 4, "lam": 2}
     defaults = Request().replace(**given).as_defaults()
     roles = make_roles(defaults)
     assert roles == roles_of()
@@ -61,7 +61,7 @@ def test_memory_is_planned_for_the_views_of_the_mode_and_without_one_for_those_o
     assert [expected(mode="judge"), expected("vivid", "formal", mode="judge")] == [2, 2]
     assert expected("vivid", mode="prompt") == expected(mode="plain") == 2
     assert expected("vivid", "formal", mode="judge", strength="2") == 3
-    assert expected("vivid", "formal", "concise", panel=True) == 5
+    assert expected("vivid", "formal", "concise:2") == 5
 
 
 def test_in_mode_judge_two_preferences_at_strength_1_need_no_neutral_view() -> None:
@@ -93,8 +93,8 @@ def test_only_mode_both_has_a_view_with_all_preferences_that_are_not_avoided() -
 
     vivid, formal, simple = (PRESETS[name] for name in ("vivid", "formal", "simple"))
     assert joint("vivid", "formal", "simple") == f"{vivid}\n{simple}\n{formal}"
-    assert joint("vivid", "formal", "simple", panel=True) == f"{vivid}\n{formal}\n{simple}"
-    assert joint("vivid", "formal:-1", "simple:0", panel=True) is None
+    assert joint("vivid", "formal", "simple:2") == f"{vivid}\n{formal}\n{simple}"
+    assert joint("vivid", "formal:-1", "simple:0") is None
     assert joint("vivid", "formal", avoid=("simple",)) == f"{vivid}\n{formal}"
     assert joint("vivid") is joint("vivid", "formal", mode="judge", strength="2") is None
 
@@ -112,12 +112,18 @@ def test_an_avoided_preference_is_a_view_that_writes_no_tokens() -> None:
     assert roles.view_names == ["a", "b", "avoid 1", "avoid 2", "joint", "neutral"]
 
 
-def test_a_panel_has_a_view_for_each_preference_in_the_order_in_which_they_were_given() -> None:
-    wishes = ["vivid", "formal", "concise", "simple"]
-    roles = roles_of(*wishes, panel=True)
+@pytest.mark.parametrize("mode", [None, "judge"])
+def test_preferences_of_several_strengths_in_a_view_have_views_of_their_own_in_the_order_given(mode) -> None:
+    wishes = ["vivid", "formal", "concise:2", "simple"]
+    roles = roles_of(*wishes, mode=mode)
     assert roles.preferences == {name: [wish] for name, wish in zip("abcd", wishes, strict=True)}
     assert roles.n_speakers == 4 and in_turn(deal(wishes)) == wishes
-    assert roles_of(*wishes, panel=True, mode="prompt").n_speakers == 1
+    assert roles.strengths == {name: 2.0 if name == "c" else 1.0 if mode else "auto" for name in "abcd"}
+    assert roles_of("vivid:2", "formal", "concise:2.0", mode=mode).preferences["a"] == ["vivid:2", "concise:2.0"]
+    assert [*roles_of(*wishes, mode=mode, strength="2").preferences] == ["a", "b"], "the strength of the others"
+    one = make_roles(Request().replace(draft_prefer=["vivid:2", "formal"], mode=mode))
+    assert one.preferences == {"a": ["vivid:2"], "b": ["formal"]}
+    assert roles_of(*wishes, mode="plain").preferences == {"a": [], "b": []}
 
 
 @pytest.mark.parametrize(
@@ -126,12 +132,10 @@ def test_a_panel_has_a_view_for_each_preference_in_the_order_in_which_they_were_
         ([], {"mode": "both"}, "mode both needs a preference, as in: -p vivid"),
         ([], {"avoid": ("formal",)}, "--avoid needs a preference, as in: -p vivid"),
         ([], {"strength": "2"}, "--strength needs a preference"),
-        ([], {"panel": True}, "--panel needs a preference, as in: -p vivid"),
         ([], {"mode": "rewrite"}, "mode rewrite needs a preference, as in: -p vivid"),
         (["frmal"], {"mode": "rewrite"}, "unknown preset 'frmal'"),
         (["vivid"], {"mode": "rewrite", "avoid": ("frmal",)}, "unknown preset 'frmal'"),
-        (["vivid"], {"panel": True}, "--panel takes 2 to 26 preferences"),
-        (["vivid", "formal", "simple"], {"panel": True, "mode": "base"}, "mode base has a view that drafts and one "),
+        (["vivid:2"] + ["formal"] * 26, {}, "preferences of several strengths have a view each: give at most 26, or "),
         (["vivid:11"], {}, "the preference 'vivid:11': a strength is a number from -10 to 10, or auto (not '11')"),
         (["vivid:1e9"], {}, "the preference 'vivid:1e9': a strength is a number from -10 to 10, or auto (not '1e9')"),
         (["Vivid:x"], {}, "the preference 'Vivid:x': a strength is a number from -10 to 10, or auto (not 'x')"),
@@ -143,7 +147,11 @@ def test_a_panel_has_a_view_for_each_preference_in_the_order_in_which_they_were_
         (["vivd:x"], {}, "unknown preset 'vivd:x': did you mean vivid"),
         (["@"], {}, "the file name is empty: name a file"),
         (["@:2"], {}, "the file name is empty"),
-        (["vivid:2", "formal", "simple:3"], {}, "'vivid:2' and 'simple:3' share one view, which has one strength"),
+        (
+            ["vivid:2", "formal", "simple:3"],
+            {"mode": "base"},
+            "'vivid:2' and 'simple:3' share one view, which has one strength: give all of them the same, or use --mode",
+        ),
         (["vivid"], {"avoid": ("formal:-2",)}, "--avoid formal:-2: its strength must be a number above 0"),
         (["vivid"], {"avoid": ("frmal",)}, "unknown preset 'frmal'"),
         ([], {"mode": "both", "lora_a": ("a.gguf:0",)}, "mode both needs a preference, as in: -p vivid"),
@@ -193,13 +201,7 @@ def test_strengths_that_are_the_same_number_are_the_same() -> None:
     roles = make_roles(Request((("vivid:1",), ("creative",)), Generation(mode="prompt")))
     assert roles.neutral is None
     with pytest.raises(UsageError, match=r"give all of them the same$"):
-        make_roles(Request((("vivid:2",), ("creative",)), Generation(mode="prompt", panel=True)))
-
-
-def test_a_default_panel_has_no_effect_with_one_preference() -> None:
-    lasting = Request(generation=Generation(panel=True)).as_defaults()
-    assert make_roles(lasting.replace(views=deal(["vivid"]))).preferences == {"a": ["vivid"], "b": []}
-    assert [*make_roles(lasting.replace(views=deal(["vivid", "formal", "warm"]))).preferences] == ["a", "b", "c"]
+        make_roles(Request((("vivid:2",), ("creative",)), Generation(mode="prompt")))
 
 
 @pytest.mark.parametrize("mode", ["judge", "base", "both", "prompt", "rewrite", "plain"])

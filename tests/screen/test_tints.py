@@ -15,7 +15,7 @@ TOKEN = TokenEvent(0, 7, "x", "accepted", 0, "a", 0.5, 0.5, 1.0, judge="b")
 
 
 @pytest.mark.parametrize("no_color", [False, True])
-def test_every_view_of_a_panel_has_its_own_style_and_styles_repeat_after_the_last(no_color: bool) -> None:
+def test_every_view_has_its_own_style_and_styles_repeat_after_the_last(no_color: bool) -> None:
     styles = [blame_style(replace(TOKEN, draft=name), no_color) for name in "abcdefgh"]
     assert len(set(styles)) == 8
     assert blame_style(replace(TOKEN, draft="z"), no_color) in {

@@ -30,7 +30,7 @@ FIELDS = {
     ANSWER: ["request", "settings", "messages", "chat", "first", "shortens"],
 }
 OWN = [
-    "events", "prefer", "draft_prefer", "judge_prefer", "mode", "strength", "avoid", "floor", "panel",
+    "events", "prefer", "draft_prefer", "judge_prefer", "mode", "strength", "avoid", "floor",
     "aligner", "lora", "lam", "decoding", "schedule", "lookahead", "ignore_end", "min_tokens", "stop", "stop_token",
     "seed", "best", "defaults", "top_k", "min_p", "top_n_sigma", "typical_p", "repeat_penalty", "penalty_last_n",
     "dry_multiplier", "dry_base", "dry_allowed_length", "dry_last_n", "xtc_probability", "xtc_threshold",
@@ -360,9 +360,8 @@ PICTURE = {"type": "image_url", "image_url": {"url": "x"}}
         ({"pjlocal": {"mode": "both"}}, 'needs a preference, as in: {"prefer": ["vivid", "creative"]}'),
         ({"pjlocal": {"avoid": ["formal"]}}, "avoid needs a preference"),
         ({"pjlocal": {"strength": 2}}, "strength needs a preference"),
-        ({"pjlocal": {"prefer": ["vivid"], "panel": True}}, "panel takes 2 to 26 preferences"),
         ({"pjlocal": {"prefer": ["vivid"], "mode": "judge", "best": 2}}, 'use mode "both" or add strength'),
-        ({"pjlocal": {"prefer": ["a b:1", "c d", "e f:2"], "strength": 3}}, "or use panel"),
+        ({"pjlocal": {"prefer": ["a b:1", "c d", "e f:2"], "mode": "base"}}, 'the same, or use mode "both"'),
         ({"pjlocal": {"prefer": ["vivd"]}}, "did you mean vivid"),
         ({"pjlocal": {"prefer": ["nothing"]}}, "needs more than one word, as in 'Answer in rhyme')"),
         ({"pjlocal": {"persona": "pirate"}}, "unknown setting 'persona': choose a persona as the model, as in"),
@@ -397,13 +396,13 @@ PICTURE = {"type": "image_url", "image_url": {"url": "x"}}
         ({"pjlocal": {"top": 1}}, "unknown setting 'top'"),
         ({"pjlocal": {"rule": "mod"}}, "unknown setting 'rule': it was removed, and mode both adds the pushes"),
         ({"rule": "mod"}, "rule is not supported: it was removed, and mode both adds the pushes: leave it out"),
-        ({"pjlocal": {"panel": 1}}, "pjlocal.panel must be true or false"),
+        ({"pjlocal": {"panel": True}}, "unknown setting 'panel': it was removed, and preferences of several strengths"),
+        ({"pjlocal": {"ignore_end": 1}}, "pjlocal.ignore_end must be true or false"),
         ({"pjlocal": {"strength": True}}, "pjlocal.strength must be a number or a text in quotes (not true)"),
         ({"pjlocal": {"mode": "x"}}, "pjlocal.mode must be one of judge"),
         ({"pjlocal": {"lora": ["x"]}}, "a request cannot name the server's files: leave lora out"),
         ({"pjlocal": {"aligner": "x"}}, "a request cannot name the server's files: leave aligner out"),
         ({"pjlocal": {"stop": ["x"] * 17}}, "pjlocal.stop has 17 entries: at most 16"),
-        ({"pjlocal": {"prefer": ["vivid", "formal", "simple"], "panel": True, "mode": "base"}}, "panel takes"),
     ],
 )
 def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[str, Any], says: str) -> None:
@@ -419,7 +418,6 @@ def test_a_refusal_names_fields_and_not_options(served: Served, changes: dict[st
         ({"mode": "plain", "avoid": ["formal"]}, "avoid has no effect in mode plain"),
         ({"mode": "plain"}, "preferences have no effect in mode plain"),
         ({"mode": "rewrite", "prefer": ["vivid:2"]}, "the strength of vivid:2 has no effect in mode rewrite"),
-        ({"mode": "prompt", "panel": True, "prefer": ["vivid", "formal"]}, "panel has no effect in mode prompt"),
         ({"mode": "rewrite", "lam": 9, "floor": 0.5}, "pjlocal.floor and pjlocal.lam have no effect in mode rewrite"),
         (
             {"mode": "rewrite", "lam": 9, "floor": 0, "push_thoughts": True},
@@ -438,7 +436,7 @@ def test_a_setting_without_effect_in_the_mode_is_refused(served: Served, own: di
     if says.startswith("preferences"):
         assert (error["message"], error["param"]) == (says, "prefer")
     prefer = [] if own["mode"] == "plain" else ["vivid", "creative"]
-    assert texts(served, pjlocal={"prefer": prefer, "mode": own["mode"], "panel": False, "lam": 4})
+    assert texts(served, pjlocal={"prefer": prefer, "mode": own["mode"], "lam": 4})
 
 
 def test_a_setting_that_lacks_another_is_named_as_the_client_sent_it(served: Served) -> None:

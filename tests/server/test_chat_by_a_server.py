@@ -285,7 +285,7 @@ def test_an_unloaded_model_is_loaded_again(model: Path, server_environment: dict
         assert len(said(chat, "And then?")) == 12 and chat.judge.server
 
 
-@pytest.mark.parametrize(("prefer", "change"), [(["vivid"], {"best": 9}), (["vivid"] * 9, {"panel": True})])
+@pytest.mark.parametrize(("prefer", "change"), [(["vivid"], {"best": 9}), ([*["vivid"] * 8, "vivid:2"], {})])
 def test_an_answer_for_which_the_server_has_no_room_loads_the_model(
     model: Path, server_environment: dict[str, str], prefer: list[str], change: dict[str, Any]
 ) -> None:

@@ -16,7 +16,6 @@ from saved_chats import a_turn, saved
 from served import VIEWS, Served, serving, streamed
 from waiting import when
 
-from pjlocal import Generation
 from pjlocal.events import TokenEvent
 from pjlocal.request import Request, place
 from pjlocal.sessions.store import Store
@@ -227,21 +226,19 @@ def test_a_dial_beyond_the_limits_or_of_no_preset_is_refused_in_a_line(served: S
         assert reply.status_code == 400 and says in reply.json()["error"]["message"]
 
 
-def test_a_question_of_the_page_uses_a_panel_where_more_and_prefer_in_the_terminal_do(
+def test_a_question_of_the_page_gives_preferences_of_several_strengths_in_a_view_one_each(
     served: Served, store: Store
 ) -> None:
-    def panel_of(chat: int | None, *preferences: str) -> bool:
-        ask(served, "Why?", chat, {"draft_prefer": preferences, "judge_prefer": [], "max_tokens": 2})
-        panel: bool = store.load(chat or store.latest()).settings["generation"]["panel"]
-        return panel
+    def views_of(chat: int | None, *preferences: str) -> dict[str, list[str]]:
+        ask(served, "Why?", chat, {"draft_prefer": preferences, "judge_prefer": ["formal"], "max_tokens": 2})
+        views: dict[str, list[str]] = store.load(chat or store.latest()).turns[-1].settings["preferences"]
+        return views
 
-    assert panel_of(None, "vivid:2", "warm") and not panel_of(None, "vivid", "warm")
-    changed = store.latest()
-    assert panel_of(changed, "vivid:2", "warm") and not panel_of(changed, "vivid", "warm"), "no longer needed"
-    for few in (["vivid"], []):
-        settings = Request(place(["vivid", "warm", "formal"]), Generation(panel=True)).as_dict()
-        session = saved(store, "panel", a_turn(), settings=settings)
-        assert panel_of(session.id, "vivid", "warm") and not panel_of(session.id, *few)
+    assert views_of(None, "vivid:2", "warm") == {"a": ["vivid:2"], "b": ["formal"], "c": ["warm"]}
+    assert views_of(store.latest(), "vivid", "warm") == {"a": ["vivid", "warm"], "b": ["formal"]}
+    old = Request(place(["vivid", "warm", "formal"])).as_dict()
+    session = saved(store, "old", a_turn(), settings=old | {"generation": old["generation"] | {"panel": True}})
+    assert views_of(session.id, "vivid", "warm") == {"a": ["vivid", "warm"], "b": ["formal"]}
 
 
 def test_the_last_turn_can_be_undone_and_no_other(served: Served, store: Store) -> None:
@@ -268,7 +265,7 @@ def test_a_chats_settings_can_be_changed_without_a_question(served: Served, stor
     other = {"settings": Request(place(["concise"])).as_dict(), "title": "7"}
     assert "a number cannot be a title" in served.http.patch(path, json=other).text
     assert store.load(session.id).settings == settings, "nothing changes where a part of the request is refused"
-    known = ({"model": None}, settings | {"generation": {"rule": "push"}})  # an earlier version saved the rule
+    known = ({"model": None}, settings | {"generation": {"rule": "push", "panel": False}})  # of earlier versions
     assert all(served.http.patch(path, json={"settings": one}).status_code == 200 for one in known)
 
 
@@ -329,8 +326,8 @@ def test_an_exported_chat_can_be_added(served: Served, store: Store) -> None:
     assert (turn.question, turn.events) == ("One", session.turns[0].events)
     files = Request(place(["@/etc/passwd"])).as_dict()
     (turn,) = exported["turns"]
-    panel = {"preferences": {"a": ["vivid"], "b": ["warm"], "c": ["@/etc/passwd"]}}
-    in_turns = ([turn | {"settings": panel}], [turn | {"drafts": [turn | {"settings": files}]}])
+    three = {"preferences": {"a": ["vivid"], "b": ["warm"], "c": ["@/etc/passwd"]}}
+    in_turns = ([turn | {"settings": three}], [turn | {"drafts": [turn | {"settings": files}]}])
     of_files = [exported | {"settings": files}, *(exported | {"turns": turns} for turns in in_turns)]
     for wrong in (*of_files, [1], {"spec": "chara_card_v2"}):
         before = len(store.summaries())

@@ -282,7 +282,7 @@ def test_more_at_once_than_the_server_has_places_for_load_the_model(
 
 TOO_LARGE = (
     make_request(["vivid", "concise"], mode="both", best=4),
-    make_request(["vivid", "creative", "formal", "simple", "correct", "concise", "warm"], panel=True),
+    make_request(["vivid", "creative", "formal", "simple", "correct", "concise", "warm:2"]),
 )
 
 

@@ -104,8 +104,8 @@ def test_a_request_beyond_the_queue_is_asked_to_retry(served: Served) -> None:
 def test_a_request_for_more_answers_than_places_is_refused_without_retry(served: Served) -> None:
     reply = served.http.post("/v1/chat/completions", json=body(n=4))
     assert reply.status_code == 400 and "at most 3 answers at once (not 4)" in reply.text
-    panel = {"prefer": ["vivid", "creative", "formal", "simple", "correct", "concise", "warm"], "panel": True}
-    reply = served.http.post("/v1/chat/completions", json=body(pjlocal=panel))
+    seven = {"prefer": ["vivid", "creative", "formal", "simple", "correct", "concise", "warm:2"]}
+    reply = served.http.post("/v1/chat/completions", json=body(pjlocal=seven))
     assert reply.status_code == 400 and "9 views" in reply.text and "--parallel" in reply.text
 
 

@@ -259,7 +259,7 @@ def test_a_failed_write_is_an_output_error(tmp_path: Path) -> None:
     assert sorted(os.listdir(tmp_path)) == ["file", "folder.md", "loop.md"]
 
 
-# Strengths, panels, and a judge that is all views at once.
+# Strengths, more views, and a judge that is all views at once.
 
 
 def pushed(text: str, **values: object) -> TokenEvent:
@@ -292,7 +292,7 @@ def test_a_token_that_all_views_judged_says_so_and_how_far_each_pushed_it() -> N
     assert [TokenEvent.from_dict(token) for token in turn["tokens"]] == events
 
 
-def test_every_view_of_a_panel_has_a_colour_and_a_line() -> None:
+def test_each_of_many_views_has_a_colour_and_a_line() -> None:
     wishes = {name: [f"wish {name}"] for name in "abcdefg"}
     events = [replace(accepted(f"{name} "), draft=name, judge="a") for name in wishes]
     page = Page(as_html(chat(*events, preferences=wishes)))

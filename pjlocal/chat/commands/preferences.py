@@ -135,7 +135,7 @@ def _adjust(chat: Chat, words: str, step: float) -> None:
     chat.screen.say(" · ".join([*in_force, *([f"avoid: {', '.join(avoided)}"] if avoided else [])]))
 
 
-@commands.add("/swap", "Exchange the preferences of the two views; in a panel, the next preference becomes the first.")
+@commands.add("/swap", "Exchange the preferences of the two views; more views get them in reverse order.")
 def swap(chat: Chat, words: str) -> None:
     chat.conversation.swap()
     chat.changed()
