@@ -92,7 +92,7 @@ def test_a_persona_is_put_on_by_its_name(pjlocal, small, environment, tmp_path) 
         (("--mode", "both"), "mode both needs a preference, as in: -p vivid -p creative"),
         (("-p", "vivid", "--floor", "1"), "--floor must be below 1 (not 1.0)"),
         (("-P", "nobody"), "unknown persona 'nobody'"),
-        (("-p", "vivid", "--avoid", ""), "a preference is empty"),
+        (("-p", "vivid", "--avoid", " "), "a preference is empty"),
         (("--mode", "plain", "--avoid", "formal"), "--avoid needs a preference, as in: -p vivid -p creative"),
         *(
             (("--mode", mode), f"mode {mode} needs a preference, as in: -p vivid -p creative")
