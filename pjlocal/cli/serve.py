@@ -93,10 +93,11 @@ def serve(
         from ..server.openai import Names
         from ..server.run import listen, listen_locally
         from ..server.run import serve as answer
+    from ..engine.constraint import check_constraint
     from ..gguf.locate import find_model, lasting_name
     from ..gguf.ollama import shown_name
     from ..prompting.plan import expected_views  # loads llama.cpp, which other commands do not need
-    from ..server.jobs import ModelName
+    from ..server.jobs import Job, ModelName
     from ..server.loaded import LoadedModel, check_servable
     from ..server.service import Service
     from ..sessions.faults import StoreError
@@ -112,6 +113,7 @@ def serve(
             f"other machines reach {host}: set a key with --api-key or {KEY_VARIABLE}, or leave --host out"
         )
     check_servable(request.generation)
+    check_constraint(request.sampling)
     request = request.as_defaults()
     n_views = expected_views(request)
     path = find_model(model)
@@ -130,7 +132,10 @@ def serve(
             say(f"{error}. Until then only /v1 answers, not the page")
         with on_sigint(interrupt, ending=()), Spinner() as spinner:
             spinner.say("Loading the model")
-            loaded = service.load().describe()
+            model_loaded = service.load()
+            model_loaded.check(Job(request))
+            loaded = model_loaded.describe()
+            del model_loaded  # it is freed when the service unloads it
         if interrupt.is_requested:  # after the last check of the loading
             raise Interrupted
         saved_as = ModelName(lasting_name(model), shown)

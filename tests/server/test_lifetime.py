@@ -159,7 +159,10 @@ def test_answers_continue_while_a_slow_template_runs(environment: dict[str, str]
         (("--lora", "a.gguf"), 2, "all of the server's answers share: leave --lora out"),
         (("--control-vector-b", "a.gguf"), 2, "leave --control-vector-b out"),
         (("--aligner", "smollm2"), 2, "the server has one model: leave --aligner out"),
+        (("-m", "nowhere.gguf", "--regex", "("), 2, "the regular expression cannot be used: "),
         (("-m", "nowhere.gguf"), 1, "nowhere.gguf"),
+        (("--logit-bias", "99999999=1"), 2, "the model has tokens 0 to"),
+        (("--stop-token", "999999"), 2, "the model has tokens 0 to"),
         (("--ctx", "100000000"), 1, "--parallel"),
     ],
 )
