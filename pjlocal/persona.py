@@ -38,7 +38,7 @@ from .gguf.header import read_header
 from .gguf.locate import find_model
 from .gguf.memory import padded_context
 from .gguf.sampling import model_defaults_in_words, recommended
-from .prompting.conversation import Prompt, parse_conversation
+from .prompting.conversation import Prompt, check_begin, parse_conversation
 from .prompting.jinja import TemplateProcess
 from .prompting.plan import (
     EVERYTHING,
@@ -241,6 +241,7 @@ class PersonaJudge:
         """Plan the answer to a prompt with some settings changed."""
         system, conversation = parse_conversation(prompt)
         request = self.request.replace(**changes)
+        check_begin(changes.get("begin", ""), conversation[-1].role == "assistant")
         if "defaults" in changes:
             request = self.with_model_defaults(request)
         if {*settings.FORMS} & changes.keys():

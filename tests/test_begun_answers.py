@@ -43,6 +43,17 @@ def test_an_answer_at_the_end_of_the_messages_is_continued_and_not_repeated(judg
     assert whole.result.text == "the cat" + continued.result.text
 
 
+def test_begin_for_one_answer_excludes_an_answer_to_continue_and_a_default_rests(judge: PersonaJudge) -> None:
+    begun = [HI, {"role": "assistant", "content": "the cat"}]
+    with pytest.raises(UsageError, match=r"^begin is for a new answer"):
+        judge.stream(begun, begin="Ahoy")
+    continued = judge(begun, **LONG).text
+    request = judge.request
+    judge.request = request.replace(begin="Ahoy")
+    assert judge(begun, **LONG).text == continued and judge("Hi", **LONG).text.startswith("Ahoy")
+    judge.request = request
+
+
 def test_many_at_once_begin_too(judge: PersonaJudge) -> None:
     texts = ["", ""]
     for number, event in judge.answers(["Hi", "Ho"], parallel=2, begin="the cat", **LONG):

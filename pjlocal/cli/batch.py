@@ -16,7 +16,7 @@ from ..config.config import load_config
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
 from ..errors import OutputError, PjlocalError, UsageError, plural
 from ..events import Result
-from ..prompting.conversation import parse_conversation
+from ..prompting.conversation import check_begin, parse_conversation
 from ..prompting.prompt import Message, last_question
 from ..request import GROUPS, KEYS, PREFERENCES, Request
 from ..screen.console import say
@@ -157,6 +157,8 @@ def _row(number: int, place: str, record: Any, request: Request, as_text: bool) 
         prompt = last_question(conversation)
         with by_keywords(*GROUPS.values()):
             row_request = _with_settings(request, record, as_text) if isinstance(record, dict) else request
+            begin = row_request.prompting.begin if "begin" in row_request.explicit else ""
+            check_begin(begin, conversation[-1].role == "assistant")
         return Row(number, row_id, prompt, row_request.with_system(system) if system else row_request, conversation)
     except (PjlocalError, TypeError) as error:
         return Row(number, row_id, prompt, request, error=str(error))

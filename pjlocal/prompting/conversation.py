@@ -43,6 +43,16 @@ def parse_conversation(prompt: Prompt) -> tuple[str, Sequence[Message]]:
     return "\n\n".join(text for text in system if text), turns
 
 
+def check_begin(begin: str, continues: bool) -> None:
+    """Refuse a ``begin`` that is given for one answer, if the answer continues a text.  A default then has no effect.
+
+    Raises:
+        UsageError: it is given, and a text is continued.
+    """
+    if begin and continues:
+        raise UsageError("--begin is for a new answer: write these words at the end of the text that is continued")
+
+
 def _parse_message(given: Any) -> tuple[str, Message]:
     """Parse a message, and return its original role and the message."""
     role: Any

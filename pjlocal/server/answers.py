@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..prompting.conversation import parse_conversation
+from ..prompting.conversation import check_begin, parse_conversation
 from ..prompting.prompt import Message
 from ..request import KEYS, refuse_removed
 from ..request import Request as AnswerRequest
@@ -163,6 +163,7 @@ class AnswerRoutes:
         request = self._request(body, self._defaults)
         sent = [Message(message.role, message.content, tuple(message.tokens)) for message in body.messages]
         system, messages = parse_conversation(sent)
+        check_begin((body.settings or {}).get("begin", ""), messages[-1].role == "assistant")
         return Job(
             request.with_system(system) if system else request,
             messages,

@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from ..errors import UsageError
+from ..prompting.conversation import check_begin
 from ..prompting.plan import make_roles, unused
 from ..prompting.tools import Tools
 from ..request import Overrides
@@ -26,7 +27,7 @@ from .answers import AnswerRoutes
 from .auth import Guard, error_body, not_served
 from .bodies import Wrong, in_sent_fields, validated
 from .chats import chat_routes
-from .jobs import Job, ModelName
+from .jobs import Job, ModelName, Raw
 from .metrics import Metrics
 from .model_routes import model_routes
 from .openai import MOST_CHOICES, WARNING, Body, Chat, Completion, Names, Reply
@@ -152,8 +153,12 @@ async def _make_answers(
     request = defaults.override(named).override(persona).override(overrides).with_system(system)
     try:
         roles = make_roles(request)
-        for warning in unused(request, roles, persona.flat() | overrides.flat()):
+        given = persona.flat() | overrides.flat()
+        for warning in unused(request, roles, given):
             raise UsageError(warning)
+        for prompt in prompts:
+            continues = isinstance(prompt, Raw) or prompt[-1].role == "assistant"
+            check_begin(given.get("begin", ""), continues)
     except UsageError as error:
         raise in_sent_fields(error, body.settings()[1]) from None
     n = body.n or 1

@@ -191,14 +191,13 @@ class LoadedModel:
             raise UsageError("the prompt is empty: give the text to continue")
         if not all(0 <= token < self.model.n_vocab for token in raw.tokens):
             raise UsageError(f"the prompt's tokens must be those of the model: 0 to {self.model.n_vocab - 1}")
-        if request.prompting.begin:
-            raise UsageError("--begin is for conversations: write these words at the end of the prompt")
         if roles.mode == "rewrite":
             raise UsageError("mode rewrite needs a conversation: use /v1/chat/completions")
         idle = (changed(request.prompting) - {"system"}) | (changed(request.generation) & {"think_tokens"})
         idle &= request.explicit
         for name in sorted(idle - (set() if request.has_preferences else {"placement"})):
             self._template.warn_once(f"{name} has no effect on a text to continue, which has no chat template")
+        request = request.with_group(request.prompting.replace(begin=""))
         heads = ["\n\n".join(filter(None, (request.prompting.system, prefix))) for prefix in roles.prefixes]
         texts = [f"{head}\n\n{raw.text}" if head else raw.text for head in heads]
         # A text may contain control tokens, such as those for filling in the middle.

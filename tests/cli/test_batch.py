@@ -60,9 +60,11 @@ def test_each_row_is_answered_in_order_with_its_own_settings(batch: Batch, pjloc
             {"messages": messages, "system": "Be brief."},
             {"prompt": "Hi", "begin": "the cat"},
             {"prompt": "Count", "json_schema": {"enum": [17]}, "temperature": 0},
-        )
+            {"messages": messages, "begin": "the dog"},
+        ),
+        status=1,
     )
-    assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6, 7]
+    assert [row["row"] for row in rows] == [1, 2, 3, 4, 5, 6, 7, 8]
     assert rows[0]["text"] == rows[1]["text"], "equal prompts are answered too"
     alone = json.loads(pjlocal("run", *options, "--json", "the sun").stdout)
     assert rows[0]["text"] == alone["text"] and rows[0].keys() == {"row", "prompt", *alone}
@@ -71,6 +73,7 @@ def test_each_row_is_answered_in_order_with_its_own_settings(batch: Batch, pjloc
     assert (rows[3]["mode"], rows[3]["lambda"]) == ("base", 2)
     assert not rows[4]["text"].startswith("the cat") and rows[5]["text"].startswith("the cat")
     assert rows[6]["text"] == "17"
+    assert rows[7]["error"].startswith("begin is for a new answer")
 
 
 def test_bad_rows_get_an_error_and_the_others_an_answer(batch: Batch) -> None:

@@ -25,6 +25,8 @@ CONFIG = """
 [personas.bold]
 prefer = ["vivid:1.5", "concise"]
 mode = "both"
+[personas.ahoy]
+begin = "Ahoy"
 [personas.cook]
 system = "You are a ship's cook."
 """

@@ -73,9 +73,26 @@ def test_what_cannot_be_continued_is_refused(served: Served, body: Any, field: s
     assert not re.search(r"--\w", error["message"])
 
 
-def test_a_completion_refuses_begin(served: Served) -> None:
-    reply = served.http.post("/v1/completions", json={"prompt": "Once", "pjlocal": {"begin": "the cat"}})
-    assert reply.status_code == 400 and "begin is for conversations" in reply.json()["error"]["message"]
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/completions", {"prompt": "Once", "pjlocal": {"begin": "the cat"}}),
+        ("/v1/chat/completions", {"messages": [Q, BEGUN], "pjlocal": {"begin": "Ahoy"}}),
+        ("/v1/responses", {"input": [Q, BEGUN], "pjlocal": {"begin": "Ahoy"}}),
+        ("/api/answers", {"messages": [Q, BEGUN], "settings": {"begin": "Ahoy"}}),
+    ],
+)
+def test_begin_is_refused_where_a_text_is_continued(served: Served, path: str, body: Any) -> None:
+    reply = served.http.post(path, json=body)
+    assert reply.status_code == 400 and "begin is for a new answer" in reply.json()["error"]["message"]
+
+
+def test_a_begin_among_the_defaults_rests_where_a_text_is_continued(served: Served) -> None:
+    ahoy = {"model": "ahoy", "max_tokens": 5, "seed": 1}
+    assert text(served, [Q], **ahoy).startswith("Ahoy") and not text(served, [Q, BEGUN], **ahoy).startswith("Ahoy")
+    of = [served.http.post("/v1/completions", json={"prompt": "Once", **ahoy, "model": name}) for name in ("ahoy", "")]
+    assert of[0].json()["choices"] == of[1].json()["choices"]
+    assert of[0].headers["X-Pjlocal-Warning"].startswith("begin has no effect on a text to continue")
 
 
 # Saved chats.

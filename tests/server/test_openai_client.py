@@ -23,7 +23,7 @@ OPTIONS = ("--batch-size", "32")
 
 def test_every_persona_is_listed_as_a_model(client: OpenAI) -> None:
     assert [model.id for model in client.models.list()] == [
-        "llama", "bold", "cook", "llama:bold", "llama:cook",
+        "llama", "bold", "ahoy", "cook", "llama:bold", "llama:ahoy", "llama:cook",
     ]  # fmt: skip
     assert client.models.retrieve("llama:bold").owned_by == "pjlocal"
     slash = client.get("/models/", cast_to=object)
