@@ -356,9 +356,12 @@ class Chat(Offering, Body):
                 "the last message must be the user's, the result of a function, or the beginning of an answer",
                 "messages",
             )
-        if turns[-1].role != "assistant" and (self.continue_final_message or self.add_generation_prompt is False):
-            field = "continue_final_message" if self.continue_final_message else "add_generation_prompt"
-            raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
+        is_answer = turns[-1].role == "assistant"
+        for field, continuing in (("continue_final_message", True), ("add_generation_prompt", False)):
+            if getattr(self, field) is (continuing is not is_answer):
+                if is_answer:
+                    raise Wrong(f"{field} asks for a new answer: the last message must be the user's", field)
+                raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
         return system, [turns]
 
     @property

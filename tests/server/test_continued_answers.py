@@ -57,6 +57,8 @@ def test_log_probabilities_are_those_of_the_new_tokens(served: Served) -> None:
         ({"messages": [{"role": "system", "content": " "}]}, "messages", "the last message must be the user's"),
         ({"messages": [Q], "continue_final_message": True}, "continue_final_message", "the last message must be"),
         ({"messages": [Q], "add_generation_prompt": False}, "add_generation_prompt", "the last message must be"),
+        ({"messages": [Q, BEGUN], "continue_final_message": False}, "continue_final_message", "asks for a new answer"),
+        ({"messages": [Q, BEGUN], "add_generation_prompt": True}, "add_generation_prompt", "asks for a new answer"),
         ({"messages": [Q | {"prefix": True}]}, "messages.0.prefix", "is only for an assistant's message at the end"),
         (
             {"messages": [Q, BEGUN | {"partial": True}, Q]},
