@@ -170,10 +170,12 @@ ELSEWHERE = {
     "preferences": "use prefer, or draft_prefer and judge_prefer",
 }
 
-_OF_SERVER = {name: f"it is the server's option {flag[2:]}, leave it out" for name, flag in field_names(Engine).items()}
+_OUTSIDE = {name: f"it is the server's option {flag[2:]}, leave it out" for name, flag in field_names(Engine).items()}
+_OUTSIDE["model"] = 'it is a field of the request, outside "pjlocal"'
 
 #: The settings that name files.
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}
+_KNOWN = [key for key in KEYS if key not in _FILES]
 
 
 def check_overrides(values: Mapping[str, Any], n_ctx: int, base: Request = Request()) -> Overrides:
@@ -191,7 +193,7 @@ def check_overrides(values: Mapping[str, Any], n_ctx: int, base: Request = Reque
         if isinstance(value, list) and len(value) > most:
             raise UsageError(f"{_flag_of(key)} has {len(value):,} entries: at most {most:,} are allowed")
         if key not in KEYS:
-            hint = ELSEWHERE.get(key) or _OF_SERVER.get(key) or advise(key, KEYS) or f"known are {', '.join(KEYS)}"
+            hint = ELSEWHERE.get(key) or _OUTSIDE.get(key) or advise(key, _KNOWN) or f"known are {', '.join(_KNOWN)}"
             raise UsageError(f"unknown setting {key!r}: {hint}")
     n_tokens = values.get("max_tokens")
     if same(n_tokens, -1) or (isinstance(n_tokens, int | float) and n_tokens > n_ctx):
