@@ -10,6 +10,7 @@ from itertools import chain
 
 from ..errors import UsageError
 from . import words
+from .session import LONGEST_TITLE
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,6 @@ class Hit:
 
 
 _SNIPPET_WORDS, _SNIPPET_CHARACTERS = 16, 48  # length of a snippet; characters for scripts without spaces
-_LONGEST_TITLE = 200
 
 
 def parse_title(text: str) -> str:
@@ -57,8 +57,8 @@ def parse_title(text: str) -> str:
     title = " ".join(text.split())
     if not title:
         raise UsageError("a chat's title must not be empty")
-    if len(title) > _LONGEST_TITLE:
-        raise UsageError(f"a chat's title must have at most {_LONGEST_TITLE} characters (not {len(title)})")
+    if len(title) > LONGEST_TITLE:
+        raise UsageError(f"a chat's title must have at most {LONGEST_TITLE} characters (not {len(title)})")
     if title.isdecimal():
         raise UsageError(f"a number cannot be a title: {title} means the chat of that number")
     return title

@@ -13,6 +13,7 @@ from ..events import FinishReason, Result, TokenEvent
 from ..prompting.thinking import split
 from ..request import removed_setting
 
+LONGEST_TITLE = 200
 _TITLE_LENGTH = 60
 
 
@@ -211,7 +212,8 @@ def fork_title(title: str) -> str:
     """The title of a chat's fork: the chat's title with a number."""
     name, number = re.fullmatch(r"(.*?)(?: \(fork(?: (\d+))?\))?", title, re.DOTALL).groups()  # type: ignore[union-attr]
     is_fork = name != title
-    return f"{name} (fork {int(number or 1) + 1})" if is_fork else f"{name} (fork)"
+    ending = f" (fork {int(number or 1) + 1})" if is_fork else " (fork)"
+    return name[: LONGEST_TITLE - len(ending)].rstrip() + ending
 
 
 def title_of(question: str) -> str:

@@ -268,7 +268,14 @@ def test_a_chat_that_is_not_saved_has_drafts_and_forks(tiny) -> None:
 
 @pytest.mark.parametrize(
     ("title", "forked"),
-    [("Cats", "Cats (fork)"), ("Cats (fork)", "Cats (fork 2)"), ("Cats (fork 9)", "Cats (fork 10)"), ("", " (fork)")],
+    [
+        ("Cats", "Cats (fork)"),
+        ("Cats (fork)", "Cats (fork 2)"),
+        ("Cats (fork 9)", "Cats (fork 10)"),
+        ("", " (fork)"),
+        (f"{'a' * 192} bcdefg", f"{'a' * 192} (fork)"),
+        (f"{'a' * 191} (fork 9)", f"{'a' * 190} (fork 10)"),
+    ],
 )
 def test_the_title_of_a_fork(title: str, forked: str) -> None:
     assert fork_title(title) == forked
