@@ -195,6 +195,7 @@ def _facts(turn: Turn) -> list[str]:
     rule, avoided = _at(generation, "rule"), _at(generation, "avoid")
     pushes = _at(turn.statistics, "pushes")
     known = [
+        ("{}", "edited" if turn.is_edited else None),
         ("{}", _at(turn.settings, "model")),
         ("{} mode", mode),
         ("λ {}", _at(generation, "lam") if judged else None),

@@ -15,6 +15,7 @@ from ..request import removed_setting
 
 LONGEST_TITLE = 200
 _TITLE_LENGTH = 60
+_NEW_PARAGRAPH = "\n\n"
 
 
 @dataclass
@@ -85,6 +86,12 @@ class Turn:
         return "stop" if is_written else self.finish_reason
 
     @property
+    def is_edited(self) -> bool:
+        """True if the user wrote a part of the answer: a text without a token of its own, unlike those of ``begin``."""
+        texts = (event.text for event in self.events if event.kind == "given" and not event.id)
+        return any(text != _NEW_PARAGRAPH for text in texts)
+
+    @property
     def text(self) -> str:
         """The whole output of the model, including its thinking and the marks around it."""
         return "".join(event.text for event in self.events)
@@ -106,7 +113,7 @@ class Turn:
         """
         events = self._with_text()
         if events and self.finish_reason == "stop" and not events[-1].text.endswith("\n"):
-            events.append(TokenEvent.given(len(events), "\n\n", thought=events[-1].thought))
+            events.append(TokenEvent.given(len(events), _NEW_PARAGRAPH, thought=events[-1].thought))
         return Turn(self.question, events)
 
     def begun_until(self, position: int) -> Turn:

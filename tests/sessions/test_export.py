@@ -52,6 +52,20 @@ def test_json_keeps_odd_characters_exactly_without_escape_sequences() -> None:
     assert read["title"] == read["turns"][0]["question"] == read["turns"][0]["answer"] == odd
 
 
+# Edited answers
+
+
+def test_an_answer_in_which_the_user_wrote_is_edited_and_what_nobody_chose_has_no_probability() -> None:
+    begun = [TokenEvent.given(0, "Be", token=5), accepted("cause")]
+    turn = chat(*begun).turns[0]
+    for edited, answer in ((turn.continued(), False), (turn.edited("Become"), True), (turn.taking(1, "come"), True)):
+        session = Session(turns=[replace(edited, settings=SETTINGS)])
+        assert ("edited · toy" in as_markdown(session)) is answer
+        html = as_html(session)
+        assert ("<bdi>edited</bdi>" in html) is answer and ">Be</span>" in html
+        assert not re.search(r"given\n[^<]*p ", html)
+
+
 # Thinking
 
 
