@@ -170,7 +170,6 @@ class AnswerRoutes:
             lists_alternatives=body.alternatives,
             shortens=body.shortens,
             first=body.first,
-            reports_warnings=body.request is not None,
             reuses=body.request is None or len(messages) > 1,  # without reuse, the same bytes as from `pjlocal run`
         )
 
@@ -188,7 +187,6 @@ class AnswerRoutes:
             as_messages(before, turn),
             shortens=True,
             first=body.first,
-            reports_warnings=body.request is not None,
         )
         if chat.keep or replaced:
             session.title = session.title or title_of(chat.question)

@@ -182,11 +182,7 @@ async def _make_answers(
         else:
             warnings.append(NOT_OFFERED)
     tools = calling.tools if calling else Tools()
-    jobs = [
-        Job(request.nth(number), prompt, top=body.top, reports_warnings=True, tools=tools)
-        for prompt in prompts
-        for number in range(n)
-    ]
+    jobs = [Job(request.nth(number), prompt, top=body.top, tools=tools) for prompt in prompts for number in range(n)]
     return Answers(service, jobs, warnings), calling
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from starlette.responses import Response
@@ -13,6 +13,7 @@ from ..errors import PjlocalError
 from ..events import Result, Started, TokenEvent
 from ..settings import VIEW_NAMES
 from .auth import described
+from .bodies import in_fields
 from .chats import question_as_dict
 from .jobs import Checked, Job, News
 from .replies import as_event
@@ -65,6 +66,8 @@ class FollowedAnswer:
         try:
             while not self.answers.are_done:
                 _, news = await self.answers.next()
+                if isinstance(news, Started) and not self._in_flags:
+                    news = replace(news, warnings=[*map(in_fields, news.warnings)])
                 self._add(_as_events(news, self._begun))
         except Exception as error:
             self._add([as_error(error, in_flags=self._in_flags)])

@@ -94,7 +94,6 @@ class Job:
     lists_alternatives: send the most probable tokens of each view with the only token of the answer, without ``top``.
     shortens: leave out the oldest exchanges if not all fit.
     first: exchanges that are left out already.
-    reports_warnings: send warnings with `Started`; else log them.
     reuses: see `engine.slot.Needs`.
     tools: the functions that the answer may call.
     """
@@ -106,7 +105,6 @@ class Job:
     lists_alternatives: bool = False
     shortens: bool = False
     first: int = 0
-    reports_warnings: bool = False
     reuses: bool = True
     tools: Tools = Tools()
     text: str = ""

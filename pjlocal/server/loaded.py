@@ -132,7 +132,7 @@ class LoadedModel:
             Interrupted: on request.
         """
         warnings: list[str] = []
-        self._template.listener = warnings.append if job.reports_warnings else None
+        self._template.listener = warnings.append
         try:
             assert job.prompt is not None
             prompt, first = job.prompt, job.first

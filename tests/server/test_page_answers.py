@@ -46,6 +46,15 @@ def press(chromium: Chromium, selector: str) -> None:
         chromium("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
 
+def test_a_warning_about_an_answer_is_below_it_and_not_on_the_servers_terminal(page, served: Served) -> None:
+    chromium = page()
+    chromium.eval("document.getElementById('mode').value = 'plain'")
+    ask(chromium, "Why?")
+    chromium.wait_for(WRITTEN)
+    assert "preferences have no effect in mode plain" in chromium.eval(FACTS)
+    assert "no effect" not in "".join(served.said)
+
+
 OTHER = "[...document.querySelectorAll('.others button:enabled')].find((one) => /^[␣!-~]+$/.test(one.textContent))"
 
 

@@ -24,6 +24,7 @@ export class Written {
     this.answer = new Answer(() => this.#count(), hasOthers);
     this.finish = undefined; // the finish reason; undefined while it is written
     this.leftOut = 0; // exchanges that the model did not see
+    this.warnings = []; // for example about settings without effect
     this.hasBegun = false; // whether its first token has come
     this.hasGrown = false; // whether the model has added text to the given beginning
     this.settings = settings;
@@ -58,6 +59,7 @@ export class Written {
       if (head) {
         this.hasBegun = true;
         this.leftOut = head.first;
+        this.warnings = head.warnings;
         this.settings = head; // with the mode that automatic has become
         this.#describe();
         onHead(head);
@@ -114,7 +116,7 @@ export class Written {
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
     this.copies.hidden = this.finish === undefined || !this.answer.text;
-    this.facts.textContent = [this.strip.words, this.#ending, unseen].filter(Boolean).join(" · ");
+    this.facts.textContent = [this.strip.words, this.#ending, unseen, ...this.warnings.map(visible)].filter(Boolean).join(" · ");
   }
 
   /** The ending in words; empty while the answer is written. */
