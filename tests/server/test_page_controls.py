@@ -290,6 +290,7 @@ def test_the_form_says_what_automatic_chooses_and_what_its_settings_do(page) -> 
         chromium.eval(f"document.querySelector('[data-view={view}] .chip[aria-pressed=true]').click()")
     assert chromium.eval(hint.format("")).startswith("Automatic is plain here")
     assert "changes nothing" in chromium.eval(hint.format("-strength"))
+    assert "changes nothing" in chromium.eval(hint.format("-placement"))
     marks = chromium.eval("document.getElementById('marks').textContent")
     assert all(
         mark in marks for mark in ("all", "resampled", "bonus", "given", "push", "strip", "without a preference")

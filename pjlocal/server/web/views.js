@@ -162,7 +162,8 @@ function explain() {
     `Temperature: 0 takes the most probable word, higher values vary more; automatic is ${automatic.temperature[source]} here. ` +
     `Length is the most tokens that an answer may have; automatic is ${automatic.max_tokens}. The same seed gives the same answer again. ` +
     "Best of writes this number of answers, and keeps the one that meets both preferences best.";
-  by("meaning-placement").textContent = `Placement: the preferences are put ${PLACES[by("placement").value] ?? ""}.`;
+  const place = idle ? "it changes nothing in this mode" : `the preferences are put ${PLACES[by("placement").value] ?? ""}`;
+  by("meaning-placement").textContent = `Placement: ${place}.`;
 }
 
 // The preferences of a view: a field for each, and an empty field for another.
