@@ -237,6 +237,7 @@ class PersonaJudge:
         """
         return self.answer(self._plan_prompt(prompt, changes))
 
+    @_by_keywords
     def _plan_prompt(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
         """Plan the answer to a prompt with some settings changed."""
         system, conversation = parse_conversation(prompt)
@@ -493,13 +494,22 @@ class PersonaJudge:
             self._find_aligner(request.generation.aligner)
         return roles
 
-    def plan(self, prompt: str | Sequence[Message], request: Request) -> Plan:
-        """Plan the answer to a prompt.
+    def plan(self, prompt: Prompt, request: Request | None = None, **changes: Any) -> Plan:
+        """Plan the answer to a prompt, for `write`.
+
+        Args:
+            request: all settings of the answer, instead of ``changes`` to those of this judge; see `stream`.
+                The prompt is then a text, or messages of the class `Message` without system texts.
 
         Raises:
-            UsageError: the prompt is empty, or leaves no room for an answer.
+            UsageError: the prompt is empty, or leaves no room for an answer; or a setting cannot be used.
+            TypeError: see `stream`; or there are a request and changes.
         """
-        conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
+        if request is None:
+            return self._plan_prompt(prompt, changes)
+        if changes:
+            raise TypeError(f"a request has all settings: leave {', '.join(changes)} out")
+        conversation: Any = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
         return self.plan_prompts(conversation, self.prompts(conversation, request, roles), request, roles)
 

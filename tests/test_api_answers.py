@@ -112,7 +112,7 @@ def test_settings_and_preferences_may_be_changed_for_all_of_them(judge: PersonaJ
 
 def test_in_mode_rewrite_the_events_are_those_of_the_corrections(judge: PersonaJudge) -> None:
     results = [judge(prompt, mode="rewrite") for prompt in PROMPTS]
-    plans = [judge.plan(prompt, judge.request.replace(mode="rewrite")) for prompt in PROMPTS]
+    plans = [judge.plan(prompt, mode="rewrite") for prompt in PROMPTS]
     written: dict[int, tuple[Answer, list[TokenEvent]]] = {}
     for number, answer, events in judge.write(plans, 3):
         written.setdefault(number, (answer, []))[1].extend(events)

@@ -46,7 +46,7 @@ def test_an_answer_at_the_end_of_the_messages_is_continued_and_not_repeated(judg
 def test_begin_for_one_answer_excludes_an_answer_to_continue_and_a_default_rests(judge: PersonaJudge) -> None:
     begun = [HI, {"role": "assistant", "content": "the cat"}]
     with pytest.raises(UsageError, match=r"^begin is for a new answer"):
-        judge.stream(begun, begin="Ahoy")
+        judge.plan(begun, begin="Ahoy")
     continued = judge(begun, **LONG).text
     request = judge.request
     judge.request = request.replace(begin="Ahoy")
