@@ -21,6 +21,7 @@ from ..errors import extra
 Array = NDArray[np.float64]
 
 LEVEL = 0.95
+LEAST = 3  # prompts for an interval: a bootstrap of two only returns their values
 SIGNIFICANT = 0.05
 RESAMPLES = 4_999  # of a bootstrap: 5 ms for 60 prompts; another seed moves an end by 4 % of a standard error
 RESAMPLED_FITS = 1_999  # of the bootstrap of a regression: 20 ms for 60 prompts
@@ -98,8 +99,8 @@ def _estimate(rows: tuple[Array, ...], statistic: Callable[..., Array], resample
     """A statistic with SciPy's BCa bootstrap interval over prompts; the rows are resampled together."""
     n = len(rows[0])
     value = float(statistic(*rows))
-    if n == 1:
-        return Estimate(value, n, note="one prompt gives no interval")
+    if n < LEAST:
+        return Estimate(value, n, note=f"fewer than {LEAST} prompts give no interval")
     if all(np.ptp(row) == 0 for row in rows):
         return Estimate(value, n, value, value, "all prompts have the same value")
     low, high = _bootstrap(rows, statistic, resamples, "BCa")

@@ -57,7 +57,8 @@ def test_a_ratio_is_of_the_sums_over_the_same_prompts() -> None:
 @pytest.mark.parametrize(
     ("values", "low", "high", "note"),
     [
-        ([2.0], None, None, "one prompt"),
+        ([2.0], None, None, "fewer than 3 prompts"),
+        ([100.0, 100.0], None, None, "fewer than 3 prompts"),
         ([1.0] * 60, 1.0, 1.0, "all prompts have the same value"),
     ],
 )
