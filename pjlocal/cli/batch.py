@@ -156,9 +156,9 @@ def _row(number: int, place: str, record: Any, request: Request, as_text: bool) 
         system, conversation = parse_conversation(_prompt(place, record))
         prompt = last_question(conversation)
         with by_keywords(*GROUPS.values()):
-            row_request = _with_settings(request, record, as_text) if isinstance(record, dict) else request
-            begin = row_request.prompting.begin if "begin" in row_request.explicit else ""
-            check_begin(begin, conversation[-1].role == "assistant")
+            own_settings = record if isinstance(record, dict) else {}
+            row_request = _with_settings(request, own_settings, as_text)
+            check_begin(own_settings.get("begin") or "", conversation[-1].role == "assistant")
         return Row(number, row_id, prompt, row_request.with_system(system) if system else row_request, conversation)
     except (PjlocalError, TypeError) as error:
         return Row(number, row_id, prompt, request, error=str(error))

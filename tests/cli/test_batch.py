@@ -254,6 +254,15 @@ def test_an_empty_text_resets_a_setting_except_in_a_table(tmp_path: Path) -> Non
     assert not row.error and row.request == configured
 
 
+def test_a_beginning_from_the_command_line_is_a_default_for_new_answers(tmp_path: Path) -> None:
+    source = tmp_path / "in.jsonl"
+    messages = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "the cat"}]
+    source.write_text(lines({"messages": messages}, "Hi", {"messages": messages, "begin": "Yo"}))
+    continued, new, wrong = read_rows(str(source), Request().replace(begin="Ahoy"))
+    assert not continued.error and not new.error and new.request.prompting.begin == "Ahoy"
+    assert wrong.error.startswith("begin is for a new answer")
+
+
 @pytest.mark.parametrize(("key", "text"), [("json_schema", '{"enum": [17]}'), ("grammar", 'root ::= "17"')])
 def test_a_schema_or_a_grammar_is_the_text_itself_in_every_format(tmp_path: Path, key: str, text: str) -> None:
     lines_file, table = tmp_path / "in.jsonl", tmp_path / "in.csv"
