@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from typing import Any
 
@@ -90,9 +91,10 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
     """
     checks = checks_of(objectives)
     kept: dict[str, tuple[float | bool | None, Any]] = {name: (value, None) for name, value in _text_metrics(answer)}
-    wishes = [resolve(spec) for spec in objectives.prefer]
     kept["question copied"] = _copied([answer.prompt], answer.text), None
-    kept["preferences copied"] = _copied(wishes, answer.text), wishes
+    with suppress(UsageError):  # a preset or a file may be missing by now
+        wishes = [resolve(spec) for spec in objectives.prefer]
+        kept["preferences copied"] = _copied(wishes, answer.text), wishes
     results = [met(check, answer, plain) for check in checks]
     for check, result in zip(checks, results, strict=True):
         kept[f"check:{check.name}"] = result, _defined(check, plain)

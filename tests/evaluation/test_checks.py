@@ -51,6 +51,12 @@ def test_a_preset_is_copied_if_its_text_is() -> None:
     assert {s.metric: s.value for s in checks.scores(make_answer(preset), of)}["preferences copied"] == 1
 
 
+@pytest.mark.parametrize("gone", ["mine", "@gone.txt"])
+def test_without_the_preset_or_file_of_a_preference_the_other_metrics_remain(gone: str) -> None:
+    metrics = {s.metric for s in checks.scores(make_answer("Ahoy!"), Objectives("o", ("concise", gone)))}
+    assert "preferences copied" not in metrics and {"words", "question copied", "finished"} <= metrics
+
+
 @pytest.mark.parametrize(
     ("text", "count"),
     [
