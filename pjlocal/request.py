@@ -17,7 +17,6 @@ from .errors import UsageError
 from .settings import (
     ADAPTERS,
     FORMS,
-    OF_ONE_VIEW,
     RECOMMENDABLE,
     VIEW_NAMES,
     Engine,
@@ -307,16 +306,15 @@ class Request:
         return self.replace(views=self.views[::-1], **adapters)
 
     def restore(self, saved: Mapping[str, Any]) -> Request:
-        """Return the request with the values from `as_dict`, without a `removed_setting`.
+        """Return the request with the values from `as_dict`, without settings that were removed.
 
         A missing group stays unchanged.  In a saved group, a missing setting gets its default.
 
         Raises:
             UsageError: a value is outside its limits.
         """
-        if removed_setting(saved):
-            kept = {name: value for name, value in saved["generation"].items() if (name, value) != ("mode", "args")}
-            saved = {**saved, "generation": kept}
+        if saved.get("generation", {}).get("mode") == "args":
+            saved = {**saved, "generation": {**saved["generation"], "mode": None}}
         views = self.views
         if "preferences" in saved:
             views = _as_views([saved["preferences"].get(view, ()) for view in VIEW_NAMES])
@@ -336,29 +334,6 @@ class Request:
             "prompting": self.prompting.as_dict(),
             "explicit": sorted(self.explicit),
         }
-
-
-def removed_setting(saved: Mapping[str, Any]) -> str:
-    """The setting in an earlier version's `Request.as_dict` that this version does not have, as in ``mode args``; empty
-    if there is none."""
-    generation = saved.get("generation", {})
-    if generation.get("mode") == "args":
-        return "mode args"
-    preferences = in_turn([*saved.get("preferences", {}).values()])
-    if generation.get("panel") and generation.get("mode") not in OF_ONE_VIEW and len(preferences) > len(VIEW_NAMES):
-        return "the setting panel"
-    rule = generation.get("rule")  # push, the default, is what mode both does
-    return f"the rule {rule}" if rule in ("mod", "mixture", "overlap") else ""
-
-
-def refuse_removed(saved: Mapping[str, Any]) -> None:
-    """Refuse saved settings that cannot be used any more.
-
-    Raises:
-        UsageError: there is a `removed_setting`.
-    """
-    if setting := removed_setting(saved):
-        raise UsageError(f"{setting} was removed: ask again without it")
 
 
 def name_judge(saved: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from pjlocal.errors import UsageError
-from pjlocal.request import Overrides, Request, deal, in_turn, place, refuse_removed, removed_setting
+from pjlocal.request import Overrides, Request, deal, in_turn, place
+from pjlocal.sessions.session import refuse_removed, removed_setting
 from pjlocal.settings import Generation, Prompting, Sampling
 
 REQUEST = Request(
@@ -51,6 +52,22 @@ def test_a_removed_setting_of_an_earlier_version_is_named_and_left_out(saved: di
     if name:
         with pytest.raises(UsageError, match=f"^{name} was removed: ask again without it$"):
             refuse_removed(values)
+
+
+@pytest.mark.parametrize(
+    ("preferences", "has_changed"),
+    [
+        ({"a": ["vivid:1.5", "simple"], "b": ["formal"]}, False),
+        ({"a": ["vivid:auto", "simple"], "b": ["formal:2"]}, True),  # each of the two views has one strength
+        ({"a": ["vivid"], "b": ["formal:2"], "c": ["simple"]}, False),  # of a turn
+        ({"a": ["vivid"], "b": ["formal"], "c": ["simple"]}, True),
+    ],
+)
+def test_preferences_of_several_strengths_do_not_miss_the_panel(
+    preferences: dict[str, list[str]], has_changed: bool
+) -> None:
+    values = {"preferences": preferences, "generation": {"mode": "both", "panel": True}}
+    assert bool(removed_setting(values)) == has_changed
 
 
 def test_files_are_named_by_their_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

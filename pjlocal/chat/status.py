@@ -10,7 +10,8 @@ from rich.cells import cell_len
 from rich.text import Text
 
 from ..events import pushes_text
-from ..prompting.plan import resolve_mode, strength_in_force
+from ..prompting.plan import resolve_mode
+from ..prompting.preferences import strength_in_force
 from ..request import in_turn
 from ..settings import ADAPTERS, JUDGED, Generation, Mode
 from ..visible import one_line

@@ -18,7 +18,7 @@ from ..errors import UsageError, plural
 from ..gguf.header import read_header
 from ..gguf.ollama import shown_name
 from ..gguf.sampling import recommended
-from ..prompting.preferences import prefix, without_strength
+from ..prompting.preferences import prefix, strength_in_force, without_strength
 from ..request import GROUPS, Request, deal
 from ..settings import ADAPTERS, DEFAULT_MODE, Engine, Generation, Prompting, Sampling, Settings, split_scale
 from ..textfile import user_path, write_text
@@ -190,8 +190,6 @@ def make_tasks(suite: Suite, contestants: Sequence[Contestant], prompts: Sequenc
 
 def _depends(objectives: Objectives, contestant: Contestant) -> dict[str, Any]:
     """All inputs of a system's answers under these objectives, besides prompt and seed."""
-    from ..prompting.plan import strength_in_force
-
     views, request, engine = contestant.views(objectives), contestant.request, contestant.engine
     mode = request.generation.mode or DEFAULT_MODE
     # These settings do not change the text.

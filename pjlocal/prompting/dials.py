@@ -6,8 +6,7 @@ from ..errors import UsageError
 from ..request import Request, deal
 from ..settings import DEFAULT_MODE, parse_strength
 from ..textfile import fold
-from .plan import strength_in_force
-from .preferences import resolve, split_strength, without_strength
+from .preferences import resolve, split_strength, strength_in_force, without_strength
 
 STEP = 0.5
 _AUTO = 1.5  # about the strength auto, in steps of `STEP`

@@ -25,7 +25,7 @@ from ..settings import (
     flag,
     parse_strength,
 )
-from .preferences import prefix, split_strength
+from .preferences import prefix, split_strength, strengths
 from .prompt import Message
 
 
@@ -256,7 +256,7 @@ def by_view(request: Request) -> dict[str, list[str]]:
         UsageError: there are too many preferences, or a strength is outside its limits.
     """
     generation, mode = request.generation, request.generation.mode or DEFAULT_MODE
-    if mode not in ("judge", "both") or all(len(_strengths(view, generation, mode)) == 1 for view in request.views):
+    if mode not in ("judge", "both") or all(len(strengths(view, generation, mode)) == 1 for view in request.views):
         return dict(zip(VIEW_NAMES, map(list, request.views), strict=True))
     preferences = in_turn(request.views)
     if len(preferences) > (most := len(VIEW_LETTERS)):
@@ -281,22 +281,11 @@ def _avoided(text: str) -> float:
 
 def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> float | None:
     """The strength of a view.  Its preferences share one prefix, and so one strength."""
-    strengths = _strengths(wishes, generation, mode)
-    if len(strengths) > 1:
+    found = strengths(wishes, generation, mode)
+    if len(found) > 1:
         names, both = " and ".join(map(repr, wishes)), ", or use --mode both" if mode == "base" else ""
         raise UsageError(f"{names} share one view, which has one strength: give all of them the same{both}")
-    return strengths.pop()
-
-
-def _strengths(wishes: Sequence[str], generation: Generation, mode: Mode) -> set[float | None]:
-    otherwise = strength_in_force(generation, mode)
-    return {parse_strength(split_strength(wish)[1] or otherwise) for wish in wishes or [""]}
-
-
-def strength_in_force(generation: Generation, mode: Mode) -> str:
-    """The strength of preferences that have none of their own: 1, as in the paper, except in mode both, where ``auto``
-    meets both preferences more often (docs/results.md)."""
-    return generation.strength or ("auto" if mode == "both" else "1")
+    return found.pop()
 
 
 def _n_answers(request: Request, mode: Mode, neutral: int | None) -> int:

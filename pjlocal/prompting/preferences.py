@@ -6,7 +6,7 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from ..errors import UsageError, did_you_mean
-from ..settings import VIEW_LETTERS, parse_strength
+from ..settings import VIEW_LETTERS, Generation, Mode, parse_strength
 from ..textfile import fold, read_text
 
 #: The paper's nine objectives (arXiv 2504.12663, section 4), then those of everyday use.  The names of the nine are the
@@ -168,6 +168,18 @@ def _check_strength(spec: str, strength: str) -> None:
         parse_strength(strength)
     except UsageError as error:
         raise UsageError(f"the preference {spec!r}: {error}") from None
+
+
+def strengths(wishes: Sequence[str], generation: Generation, mode: Mode) -> set[float | None]:
+    """The strengths of the preferences of one view.  Raises UsageError: one is outside its limits."""
+    otherwise = strength_in_force(generation, mode)
+    return {parse_strength(split_strength(wish)[1] or otherwise) for wish in wishes or [""]}
+
+
+def strength_in_force(generation: Generation, mode: Mode) -> str:
+    """The strength of preferences that have none of their own: 1, as in the paper, except in mode both, where ``auto``
+    meets both preferences more often (docs/results.md)."""
+    return generation.strength or ("auto" if mode == "both" else "1")
 
 
 def prefix(preferences: Sequence[str]) -> str:

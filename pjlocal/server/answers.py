@@ -16,11 +16,11 @@ from starlette.routing import Route
 
 from ..prompting.conversation import check_begin, parse_conversation
 from ..prompting.prompt import Message
-from ..request import KEYS, refuse_removed
+from ..request import KEYS
 from ..request import Request as AnswerRequest
 from ..sessions.asking import as_messages, turn_seed, written_under
 from ..sessions.faults import GONE_ON
-from ..sessions.session import Session, Turn, title_of
+from ..sessions.session import Session, Turn, refuse_removed, title_of
 from .auth import refusal
 from .bodies import Exact, Object, Whole, Wrong, check_overrides, parse_request, validated
 from .chats import chat_changed, chat_defaults, find_turn, number_of, open_chat

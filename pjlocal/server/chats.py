@@ -18,14 +18,13 @@ from ..errors import UsageError
 from ..prompting.preferences import resolve
 from ..request import GROUPS
 from ..request import Request as AnswerRequest
-from ..sessions.asking import in_two_views
 from ..sessions.cache import remove_session
 from ..sessions.export import FORMATS
 from ..sessions.faults import RemovedError
 from ..sessions.finding import parse_title
 from ..sessions.importing import parse_export
 from ..sessions.recorder import Recorder
-from ..sessions.session import Session, Turn
+from ..sessions.session import Session, Turn, in_two_views
 from ..sessions.store import Store
 from ..settings import REMOVED, advise
 from .bodies import Exact, Whole, Wrong, parse_request, validated

@@ -15,8 +15,7 @@ from .. import __version__
 from ..attachments import parse_attachment, with_attachments
 from ..errors import UsageError
 from ..prompting.dials import STEP, adjust
-from ..prompting.plan import strength_in_force
-from ..prompting.preferences import presets
+from ..prompting.preferences import presets, strength_in_force
 from ..request import Request as AnswerRequest
 from ..sessions.session import Session
 from ..settings import DEFAULT_MODE, Generation, Mode, Sampling, SamplingDefaults

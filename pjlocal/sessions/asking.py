@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..prompting.plan import Plan, Roles, in_mode
 from ..prompting.prompt import Message
-from ..request import Request, in_turn, refuse_removed
-from ..settings import VIEW_NAMES
-from .session import Turn
+from ..request import Request
+from .session import Turn, in_two_views, refuse_removed
 
 if TYPE_CHECKING:
     from ..persona import PersonaJudge
@@ -100,13 +99,6 @@ def written_under(request: Request, turn: Turn) -> Request:
     request = request.restore(in_two_views(turn.settings)).replace(begin="")
     # A turn in mode plain is saved without its preferences, but with settings that need some.
     return in_mode(request.as_defaults(), "plain") if turn.settings.get("mode") == "plain" else request
-
-
-def in_two_views(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A turn's settings with the preferences of more views in view a, as `Request.restore` reads them.  They have
-    several strengths, so each has a view of its own again."""
-    views = [*settings.get("preferences", {}).values()]
-    return {**settings, "preferences": {"a": in_turn(views)}} if len(views) > len(VIEW_NAMES) else dict(settings)
 
 
 def turn_settings(settings: Mapping[str, Any], request: Request, roles: Roles, model: str, seed: int) -> dict[str, Any]:

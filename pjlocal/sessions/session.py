@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ..attachments import without_texts
 from ..errors import UsageError
 from ..events import FinishReason, Result, TokenEvent
+from ..prompting.preferences import strengths
 from ..prompting.thinking import split
-from ..request import removed_setting
+from ..request import in_turn
+from ..settings import DEFAULT_MODE, OF_ONE_VIEW, VIEW_NAMES, Generation
 
 LONGEST_TITLE = 200
 _TITLE_LENGTH = 60
@@ -199,10 +202,10 @@ class Session:
     def notice(self) -> str:
         """A line about a setting of an earlier version that was removed; empty if there is none."""
         setting = removed_setting(self.settings)
-        return setting and (
-            f"this chat was saved with {setting}, which was removed: its next answers take the default, unless you "
-            "choose another mode"
-        )
+        now = "its next answers take the default, unless you choose another mode"
+        if setting == _PANEL:
+            now = "its preferences now share two views"
+        return setting and f"this chat was saved with {setting}, which was removed: {now}"
 
     def fork(self, n_turns: int) -> Session:
         """A new session with a copy of the first turns and their drafts."""
@@ -213,6 +216,42 @@ class Session:
                 copy.join(copies[0])
             turns += [copy for copy, draft in zip(copies, turn.drafts, strict=True) if draft is turn]
         return Session(fork_title(self.title), turns, dict(self.settings))
+
+
+_PANEL = "the setting panel"
+
+
+def removed_setting(saved: Mapping[str, Any]) -> str:
+    """The setting in an earlier version's `Request.as_dict` that this version does not have, as in ``mode args``; empty
+    if there is none."""
+    generation = saved.get("generation", {})
+    if generation.get("mode") == "args":
+        return "mode args"
+    views = [*in_two_views(saved).get("preferences", {}).values()]
+    mode = generation.get("mode") or DEFAULT_MODE
+    if generation.get("panel") and mode not in OF_ONE_VIEW and sum(map(len, views)) > len(VIEW_NAMES):
+        of = Generation(strength=generation.get("strength"))
+        if all(len(strengths(view, of, mode)) == 1 for view in views):  # else each preference still has a view
+            return _PANEL
+    rule = generation.get("rule")  # push, the default, is what mode both does
+    return f"the rule {rule}" if rule in ("mod", "mixture", "overlap") else ""
+
+
+def refuse_removed(saved: Mapping[str, Any]) -> None:
+    """Refuse saved settings that cannot be used any more.
+
+    Raises:
+        UsageError: there is a `removed_setting`.
+    """
+    if setting := removed_setting(saved):
+        raise UsageError(f"{setting} was removed: ask again without it")
+
+
+def in_two_views(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A turn's settings with the preferences of more views in view a, as `Request.restore` reads them.  They have
+    several strengths, so each has a view of its own again."""
+    views = [*settings.get("preferences", {}).values()]
+    return {**settings, "preferences": {"a": in_turn(views)}} if len(views) > len(VIEW_NAMES) else dict(settings)
 
 
 def fork_title(title: str) -> str:

@@ -105,26 +105,29 @@ def test_a_session_of_another_version_loads(chat: Talk, store: Store, settings: 
     assert chat.chat.status == 0 and [turn.question for turn in chat.turns] == ["Old?"]
 
 
+_DEFAULT = "its next answers take the default, unless you choose another mode"
+
+
 @pytest.mark.parametrize(
-    ("gone", "name"),
+    ("gone", "name", "now"),
     [
-        ({"mode": "args"}, "mode args"),
-        ({"mode": "both", "rule": "mod"}, "the rule mod"),
-        ({"mode": "both", "panel": True}, "the setting panel"),
+        ({"mode": "args"}, "mode args", _DEFAULT),
+        ({"mode": "both", "rule": "mod"}, "the rule mod", _DEFAULT),
+        ({"mode": "both", "panel": True}, "the setting panel", "its preferences now share two views"),
     ],
 )
 def test_a_session_with_a_removed_setting_loads_and_says_so(
-    chat: Talk, store: Store, tiny, gone: dict[str, Any], name: str
+    chat: Talk, store: Store, tiny, gone: dict[str, Any], name: str, now: str
 ) -> None:
     chat.say("/prefer vivid formal simple")
     views = {"a": ["vivid"], "b": ["formal"], "c": ["simple"]}
     settings = {"generation": chat.judge.request.generation.as_dict() | gone, "mode": gone["mode"]}
     turn = Turn("Why?", [plain_event("Because.")], settings | {"preferences": views}, "stop")
     store.add_whole(Session("old", [turn], chat.conversation.settings() | settings))
-    says = f"this chat was saved with {name}, which was removed: its next answers take the default, unless you choose "
-    assert chat.say("/load old") == [f"{says}another mode"]
+    says = f"this chat was saved with {name}, which was removed: {now}"
+    assert chat.say("/load old") == [says]
     with talk(tiny("llama"), session=store.load(store.find("old"))) as continued:
-        assert continued.screen.said == [f"{says}another mode"]
+        assert continued.screen.said == [says]
     assert chat.say("/why 0")[-1:] == [f"{name} was removed: ask again without it"], "nothing can compute it again"
     chat.say("How?")
     session = store.load(store.find("old"))

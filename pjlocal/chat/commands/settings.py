@@ -7,7 +7,8 @@ import re
 from typing import Any, get_args, get_type_hints
 
 from ...errors import UsageError
-from ...prompting.plan import resolve_mode, strength_in_force
+from ...prompting.plan import resolve_mode
+from ...prompting.preferences import strength_in_force
 from ...request import GROUPS
 from ...screen import tables
 from ...settings import Engine, Sampling, Settings, Think, advise, flag_names
