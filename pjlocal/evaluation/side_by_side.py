@@ -112,8 +112,9 @@ def legends(row: SideBySide, suite: Suite) -> list[Legend]:
     for name, answer in row.answers.items():
         wrote = {span.writer for span in spans(answer)} - {None}
         prefer = systems[name].preferred(row.prefer)
-        has_more_views = bool({*VIEW_LETTERS[len(VIEW_NAMES) :]} & {*wrote, *answer.pushes})
-        assigned = [[preference] for preference in prefer] if has_more_views else deal(prefer)
+        more_views = {*VIEW_LETTERS[len(VIEW_NAMES) :]} & {*wrote, *answer.pushes}
+        has_own_views = more_views or suite.in_force(systems[name], "panel")  # of earlier versions
+        assigned = [[preference] for preference in prefer] if has_own_views else deal(prefer)
         legend = Legend(dict(zip(VIEW_LETTERS, assigned, strict=False)), ALL in wrote)
         if wrote and legend.views and legend not in distinct:
             distinct.append(legend)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from evaluated import SUITE, answer, answers, score, verdict
 
@@ -65,6 +67,8 @@ def test_the_views_have_the_preferences_that_were_dealt_to_them() -> None:
     assert legends(of(three), SUITE) == [Legend(each, agreed=True)], "also of a view that wrote nothing"
     two = answer("both", 1, pushes={"a": 0.5, "b": 0.25, "avoid 1": 0.0})
     assert legends(of(two), SUITE) == [Legend(dealt, agreed=True)]
+    panel = replace(SUITE, settings={"panel": True})  # of an earlier version
+    assert legends(of(judge), panel) == [Legend(each, agreed=True)], "also of a view that wrote and pushed nothing"
 
 
 def test_leads_are_measured_by_the_verdicts_in_both_orders() -> None:
