@@ -14,6 +14,7 @@ import typer
 from ..engine.interrupt import INTERRUPTED, Ended, Interrupted
 from ..errors import explain
 from ..screen.console import say
+from ..settings import REMOVED
 from ..visible import visible
 from .app import COMMANDS, app
 
@@ -108,6 +109,8 @@ def _with_advice(message: str, command: str) -> str:
     elif message.startswith("No such option: --debug"):
         before = command.replace("pjlocal", "pjlocal --debug", 1)
         message = f"No such option: --debug: give it before the command, as in: {before}"
+    elif (given := re.match(r"No such option: --(?:no-)?([\w-]+)", message)) and given[1] in REMOVED:
+        message = f"{given[0]}: {REMOVED[given[1]]}"
     elif suggested := re.fullmatch(r"(.*?)(?:\.? Did you mean | \(Possible options: )(.*)[?)]", message):
         names = suggested[2].replace("'", "").replace(", ", " or ")
         message = f"{suggested[1]}: did you mean {names}?"

@@ -294,6 +294,11 @@ main()"""
             ("run", "why", "not"),
             "Got unexpected extra argument(s) (not): put the prompt in quotes. See pjlocal run --help",
         ),
+        (
+            ("run", "--no-panel", "hi"),
+            "No such option: --no-panel: it was removed, and preferences of several strengths",
+        ),
+        (("serve", "--rule", "mod"), "No such option: --rule: it was removed, and mode both adds the pushes: leave it"),
         (("chat", "-f", "a.txt"), "No such option: -f: type /read FILE in the chat, or give -f FILE to pjlocal"),
         (("chat", "--file", "a.txt"), "No such option: --file: type /read FILE in the chat, or give -f"),
         ((), "give standard input to a command, as in: echo Hello | pjlocal run. See pjlocal --help"),
