@@ -6,7 +6,7 @@ import difflib
 import logging
 import re
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -144,6 +144,11 @@ _SHORT = 3  # characters of a short word; still shorter ones begin too many name
 def plural(n: int, noun: str) -> str:
     """The noun for a number of things, as in ``tokens``."""
     return noun if n == 1 else f"{noun}s"
+
+
+def join_names(names: Sequence[str]) -> str:
+    """Names in a sentence, as in ``a, b and c``."""
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))
 
 
 def byte_size(n: int) -> str:

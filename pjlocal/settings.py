@@ -23,7 +23,7 @@ from pathlib import Path
 from types import MappingProxyType, NoneType, UnionType
 from typing import TYPE_CHECKING, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from .errors import PjlocalError, UsageError, did_you_mean
+from .errors import PjlocalError, UsageError, did_you_mean, join_names
 from .textfile import read_text, user_path
 
 if TYPE_CHECKING:
@@ -721,7 +721,7 @@ class Sampling(Settings):
     def _check_together(self) -> None:
         given = [flag(f) for f in dataclasses.fields(self) if f.name in FORMS and getattr(self, f.name) is not None]
         if len(given) > 1:
-            raise UsageError(f"{' and '.join(given)} exclude each other: give one")
+            raise UsageError(f"{join_names(given)} exclude each other: give one")
         if self.regex == "":
             raise UsageError("--regex must not be empty: it would leave every answer empty")
         for entry in self.logit_bias:

@@ -15,7 +15,7 @@ import typer
 from ..client import KEY_VARIABLE, Server
 from ..config.config import Config, load_config
 from ..engine.interrupt import Interrupt
-from ..errors import UsageError
+from ..errors import UsageError, join_names
 from ..prompting.preferences import use_own
 from ..request import GROUPS, KEYS, PREFERENCES, Overrides, Request, place
 from ..settings import VIEW_HELP, Engine, Generation, Prompting, Sampling, Settings, Thoughts, View, flag
@@ -147,7 +147,8 @@ def server_at(url: str | None, interrupt: Interrupt, given: Collection[str] = ()
         raise UsageError(f"{server.name} has its own model: leave --model out, or give --no-server")
     fixed = [flag(f) for f in dataclasses.fields(Engine) if f.name in given]
     if fixed:
-        log.warning("%s has its own engine settings: %s has no effect", server.name, " and ".join(fixed))
+        have = "has" if len(fixed) == 1 else "have"
+        log.warning("%s has its own engine settings: %s %s no effect", server.name, join_names(fixed), have)
     return server
 
 

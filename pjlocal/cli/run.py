@@ -15,7 +15,7 @@ import typer
 from ..attachments import Attachment, read_attachment, with_attachments
 from ..client import RemoteAnswer, Server, ServerBusy, ServerError, WarningLog, find_server
 from ..engine.interrupt import INTERRUPTED, Interrupt, Interrupted, on_sigint
-from ..errors import ModelError, OutputError, PjlocalError, UsageError
+from ..errors import ModelError, OutputError, PjlocalError, UsageError, join_names
 from ..request import Request
 from ..screen.choose import make_display
 from ..screen.console import Spinner, say
@@ -104,7 +104,7 @@ def run(
 ) -> int:
     if batch is not None:
         if unused := [shown for name, shown in _OF_ONE.items() if name in given]:
-            raise UsageError(f"--batch has its own prompts and output: leave out {' and '.join(unused)}")
+            raise UsageError(f"--batch has its own prompts and output: leave out {join_names(unused)}")
         return _run_batch(batch, out, parallel, Job(model, request, "", engine, Interrupt()), server, given)
     if not {"out", "parallel"}.isdisjoint(given):
         raise UsageError("--out and --parallel belong to --batch FILE: add it, or leave them out")

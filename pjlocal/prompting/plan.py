@@ -9,7 +9,7 @@ from typing import Any, get_args
 
 from ..engine.adapters import Adapters, make_adapters
 from ..engine.policies import Weight
-from ..errors import UsageError
+from ..errors import UsageError, join_names
 from ..request import PREFERENCES, Request, changed, in_turn
 from ..settings import (
     ADAPTERS,
@@ -180,8 +180,7 @@ def unused(request: Request, roles: Roles, given: Collection[str]) -> list[str]:
         wishes = chain(*roles.preferences.values(), request.generation.avoid)
         idle += [f"the strength of {wish}" for wish in wishes if split_strength(wish)[1]]
     if idle:
-        names = " and ".join(filter(None, (", ".join(idle[:-1]), idle[-1])))
-        lines.append(f"{names} {'has' if len(idle) == 1 else 'have'} no effect in mode {roles.mode}")
+        lines.append(f"{join_names(idle)} {'has' if len(idle) == 1 else 'have'} no effect in mode {roles.mode}")
     if roles.mode not in UNPUSHED and roles.n_answers < request.generation.best and "best" in given:
         lines.append(f"best has no effect in mode {roles.mode} at strength 1")
     if roles.mode == "plain" and sets_views and any(request.views) and {*PREFERENCES, "views"} & request.explicit:
@@ -283,7 +282,8 @@ def _strength(wishes: Sequence[str], generation: Generation, mode: Mode) -> floa
     """The strength of a view.  Its preferences share one prefix, and so one strength."""
     found = strengths(wishes, generation, mode)
     if len(found) > 1:
-        names, both = " and ".join(map(repr, wishes)), ", or use --mode both" if mode == "base" else ""
+        both = ", or use --mode both" if mode == "base" else ""
+        names = join_names([*map(repr, wishes)])
         raise UsageError(f"{names} share one view, which has one strength: give all of them the same{both}")
     return found.pop()
 

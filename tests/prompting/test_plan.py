@@ -152,6 +152,11 @@ def test_preferences_of_several_strengths_in_a_view_have_views_of_their_own_in_t
             {"mode": "base"},
             "'vivid:2' and 'simple:3' share one view, which has one strength: give all of them the same, or use --mode",
         ),
+        (
+            ["vivid:2", "formal:2", "simple:3"],
+            {"mode": "prompt"},
+            "'vivid:2', 'simple:3' and 'formal:2' share one view",
+        ),
         (["vivid"], {"avoid": ("formal:-2",)}, "--avoid formal:-2: its strength must be a number above 0"),
         (["vivid"], {"avoid": ("frmal",)}, "unknown preset 'frmal'"),
         ([], {"mode": "both", "lora_a": ("a.gguf:0",)}, "mode both needs a preference, as in: -p vivid"),

@@ -23,6 +23,7 @@ from talking import plain_event
 from waiting import PATIENCE_S, when
 
 from pjlocal import Engine, PersonaJudge, Sampling, TokenEvent
+from pjlocal.cli.options import server_at
 from pjlocal.cli.run import Job
 from pjlocal.client import RemoteAnswer, Server, ServerError
 from pjlocal.engine.interrupt import Interrupt
@@ -122,6 +123,15 @@ def test_run_prints_and_traces_the_same_and_the_model_is_not_loaded(
     assert served_run.stderr == loaded.stderr
     assert no_times(json.loads(served_run.stdout)) == no_times(json.loads(loaded.stdout))
     assert (tmp_path / "near").read_bytes() == (tmp_path / "own").read_bytes()
+
+
+def test_engine_settings_without_effect_on_a_server_are_listed(caplog: pytest.LogCaptureFixture) -> None:
+    for given, names in (
+        ({"n_ctx"}, "--ctx has"),
+        ({"n_ctx", "n_threads", "n_batch"}, "--ctx, --batch-size and --threads have"),
+    ):
+        server_at("http://127.0.0.1:1", Interrupt(), given)
+        assert caplog.messages[-1].endswith(f"has its own engine settings: {names} no effect")
 
 
 def test_run_by_a_server_imports_no_llama_cpp(served: Served, model: Path, server_environment: dict[str, str]) -> None:
