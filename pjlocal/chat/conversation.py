@@ -20,7 +20,7 @@ from ..request import Overrides, Request, deal
 from ..sessions.asking import turn_settings
 from ..sessions.recorder import Recorder, Recording
 from ..sessions.session import Session, Turn
-from ..settings import VIEW_NAMES, Mode
+from ..settings import VIEW_NAMES, Mode, in_chat_words
 from .judges import Judge, StartedAnswer
 
 log = logging.getLogger("pjlocal")
@@ -234,7 +234,8 @@ class Conversation:
             try:
                 started = self._begin(turn, request, last, keep=False)
             except UsageError as error:
-                self._say(f"mode {mode} is left out: {error}")
+                reason = str(error).removesuffix(", or use --mode both")  # that mode is compared too
+                self._say(in_chat_words(f"mode {mode} is left out: {reason}"))
                 continue
             yield Writing(self, turn, started, last, keep=False)
 

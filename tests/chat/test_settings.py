@@ -399,6 +399,9 @@ def test_compare_leaves_out_the_mode_that_the_strengths_cannot_have(chat: Talk) 
     chat.ask("hi")
     said = chat.say("/compare")
     assert [line.partition(":")[0] for line in said] == ["mode prompt is left out"]
+    chat.say("/prefer a vivid:2 formal")
+    (said,) = [line for line in chat.say("/compare") if line.startswith("mode base is left out: ")]
+    assert said.endswith(": give all of them the same"), "mode both is compared anyway"
 
 
 # The model's own filters.
