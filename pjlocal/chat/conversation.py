@@ -248,8 +248,16 @@ class Conversation:
         used = max(s.prompt_tokens, default=0) + s.completion_tokens
         turn = self.session.turns[-1] if self.session.turns else Turn("")
         drafts, judges = (turn.events[-1].draft, turn.events[-1].judge) if turn.events else (None, None)
-        pushes = s.mean_pushes if turn.settings.get("preferences") == self.views else {}
+        pushes = s.mean_pushes if self._is_in_force(turn.settings) else {}
         return Progress(used, limit, drafts, judges, s.acceptance_rate, s.tokens_per_second, pushes)
+
+    def _is_in_force(self, settings: Mapping[str, Any]) -> bool:
+        """True if a turn was answered with the mode and the preferences of the next turn."""
+        request = self.judge.request
+        mode = resolve_mode(request if request.has_preferences else request.as_defaults())
+        avoided = [*settings.get("generation", {}).get("avoid", ())]
+        known = settings.get("mode"), settings.get("preferences"), avoided
+        return known == (mode, self.views, [*request.generation.avoid])
 
     # Settings.
 

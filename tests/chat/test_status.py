@@ -160,3 +160,15 @@ def test_pushes_are_shown_only_while_their_preferences_are_in_force(chat: Talk) 
     assert shown() == before
     chat.say("/prefer b clear")
     assert "push" not in shown()
+
+
+@pytest.mark.parametrize("change", ["/mode plain", "/mode prompt", "/avoid clear", "/avoid 'Use long words'"])
+def test_pushes_are_shown_only_while_their_mode_and_avoided_preferences_are_in_force(chat: Talk, change: str) -> None:
+    chat.say("/avoid formal")
+    chat.say("Go")
+    before = status_line(chat.conversation, 200).plain
+    assert " avoid 1 " in before
+    chat.say(change)
+    assert "push" not in status_line(chat.conversation, 200).plain
+    chat.say("/avoid formal" if "avoid" in change else "/mode default")
+    assert status_line(chat.conversation, 200).plain == before
