@@ -276,11 +276,14 @@ class Conversation:
 
     def swap(self) -> None:
         """Exchange the preferences and adapters of two views; reverse the preferences of more views."""
-        views = [*self.views.values()][::-1]
+        request, views = self.judge.request, [*self.views.values()][::-1]
         if len(views) == len(VIEW_NAMES):
-            self.put_in_force(self.judge.request.swap().replace(views=views))
-        else:
-            self.prefer(deal([*chain.from_iterable(views)]))
+            return self.put_in_force(request.swap().replace(views=views))
+        wishes = [*chain.from_iterable(views)]
+        dealt = request.replace(views=deal(wishes))
+        # Dealt preferences may have equal strengths in each view, and would share two views.
+        stay_apart = request.views[1] and len(by_view(dealt)) == len(views)
+        self.prefer(dealt.views if stay_apart else [wishes, []])
 
     def put_in_force(self, request: Request, *, needs_preferences: bool = False) -> None:
         """Use this request for the next answers.  Without preferences, settings that need some are kept for later.

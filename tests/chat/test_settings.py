@@ -333,6 +333,25 @@ def test_preferences_of_several_strengths_in_a_view_have_one_each_and_commands_k
     assert chat.say("/swap") == ["a: formal:3", "b: vivid:2"]
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        ["/prefer clear", "/prefer a vivid:2 formal simple:2"],
+        ["/prefer vivid formal 'Be odd:2' creative"],
+        ["/prefer a creative", "/prefer b vivid:2 formal simple:2"],
+    ],
+)
+def test_swap_reverses_more_views_and_twice_restores_them(chat: Talk, given: list[str]) -> None:
+    for line in given:
+        chat.say(line)
+    views = [*chat.conversation.views.values()]
+    assert len(views) > 2
+    chat.say("/swap")
+    assert [*chat.conversation.views.values()] == views[::-1]
+    chat.say("/swap")
+    assert [*chat.conversation.views.values()] == views
+
+
 def test_a_session_restores_strengths_and_older_ones_have_none(chat: Talk) -> None:
     for line in ("/mode both", "/strength 2", "/avoid formal", "/set floor 0.3"):
         chat.say(line)
