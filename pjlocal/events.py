@@ -75,6 +75,11 @@ class TokenEvent:
         return cls(position, token, text, "given", 0, None, 1.0, None, None, thought=thought)
 
     @property
+    def shown_p(self) -> float | None:
+        """The probability ``p``; None for a given token, which the model did not choose."""
+        return None if self.kind == "given" else self.p
+
+    @property
     def writer(self) -> str | None:
         """The view that chose the token; None if there is only one view, or all chose it together."""
         return self.draft if self.kind == "accepted" else self.judge

@@ -46,8 +46,7 @@ def why(turn: Turn, view: View, no_color: bool, width: int) -> Iterable[Renderab
         table = plain_table(*headers, right=(0, *range(4, 7 + len(pushes))))
     for event in turn.events:
         token = Text(_in_cell(event.text) or f"<{event.id}>", tint.style(event))
-        p = None if event.kind == "given" else event.p
-        numbers = map(number_text, (p, event.q, event.accept_probability))
+        numbers = map(number_text, (event.shown_p, event.q, event.accept_probability))
         rejected = event.rejected
         instead = (
             f"{_in_cell(rejected.text)} (p {number_text(rejected.p)}, q {number_text(rejected.q)})" if rejected else ""

@@ -272,7 +272,7 @@ def _tip(event: TokenEvent) -> str:
     knows = ALL if judge == ALL else f"judge {judge}"
     lines = [_named(event.text, event.id)]
     if draft is None:
-        chance = [] if event.kind == "given" else [_row("", "p", event.p)]
+        chance = [] if event.shown_p is None else [_row("", "p", event.shown_p)]
         return "\n".join([*lines, event.kind, *chance, *_push_rows(event)])
     bonus = f"bonus from {judge}, after the λ that {draft} had drafted and {judge} accepted"
     lines.append(bonus if event.kind == "bonus" else f"{event.kind}, drafted by {draft}, judged by {judge}")
