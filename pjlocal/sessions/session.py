@@ -90,9 +90,17 @@ class Turn:
 
     @property
     def is_edited(self) -> bool:
-        """True if the user wrote a part of the answer: a text without a token of its own, unlike those of ``begin``."""
-        texts = (event.text for event in self.events if event.kind == "given" and not event.id)
-        return any(text != _NEW_PARAGRAPH for text in texts)
+        """True if the user wrote a part of the answer: a text without a token of its own, unlike those of ``begin``.
+
+        In some vocabularies the token 0 is a character, so ``begin`` may contain it.
+        """
+        begin, answer = str(self.settings.get("prompting", {}).get("begin", "")), ""
+        for event in self.events:
+            answer += "" if event.thought else event.text
+            is_of_begin = event.text and not event.thought and begin.startswith(answer)
+            if event.kind == "given" and not event.id and event.text != _NEW_PARAGRAPH and not is_of_begin:
+                return True
+        return False
 
     @property
     def text(self) -> str:

@@ -66,6 +66,13 @@ def test_an_answer_in_which_the_user_wrote_is_edited_and_what_nobody_chose_has_n
         assert not re.search(r"given\n[^<]*p ", html)
 
 
+def test_the_beginning_from_the_settings_is_not_edited_although_a_vocabulary_has_a_token_0() -> None:
+    events = [TokenEvent.given(0, "Ahoy", token=5), TokenEvent.given(1, "!", token=0), accepted(" Yes")]
+    turn = Turn("Q", events, {"prompting": {"begin": "Ahoy!"}})
+    assert not turn.is_edited
+    assert turn.edited("Ahoy! No").is_edited and turn.edited("Yes").is_edited
+
+
 # Thinking
 
 
