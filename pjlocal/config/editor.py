@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
-import shutil
-import subprocess
 import tempfile
 from pathlib import Path
 
-from ..engine.interrupt import leave_ctrl_c_to_child
+from ..engine.interrupt import child_in_front
 from ..errors import PjlocalError, UsageError
 
 
@@ -25,21 +21,12 @@ def edit_file(path: Path) -> None:
     if not editor.strip():
         raise UsageError("set VISUAL or EDITOR to your editor")
     try:
-        program, *options = _words(editor, os.name == "posix")
-        program = os.path.expanduser(program)
-        with leave_ctrl_c_to_child():
-            status = subprocess.run([shutil.which(program) or program, *options, path]).returncode
+        with child_in_front(editor, path) as child:
+            pass
     except (OSError, ValueError) as error:
         raise UsageError(f"cannot start the editor {editor}: {getattr(error, 'strerror', None) or error}") from None
-    if status:
-        raise PjlocalError(f"the editor {editor} failed (exit status {status})")
-
-
-def _words(command: str, is_posix: bool) -> list[str]:
-    """Split a command as the system's shell does: on Windows a backslash is part of a path."""
-    if is_posix:
-        return shlex.split(command)
-    return [re.sub('^"(.*)"$', r"\1", word) for word in shlex.split(command, posix=False)]
+    if child.returncode:
+        raise PjlocalError(f"the editor {editor} failed (exit status {child.returncode})")
 
 
 def edit_text(text: str) -> str:

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import os
+import re
+import shlex
+import shutil
 import signal
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 INTERRUPTED = 130  # exit status after Ctrl-C
 
@@ -193,13 +201,47 @@ def on_sigint(
 
 
 @contextmanager
-def leave_ctrl_c_to_child() -> Iterator[None]:
-    """Leave Ctrl-C to a program that the body waits for, such as an editor or a pager."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    previous = signal.signal(signal.SIGINT, lambda signum, frame: None)  # the program would inherit SIG_IGN
+def child_in_front(command: str, *arguments: Path, **options: Any) -> Iterator[subprocess.Popen[str]]:
+    """Start a program that uses the terminal, such as an editor or a pager, and wait for it at the end of the body.
+
+    Ctrl-C is left to the program.  A signal of `ENDING` that is handled here ends it, too: it runs without a shell,
+    which would not pass signals on.
+
+    Args:
+        command: the program and its options, as in $EDITOR.
+        options: those of `subprocess.Popen`.
+
+    Raises:
+        OSError, ValueError: the program cannot be started.
+    """
+    program, *given = _words(command, os.name == "posix")
+    program = os.path.expanduser(program)
+    child: subprocess.Popen[str] | None = None
+    arrived = []
+
+    def handle(signum: int, frame: FrameType | None) -> None:
+        if signum != signal.SIGINT:
+            arrived.append(signum)
+            if child:
+                child.send_signal(signum)
+            before[signum](signum, frame)
+
+    watched = (signal.SIGINT, *ENDING) if threading.current_thread() is threading.main_thread() else ()
+    before: dict[int, Any] = {signum: was for signum in watched if callable(was := signal.getsignal(signum))}
     try:
-        yield
+        for each in before:
+            signal.signal(each, handle)  # the program would inherit SIG_IGN
+        with subprocess.Popen([shutil.which(program) or program, *given, *arguments], **options) as child:
+            for signum in arrived:
+                child.send_signal(signum)
+            yield child
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for each, was in before.items():
+            signal.signal(each, was)
+
+
+def _words(command: str, is_posix: bool) -> list[str]:
+    """Split a command as the system's shell does: on Windows a backslash is part of a path."""
+    if is_posix:
+        return shlex.split(command)
+    return [re.sub('^"(.*)"$', r"\1", word) for word in shlex.split(command, posix=False)]

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Iterator
 from typing import IO, TYPE_CHECKING, Any
 
-from ..engine.interrupt import leave_ctrl_c_to_child
+from ..engine.interrupt import child_in_front
 from ..visible import one_line
 from . import suspend
 
@@ -100,9 +100,13 @@ def _in_pager(text: str) -> bool:
     """Show a text in $PAGER, else in less or more.  Returns False if it cannot be started."""
     command = os.environ.get("PAGER", "").strip() or ("less -R" if shutil.which("less") else "more")
     environment = {"LESS": "-R", **os.environ}  # -R shows colours
-    with suspend.undone(), leave_ctrl_c_to_child():
-        ended = subprocess.run(command, shell=True, input=text, text=True, errors="replace", env=environment)
-    return ended.returncode not in (126, 127)  # a shell's for a command that cannot be run
+    options = {"stdin": subprocess.PIPE, "text": True, "errors": "replace", "env": environment}
+    try:
+        with suspend.undone(), child_in_front(command, **options) as child:
+            child.communicate(text)
+    except (OSError, ValueError):
+        return False
+    return True
 
 
 _CTRL_C = b"\x03"

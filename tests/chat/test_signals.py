@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import signal
 import subprocess
 import termios
@@ -245,6 +246,21 @@ def test_a_signal_that_ends_a_chat_keeps_the_answer_and_leaves_the_terminal_as_i
     shell.terminal.until("context ")
     shell.terminal.type("half a line")
     shell.terminal.until("half a line")
+    shell.signal(signum)
+    shell.at_prompt()
+    assert shell.status() == 128 + signum
+    assert shell.modes() == before and shows_cursor(shell.terminal)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("less"), reason="less is not installed")
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_ends_a_chat_whose_pager_is_open(shell: Shell, toy, signum: signal.Signals) -> None:
+    before = shell.modes()
+    shell.run("chat", *toy)
+    shell.terminal.until("context ")
+    shell.terminal.type("/set\r")
+    shell.terminal.until(lambda: shell.terminal.screen.row(39).startswith(":"))
     shell.signal(signum)
     shell.at_prompt()
     assert shell.status() == 128 + signum

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pjlocal.config.editor import _words, edit_text
+from pjlocal.config.editor import edit_text
+from pjlocal.engine.interrupt import Ended, Interrupt, _words, on_sigint
+from pjlocal.errors import PjlocalError
 
 
 def test_a_byte_order_mark_of_an_editor_is_removed(tmp_path: Path, monkeypatch) -> None:
@@ -32,6 +36,21 @@ def test_ctrl_c_is_the_editors_and_what_it_saves_afterwards_counts(
     edited = process("config", "edit")
     assert (edited.returncode, edited.stderr) == (0, "")
     assert (tmp_path / "config/pjlocal/config.toml").read_text() == "save = false\n"
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_pjlocal_ends_the_editor(tmp_path: Path, monkeypatch, signum: signal.Signals) -> None:
+    editor = tmp_path / "editor"
+    editor.write_text(f"#!/bin/sh\nkill -{signum} $PPID\nexec sleep 9\n")
+    editor.chmod(0o755)
+    monkeypatch.setenv("VISUAL", str(editor))
+    before, begun = signal.signal(signum, signal.SIG_DFL), time.monotonic()  # nohup ignores SIGHUP
+    try:
+        with pytest.raises(Ended) as ended, on_sigint(Interrupt()), pytest.raises(PjlocalError):
+            edit_text("before")
+    finally:
+        signal.signal(signum, before)
+    assert ended.value.status == 128 + signum and time.monotonic() - begun < 9
 
 
 @pytest.mark.parametrize(
