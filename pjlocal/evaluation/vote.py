@@ -192,7 +192,7 @@ def run_vote(voting: Voting, console: Console) -> None:
         state = " · ".join(filter(None, [voting.notice, f"{voting.n_done}/{len(voting.questions)}"]))
         asks = f"{state} · 1 or 2 is better, 0 neither, u undo, q quit"
         try:
-            key = Prompt.ask(asks, choices=[*actions, "q"], show_choices=False)
+            key = Prompt.ask(asks, console=console, choices=[*actions, "q"], show_choices=False)
         except (EOFError, KeyboardInterrupt):
             console.print()
             return
