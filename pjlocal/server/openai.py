@@ -357,11 +357,12 @@ class Chat(Offering, Body):
                 "messages",
             )
         is_answer = turns[-1].role == "assistant"
-        for field, continuing in (("continue_final_message", True), ("add_generation_prompt", False)):
-            if getattr(self, field) is (continuing is not is_answer):
-                if is_answer:
-                    raise Wrong(f"{field} asks for a new answer: the last message must be the user's", field)
-                raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
+        if is_answer and (self.continue_final_message is False or self.add_generation_prompt):
+            field = "continue_final_message" if self.continue_final_message is False else "add_generation_prompt"
+            raise Wrong(f"{field} asks for a new answer: the last message must be the user's", field)
+        if not is_answer and (self.continue_final_message or self.add_generation_prompt is False):
+            field = "continue_final_message" if self.continue_final_message else "add_generation_prompt"
+            raise Wrong(f"{field} continues an answer: the last message must be the assistant's", field)
         return system, [turns]
 
     @property
