@@ -171,7 +171,7 @@ ELSEWHERE = {
 }
 
 _OUTSIDE = {name: f"it is the server's option {flag[2:]}, leave it out" for name, flag in field_names(Engine).items()}
-_OUTSIDE["model"] = 'it is a field of the request, outside "pjlocal"'
+_OUTSIDE["model"] = "the model is not a setting, leave it out"
 
 #: The settings that name files.
 _FILES = {f.name for f in fields(Generation) if f.metadata.get("adapter") or f.metadata.get("model")}

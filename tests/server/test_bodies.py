@@ -367,7 +367,7 @@ PICTURE = {"type": "image_url", "image_url": {"url": "x"}}
         ({"pjlocal": {"persona": "pirate"}}, "unknown setting 'persona': choose a persona as the model, as in"),
         ({"pjlocal": {"n_ctx": 4096}}, "unknown setting 'n_ctx': it is the server's option ctx"),
         ({"pjlocal": {"foo": 1}}, "unknown setting 'foo': known are prefer, "),
-        ({"pjlocal": {"model": "x"}}, "unknown setting 'model': it is a field of the request, outside \"pjlocal\""),
+        ({"pjlocal": {"model": "x"}}, "unknown setting 'model': the model is not a setting, leave it out"),
         ({"pjlocal": {"grammar": "nonsense"}}, "the grammar cannot be parsed"),
         ({"pjlocal": {"regex": "a", "lark": "b"}}, "pjlocal.regex and pjlocal.lark exclude each other"),
         ({"pjlocal": {"logit_bias": ["x"]}}, "logit_bias 'x' is not TOKEN=BIAS"),
