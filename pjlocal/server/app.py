@@ -158,7 +158,7 @@ async def _make_answers(
             raise UsageError(warning)
         for prompt in prompts:
             continues = isinstance(prompt, Raw) or prompt[-1].role == "assistant"
-            check_begin(given.get("begin", ""), continues)
+            check_begin(overrides.flat().get("begin", ""), continues)
     except UsageError as error:
         raise in_sent_fields(error, body.settings()[1]) from None
     n = body.n or 1

@@ -95,6 +95,8 @@ def test_a_begin_among_the_defaults_rests_where_a_text_is_continued(served: Serv
     of = [served.http.post("/v1/completions", json={"prompt": "Once", **ahoy, "model": name}) for name in ("ahoy", "")]
     assert of[0].json()["choices"] == of[1].json()["choices"]
     assert of[0].headers["X-Pjlocal-Warning"].startswith("begin has no effect on a text to continue")
+    persona = {"role": "system", "content": '[pjlocal]\nbegin = "Ahoy"'}
+    assert not text(served, [persona, Q, BEGUN]).startswith("Ahoy")
 
 
 # Saved chats.
