@@ -176,6 +176,7 @@ class AnswerRoutes:
     async def _in_chat(self, body: _Body, chat: _InChat) -> Job:
         """The answer to the next question of a saved chat."""
         _check_not_writing(chat, self._being_written.values())
+        check_begin((body.settings or {}).get("begin", ""), chat.continues or chat.takes is not None)
         session = Session() if chat.id is None else await open_chat(chat.id)
         replaced = _replaced(session, chat)
         before = [turn for turn in session.turns if turn is not replaced]

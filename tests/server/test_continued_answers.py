@@ -120,6 +120,11 @@ def test_a_saved_answer_is_continued_in_its_place(served: Served, store: Store) 
 def test_only_an_answer_can_be_continued(served: Served) -> None:
     body = {"chat": {"question": "Why?", "continues": True}}
     assert refused(served, body) == (400, None, "chat.continues needs chat.replacing: a turn with an answer")
+    head, *_ = ask(served, "Why?")
+    chat = {"question": "Why?", "id": head["chat"], "replacing": head["turn"]}
+    for how in ({"continues": True}, {"takes": {"position": 0, "text": "No"}}):
+        _, _, says = refused(served, {"chat": chat | how, "settings": {"begin": "Ahoy"}})
+        assert "begin is for a new answer" in says
 
 
 def test_a_saved_answer_is_edited(served: Served, store: Store) -> None:
