@@ -417,6 +417,8 @@ def cut_off(asked):
 @pytest.mark.slow
 def test_after_a_short_drop_of_the_network_the_answer_goes_on(asked, store: Store) -> None:
     chromium, number = cut_off(asked)
+    chromium.eval("for (let n = 0; n < 2; n++) document.getElementById('formatted').click()")  # draws it again
+    assert "connection was lost" in chromium.eval(FACTS)
     before = chromium.eval(TOKENS)
     assert chromium.eval(TROUBLE) == "" and not chromium.eval("document.getElementById('stop').hidden")
     chromium.eval("online = true")

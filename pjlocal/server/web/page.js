@@ -124,7 +124,7 @@ async function read(one, stream) {
 async function again(one, lost) {
   const { turn, number } = one;
   for (let tries = 0; tries < TRIES; tries++) {
-    turn.written.facts.textContent = "The connection was lost: trying to reconnect";
+    turn.written.reconnect();
     await new Promise((resolve) => setTimeout(resolve, 500));
     one.stopping.signal.throwIfAborted();
     if (writing !== one) break;

@@ -27,6 +27,7 @@ export class Written {
     this.warnings = []; // for example about settings without effect
     this.hasBegun = false; // whether its first token has come
     this.hasGrown = false; // whether the model has added text to the given beginning
+    this.isCut = false; // whether the connection was lost, and the page tries to reconnect
     this.settings = settings;
     this.legend = element("ul", "legend");
     this.strip = new Strip();
@@ -47,6 +48,7 @@ export class Written {
    * onHead: called with the facts that come with the first token. */
   async read(events, onHead = () => {}) {
     let n = 0;
+    this.isCut = false;
     this.#wait({});
     for await (const { head, begun, event, result, waits } of events) {
       if (event ? n++ < this.#n : head && this.hasBegun) continue;
@@ -88,7 +90,14 @@ export class Written {
     this.facts.textContent = text || read || "Waiting for its turn";
   }
 
+  /** Show that the connection was lost, until more of the answer is read, or it ends. */
+  reconnect() {
+    this.isCut = true;
+    this.#count();
+  }
+
   end(finish) {
+    this.isCut = false;
     this.finish = finish;
     this.answer.element.removeAttribute("aria-busy");
     this.answer.render();
@@ -116,7 +125,8 @@ export class Written {
     const n = this.leftOut;
     const unseen = n && `the context is full: the model no longer sees the oldest ${n === 1 ? "exchange" : `${n} exchanges`}`;
     this.copies.hidden = this.finish === undefined || !this.answer.text;
-    this.facts.textContent = [this.strip.words, this.#ending, unseen, ...this.warnings.map(visible)].filter(Boolean).join(" · ");
+    const facts = [this.strip.words, this.#ending, unseen, ...this.warnings.map(visible)].filter(Boolean).join(" · ");
+    this.facts.textContent = this.isCut ? "The connection was lost: trying to reconnect" : facts;
   }
 
   /** The ending in words; empty while the answer is written. */
