@@ -378,14 +378,19 @@ def test_files_of_a_question_that_was_not_answered_are_there_again(page, store: 
 
 
 #: Streams that `cut()` ends as a broken connection does; `online` says whether later requests reach the server.
+#: The next reply about a chat or a turn then breaks, too.
 CUTTING = """
-var fetched = fetch, cut, online = true;
+var fetched = fetch, cut, online = true, breaks = false;
 fetch = async (path, options) => {
   if (!online) {
     while (!online) await new Promise((resolve) => setTimeout(resolve, 50)); // the test takes its time
     throw new TypeError('network error');
   }
   const reply = await fetched(path, options);
+  if (breaks && /chats.\\d+(.turns.\\d+)?$/.test(path)) {
+    breaks = false;
+    return new Response(new ReadableStream({ start: (broken) => broken.error(new TypeError('network error')) }));
+  }
   if (!/answer/.test(path) || reply.status === 204) return reply;
   let stream;
   const reader = reply.body.getReader();
@@ -396,7 +401,7 @@ fetch = async (path, options) => {
       try { done ? controller.close() : controller.enqueue(value); } catch {}
     },
   });
-  cut = () => { online = false; reader.cancel(); stream.error(new TypeError('network error')); };
+  cut = () => { online = false; breaks = true; reader.cancel(); stream.error(new TypeError('network error')); };
   return new Response(body, { status: reply.status, headers: reply.headers });
 };
 """

@@ -37,7 +37,7 @@ function exact(name, value) {
   throw saying({ message: `${name} must be a whole number of at most ${most} on this page (not ${value}): browsers round larger ones` });
 }
 
-export const json = async (path, options) => (await ask(path, options)).json();
+export const json = async (path, options) => (await ask(path, options)).json().catch(lost);
 
 /** Yield the events of an answer, up to its result; throw an error that the stream contains.
  * The first events have `waits`: the part of the prompt that has been read, once reading has begun. */

@@ -120,27 +120,26 @@ async function read(one, stream) {
   }
 }
 
-/** Load the chat as after a reload, and return the events of the answer from its beginning.  Throws `lost` if that fails. */
+/** Return the events of the answer from its beginning, as it is written or saved.  Throws `lost` if that fails. */
 async function again(one, lost) {
   const { turn, number } = one;
+  const { signal } = one.stopping;
   for (let tries = 0; tries < TRIES; tries++) {
     turn.written.reconnect();
     await new Promise((resolve) => setTimeout(resolve, 500));
-    one.stopping.signal.throwIfAborted();
+    signal.throwIfAborted();
     if (writing !== one) break;
-    const found = await latest(chat).catch((error) => {
+    const which = `api/chats/${chat}`;
+    try {
+      const response = await ask(`${which}/answer`, { signal });
+      if (response.headers.get("X-Pjlocal-Answer") === number) return events(response);
+      response.body?.cancel(); // another answer
+      if (turn.id === null) break;
+      const saved = await json(`${which}/turns/${turn.id}`, { signal });
+      return [{ begun: saved.events }, { result: { ...saved.settings, finish_reason: saved.finish_reason } }];
+    } catch (error) {
       if (!isLost(error)) throw error;
-    });
-    if (!found) continue;
-    const { response, stopping } = found.running || {};
-    if (response?.headers.get("X-Pjlocal-Answer") === number) {
-      one.stopping = stopping;
-      return events(response);
     }
-    stopping?.abort(); // another answer
-    const saved = found.saved.turns.find(({ id }) => id === turn.id);
-    if (!saved) break;
-    return [{ begun: saved.events }, { result: { ...saved.settings, finish_reason: saved.finish_reason } }];
   }
   throw lost;
 }
@@ -409,6 +408,7 @@ async function latest(which) {
     const saved = await json(`api/chats/${which}`);
     if (number === requestNumber) return { saved, running: response.status === 200 && { response, stopping } };
   } catch (error) {
+    stopping.abort();
     if (number === requestNumber) throw error;
   }
   stopping.abort();
