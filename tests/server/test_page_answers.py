@@ -450,11 +450,13 @@ def test_an_answer_that_ended_meanwhile_is_shown_whole(asked, served: Served, st
 
 
 @pytest.mark.slow
-def test_an_answer_can_be_stopped_while_the_page_reconnects(asked) -> None:
-    chromium, _ = cut_off(asked)
+def test_an_answer_can_be_stopped_while_the_page_reconnects(asked, store: Store) -> None:
+    chromium, number = cut_off(asked)
     click(chromium, "Stop")
-    chromium.eval("online = true")  # the request to stop it has failed by then, or fails now
+    chromium.eval("online = true")  # the request to stop it fails now, and is sent again
     chromium.wait_for(f"{WRITTEN} && {FACTS}.includes('stopped')")
+    turn = store.load(number).turns[-1]
+    assert turn.answer == chromium.eval(ANSWER) and turn.finish_reason == "interrupted"
     assert chromium.eval(TROUBLE) == ""
 
 

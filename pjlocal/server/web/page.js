@@ -180,10 +180,12 @@ function named(one, head) {
   if (isOwn) changed();
 }
 
-/** Stop an answer.  Its stream is not closed, because its end tells whether the turn was saved. */
+/** Stop an answer.  Its stream is not closed, because its end tells whether the turn was saved.  While the connection is lost,
+ * the answer cannot be stopped: `read` does that when the page has reconnected. */
 function stop(one) {
   one.isStopped = true;
-  if (one.number !== undefined) ask(`api/answers/${one.number}/stop`, { body: {} }).catch(() => one.stopping.abort());
+  if (one.number === undefined) return;
+  ask(`api/answers/${one.number}/stop`, { body: {} }).catch((error) => isLost(error) || one.stopping.abort());
 }
 
 /** Stop an answer whose chat is left before its first token, and put its question into the form, unless it was asked before. */
