@@ -10,7 +10,7 @@ from typing import get_args
 import pytest
 from browser import Chromium
 from exported_chats import accepted, bonus
-from on_the_page import ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click, says
+from on_the_page import EDITED, ENDLESS, SETTINGS, TOKENS, WRITTEN, ask, click, says
 from saved_chats import a_turn, saved
 from served import VIEWS, serving
 
@@ -131,6 +131,19 @@ def test_an_unsent_question_and_changed_settings_survive_a_reload(page, store: S
     assert chromium.eval(MORE), "settings that are in force are seen"
     assert chromium.eval(PREFERENCES) == preferences
     assert chromium.eval("question.value") == "Why do"
+
+
+@pytest.mark.parametrize("part", ["question", "answer"])
+@pytest.mark.parametrize("has_gone_on", [False, True])
+def test_an_edit_of_the_last_turn_survives_a_reload(opened, store: Store, part: str, has_gone_on: bool) -> None:
+    chromium, session = opened("Cats", a_turn("Hello", "Hello"))
+    click(chromium, f"Edit {part}")
+    chromium.type(" there")
+    if has_gone_on:
+        store.add_turn(session.id, a_turn("From the terminal", "Yes"))
+    reload(chromium)
+    chromium.wait_for(f"(question.value || {EDITED}?.value) === 'Hello there'")
+    assert chromium.eval(f"{EDITED}?.ariaLabel ?? null") == (None if has_gone_on else f"The {part}")
 
 
 def test_the_settings_that_a_new_chat_has_from_the_last_one_survive_a_reload(opened) -> None:

@@ -240,7 +240,7 @@ async function askAgain(turn, words, leave) {
 }
 
 async function saveAnswer(turn, answer, leave) {
-  if (turn.isRewritten) {
+  if (turn.change) {
     const which = chat;
     replaceLast(which, await json(`api/chats/${which}/edit`, { body: { turn: turn.id, answer } }));
     turns.at(-1)?.written.answer.element.focus({ preventScroll: true });
@@ -275,7 +275,7 @@ async function tellDrafts(turn) {
 // Display.
 
 function show(all) {
-  detached = [...detached, ...turns].filter((turn) => turn.isRewritten && !all.includes(turn));
+  detached = [...detached, ...turns].filter((turn) => turn.change && !all.includes(turn));
   turns = all;
   for (const turn of [...turns, ...detached]) turn.isLast = turn === turns.at(-1);
   place(by("turns"), [...turns, ...detached].map(({ element }) => element));
@@ -598,11 +598,13 @@ function onChats() {
   });
 }
 
-/** Keep the question and the settings that are not saved for a reload of the page. */
+/** Keep the question, the settings and the edit of the last turn that are not saved for a reload of the page. */
 function keepUnsent() {
   if (writing?.isOwn && chat === null) form.putBack(writing.turn.asked); // nothing is saved yet
   sessionStorage.removeItem(UNSENT); // it stays if there is no room for the new one
-  const kept = { chat, asked: form.unsent(), fields: views.unsaved() };
+  const last = turns.at(-1);
+  const edited = last?.change && { turn: last.id, ...last.change };
+  const kept = { chat, asked: form.unsent(), fields: views.unsaved(), edited };
   sessionStorage.setItem(UNSENT, JSON.stringify(kept));
 }
 
@@ -610,6 +612,12 @@ function restoreUnsent() {
   const kept = JSON.parse(sessionStorage.getItem(UNSENT));
   if (kept?.asked) form.putBack(kept.asked);
   if (kept?.fields && kept.chat === chat) views.restore(kept.fields);
+  if (kept?.edited) {
+    const { turn, part, text } = kept.edited;
+    const last = turns.at(-1);
+    if (kept.chat === chat && last?.id === turn) edit(last, part, text);
+    else form.putBack({ words: text, files: [] });
+  }
   addEventListener("pagehide", keepUnsent);
 }
 

@@ -155,7 +155,7 @@ export class Turn {
     this.element.setAttribute("aria-labelledby", this.heading.id);
   }
 
-  #rewriting = null; // the form in which a part is edited: its field with the text `before`, and other elements
+  #rewriting = null; // the form in which a part is edited: the part, its field with the text `before`, and other elements
 
   #files() {
     return this.asked.files.map(({ name }) => element("bdi", "file", visible(name)));
@@ -201,14 +201,15 @@ export class Turn {
       }
     });
     shown.after(form);
-    this.#rewriting = { field, before, trouble, done };
+    this.#rewriting = { part, field, before, trouble, done };
     shown.hidden = this.actions.hidden = true;
     field.focus();
   }
 
-  /** Whether the question or the answer is being edited, and is changed. */
-  get isRewritten() {
-    return this.#rewriting !== null && this.#rewriting.field.value !== this.#rewriting.before;
+  /** The part that is being edited, and its text; null if it is unchanged. */
+  get change() {
+    const { part, field, before } = this.#rewriting ?? {};
+    return field && field.value !== before ? { part, text: field.value } : null;
   }
 
   /** Whether the turn is the last one of the open chat; in others an edited text cannot be saved. */
