@@ -266,6 +266,26 @@ def test_a_question_that_is_left_before_its_answer_is_neither_lost_nor_answered(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("asked", ["Regenerate", "Edit question"])
+def test_an_answer_that_is_stopped_after_a_reload_leaves_the_turn_that_it_would_have_replaced(
+    opened, served: Served, asked: str
+) -> None:
+    chromium, _ = opened("shared", a_turn("Hello", "Hi you"))
+    with busy(served):
+        click(chromium, asked)
+        if asked == "Edit question":
+            chromium.type(" there")
+            chromium.press("Enter")
+        when(lambda: served.metric("pjlocal_answers_now") == 3)
+        chromium("Page.reload")
+        chromium.wait_for("document.readyState === 'complete' && document.querySelector('#stop:not([hidden])')")
+        click(chromium, "Stop")
+        chromium.wait_for("document.getElementById('stop').hidden")
+    edited = "Hello there" if asked == "Edit question" else None
+    assert chromium.eval(f"[{QUESTIONS}, {EDITED}?.value ?? null, question.value]") == [["Hello"], edited, ""]
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("typed", ["", " Or later?"])
 def test_a_question_that_is_left_is_back_at_once_and_goes_again_if_it_was_answered_nevertheless(
     opened, store: Store, served: Served, typed: str

@@ -58,7 +58,8 @@ async function follow({ response, stopping }) {
     if (writing || chat !== which) return stopping.abort();
     const turn = new Turn(asked, asked.settings, by("formatted").checked, asked.turn);
     const number = response.headers.get("X-Pjlocal-Answer");
-    await write({ turn, replaced: asked.replacing, stopping, number }, () => stream);
+    const isAgain = turns.find(({ id }) => id === asked.replacing)?.asked.question === asked.question;
+    await write({ turn, replaced: asked.replacing, stopping, number, isAgain }, () => stream);
   } catch (error) {
     if (error.name !== "AbortError") refused(error);
   }
@@ -145,10 +146,11 @@ async function again(one, lost) {
 }
 
 /** Put the question of an answer into its field again: that of the turn that the answer would have replaced, or the form. */
-function putBack({ turn, replaced, isOwn }, failed) {
+function putBack({ turn, replaced }, failed) {
   const last = turns.at(-1);
   const isLeft = ["chat_gone_on", "chat_not_found"].includes(failed?.code);
-  if (isOwn && replaced && last?.id === replaced && !isLeft) edit(last, "question", turn.asked.words);
+  const isEdited = last?.actions.hidden; // another part of it, or again
+  if (replaced && last?.id === replaced && !isLeft && !isEdited) edit(last, "question", turn.asked.words);
   else form.putBack(turn.asked);
 }
 
