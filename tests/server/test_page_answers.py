@@ -154,6 +154,17 @@ def test_an_answer_of_a_comparison_is_taken(asked, store: Store) -> None:
 
 
 @pytest.mark.slow
+def test_a_comparison_does_not_warn_about_settings_that_its_modes_ignore(asked) -> None:
+    chromium, _ = asked()
+    chromium.eval("document.getElementById('strength').value = '2'")
+    click(chromium, "Compare modes")
+    chromium.eval("document.querySelector('#modes [name=rewrite]').click()")
+    click(chromium, "Compare")
+    chromium.wait_for("document.querySelectorAll('#columns .actions button').length === 5")
+    assert "no effect" not in chromium.eval("document.getElementById('columns').innerText")
+
+
+@pytest.mark.slow
 def test_escape_at_a_token_of_a_comparison_leaves_the_token_and_not_the_comparison(asked) -> None:
     chromium, _ = asked()
     click(chromium, "Compare modes")

@@ -51,6 +51,8 @@ function column(mode, signal) {
   const { settings, unset } = chosen();
   settings.mode = mode;
   settings.best = 1; // one answer of each mode
+  if (mode === "plain") settings.draft_prefer = settings.judge_prefer = [];
+  if (["plain", "rewrite"].includes(mode)) delete settings.strength; // it would be reported as without effect
   const written = new Written({ ...asSaved(settings), mode: undefined }, true, false);
   const heading = element("h3", "", mode);
   const trouble = element("p", "trouble");
