@@ -256,6 +256,10 @@ def test_an_answer_is_edited_and_the_tokens_that_stay_keep_their_numbers(asked, 
     chromium.wait_for(f"!{EDITED}")
     assert len(store.load(number).turns[-1].drafts) == 1, "nothing was changed"
     click(chromium, "Edit answer")
+    chromium.eval(f"{EDITED}.value = '  '")
+    click(chromium, "Save the answer")
+    assert chromium.eval("document.querySelector('.rewriting .trouble').textContent") == "Write a text first."
+    chromium.eval(f"{EDITED}.value = {json.dumps(before.answer)}")
     chromium.eval(f"{EDITED}.value += ' And so on.'")
     click(chromium, "Save the answer")
     chromium.wait_for(f"{COUNT} === '2 of 2'")

@@ -187,7 +187,8 @@ export class Turn {
     const form = element("form", "rewriting", ...(isQuestion ? this.#files() : []), field, trouble, buttons);
     form.addEventListener("submit", (event) => {
       event.preventDefault();
-      if (field.value.trim()) save(field.value, leave).catch((error) => (trouble.textContent = error.message));
+      if (!field.value.trim()) trouble.textContent = "Write a text first.";
+      else save(field.value, leave).catch((error) => (trouble.textContent = error.message));
     });
     form.addEventListener("keydown", (event) => {
       const { key, target, shiftKey, ctrlKey, metaKey } = event;
