@@ -484,3 +484,12 @@ def test_more_and_less_take_several_preferences(chat: Talk) -> None:
     assert chat.say("/more vivid, formal")[-1] == "a: vivid:2 · b: concise · c: formal"
     assert chat.say('/less formal "Mention the sea"')[-1].endswith("c: formal:1 · avoid: Mention the sea:0.5")
     assert "did you mean concise?" in chat.say("/less conccise vivid")[-1]
+
+
+def test_more_and_less_refuse_a_strength(chat: Talk) -> None:
+    assert "leave it out of vivid:3" in chat.say("/more vivid:3")[-1]
+    assert "leave it out of Mention the sea:2" in chat.say('/less "Mention the sea:2"')[-1]
+
+
+def test_prefer_refuses_a_strength_outside_its_limits_also_in_a_list(chat: Talk) -> None:
+    assert "a strength is a number from -10 to 10" in chat.say("/prefer vivid:11 creative")[-1]

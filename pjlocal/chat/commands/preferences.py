@@ -14,7 +14,7 @@ from ...config.config import load_config
 from ...errors import UsageError
 from ...prompting.dials import STEP, add, adjust
 from ...prompting.plan import resolve_mode
-from ...prompting.preferences import presets, resolve, use_own
+from ...prompting.preferences import presets, resolve, split_strength, use_own
 from ...request import deal
 from ...settings import VIEW_LETTERS, VIEW_NAMES, Mode
 from ..chat import Chat
@@ -98,7 +98,8 @@ def _wishes(words: str) -> list[str]:
             resolve(wish)
     except UsageError:
         bare = words.lower().replace(",", " ").split()
-        is_list = words[0] in "\"'" or all(get_close_matches(word, presets(), cutoff=0.8) for word in bare)
+        names = [word.partition(":")[0] for word in bare]
+        is_list = words[0] in "\"'" or all(get_close_matches(name, presets(), cutoff=0.8) for name in names)
         if len(bare) < 2 or is_list:
             raise
         return [words]
@@ -128,6 +129,8 @@ def _adjust(chat: Chat, words: str, step: float) -> None:
         raise UsageError("name a preference, as in /more vivid or /less formal")
     request = chat.conversation.judge.request
     for wish in _wishes(words):
+        if split_strength(wish)[1]:
+            raise UsageError(f"/more and /less change a strength by {STEP}: leave it out of {wish}, or use /prefer")
         request = adjust(request, wish, step)
     chat.use(request, needs_preferences=bool(request.generation.avoid))  # it may have no preference left
     in_force = [f"{name}: {', '.join(wishes) or 'no preference'}" for name, wishes in chat.conversation.views.items()]
