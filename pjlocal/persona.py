@@ -235,11 +235,11 @@ class PersonaJudge:
             UsageError: the prompt or a setting cannot be used.
             TypeError: a setting is unknown, or the prompt has a wrong type.
         """
-        return self.answer(self._plan_prompt(prompt, changes))
+        return self.answer(self.plan(prompt, **changes))
 
     @_by_keywords
-    def _plan_prompt(self, prompt: Prompt, changes: dict[str, Any]) -> Plan:
-        """Plan the answer to a prompt with some settings changed."""
+    def plan(self, prompt: Prompt, **changes: Any) -> Plan:
+        """Plan the answer to a prompt, for `write`.  Arguments and errors are those of `stream`."""
         system, conversation = parse_conversation(prompt)
         request = self.request.replace(**changes)
         check_begin(changes.get("begin", ""), conversation[-1].role == "assistant")
@@ -247,7 +247,7 @@ class PersonaJudge:
             request = self.with_model_defaults(request)
         if {*settings.FORMS} & changes.keys():
             check_constraint(request.sampling)
-        return self.plan(conversation, request.with_system(system) if system else request)
+        return self.plan_request(conversation, request.with_system(system) if system else request)
 
     def answer(
         self,
@@ -353,7 +353,7 @@ class PersonaJudge:
             raise TypeError("prompts must be a list: give [prompt] for a single one")
         if type(parallel) is not int or parallel < 1:
             raise UsageError(f"parallel must be a whole number of at least 1 (not {parallel!r})")
-        plans = [self._plan_prompt(prompt, changes) for prompt in prompts]
+        plans = [self.plan(prompt, **changes) for prompt in prompts]
         return ((number, event) for number, _, events in self.write(plans, parallel) for event in events)
 
     def write(
@@ -477,7 +477,7 @@ class PersonaJudge:
     ) -> Plan:
         """The plan of the correction of an answer that was written under ``request``."""
         instructions = correction([*chain.from_iterable(request.views)], request.generation.avoid)
-        return self.plan(
+        return self.plan_request(
             [*conversation, Message("assistant", text, tuple(tokens)), Message("user", instructions)], plain
         )
 
@@ -494,22 +494,13 @@ class PersonaJudge:
             self._find_aligner(request.generation.aligner)
         return roles
 
-    def plan(self, prompt: Prompt, request: Request | None = None, **changes: Any) -> Plan:
-        """Plan the answer to a prompt, for `write`.
-
-        Args:
-            request: all settings of the answer, instead of ``changes`` to those of this judge; see `stream`.
-                The prompt is then a text, or messages of the class `Message` without system texts.
+    def plan_request(self, prompt: str | Sequence[Message], request: Request) -> Plan:
+        """Plan the answer to a prompt under a request, whatever the settings of this judge are.
 
         Raises:
-            UsageError: the prompt is empty, or leaves no room for an answer; or a setting cannot be used.
-            TypeError: see `stream`; or there are a request and changes.
+            UsageError: the prompt is empty, or leaves no room for an answer.
         """
-        if request is None:
-            return self._plan_prompt(prompt, changes)
-        if changes:
-            raise TypeError(f"a request has all settings: leave {', '.join(changes)} out")
-        conversation: Any = [Message("user", prompt)] if isinstance(prompt, str) else prompt
+        conversation = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         roles = self.roles(request)
         return self.plan_prompts(conversation, self.prompts(conversation, request, roles), request, roles)
 

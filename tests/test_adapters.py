@@ -183,7 +183,8 @@ def test_adapters_are_refused_for_concurrent_answers(judge: Make, lora: Path) ->
     with closing(LiveEngine(one.model, Engine(n_threads=1), one.interrupt, Capacity(2, 2, 256))) as engine:
         adapted, plain = (
             one.answer(
-                one.plan("Hello", one.request.replace(seed=1, max_tokens=16, ignore_end=True, lora=files)), engine
+                one.plan_request("Hello", one.request.replace(seed=1, max_tokens=16, ignore_end=True, lora=files)),
+                engine,
             )
             for files in ((str(lora),), ())
         )

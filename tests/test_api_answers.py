@@ -153,7 +153,7 @@ def test_answers_with_adapters_are_written_one_at_a_time(judge: PersonaJudge, tm
 
 def test_answers_that_can_share_are_written_first_and_each_ends_once(judge: PersonaJudge) -> None:
     schedules = ["reference", "lockstep", "reference", "lockstep", "lockstep"]
-    plans = [judge.plan(q, judge.request.replace(schedule=s)) for q, s in zip(PROMPTS, schedules, strict=True)]
+    plans = [judge.plan_request(q, judge.request.replace(schedule=s)) for q, s in zip(PROMPTS, schedules, strict=True)]
     expected = alone(judge)
     for parallel in (1, 2):
         ended: list[int] = []
@@ -172,7 +172,7 @@ def test_answers_that_can_share_are_written_first_and_each_ends_once(judge: Pers
 def test_an_answer_whose_last_events_come_together_ends_once(judge: PersonaJudge) -> None:
     """A text that might be the beginning of a stop string is held back until the end."""
     whole = judge(PROMPTS[0]).text
-    plans = [judge.plan(PROMPTS[0], judge.request.replace(stop=(whole[-4:] + "and more",)))]
+    plans = [judge.plan_request(PROMPTS[0], judge.request.replace(stop=(whole[-4:] + "and more",)))]
     for parallel in (1, 2):
         last = [events for _, answer, events in judge.write(plans, parallel) if answer.is_done]
         assert len(last) == 1 and len(last[0]) > 1
@@ -212,7 +212,7 @@ def test_an_error_in_one_answer_ends_all_and_the_judge_stays_usable(make: Make, 
 def test_an_interrupt_ends_them_all(make: Make, layout: Any, changes: dict[str, Any]) -> None:
     judge = make(engine=FLOAT32.replace(n_threads=2, layout=layout), **changes)
     expected = alone(judge)
-    plans = [judge.plan(prompt, judge.request) for prompt in PROMPTS]
+    plans = [judge.plan_request(prompt, judge.request) for prompt in PROMPTS]
     ended: dict[int, Answer] = {}
     for number, answer, events in judge.write(plans, 2):
         if answer.is_done:

@@ -170,8 +170,10 @@ def test_an_answer_that_fails_ends_no_other(tmp_path) -> None:
     failing = BOTH | {"max_tokens": 200, "temperature": 5.0, "ignore_end": True, "best": 3}
     with PersonaJudge(model, prefer=["vivid", "formal"], engine=ENGINE) as judge:
         plans = [
-            judge.plan("Hello", judge.request.replace(**failing)),
-            judge.plan("Hello", judge.request.replace(**failing | {"temperature": 0.0, "max_tokens": 90, "best": 1})),
+            judge.plan_request("Hello", judge.request.replace(**failing)),
+            judge.plan_request(
+                "Hello", judge.request.replace(**failing | {"temperature": 0.0, "max_tokens": 90, "best": 1})
+            ),
         ]
         done = {n: answer for n, answer, _ in judge.write(plans, 2, keep_errors=True) if answer.is_done}
         assert "invalid logits" in str(done[0].error) and done[1].result.finish_reason == "length"

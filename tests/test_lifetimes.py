@@ -54,7 +54,7 @@ assert not life.is_over and third("Hi", **HOW).text == text
 third.close()
 assert life.is_over
 for act in (
-    lambda: judge("Hi"), lambda: judge.stream("Hi"), lambda: judge.plan("Hi", judge.request),
+    lambda: judge("Hi"), lambda: judge.stream("Hi"), lambda: judge.plan_request("Hi", judge.request),
     lambda: judge.check(judge.request), lambda: third("Hi"), lambda: made(model),
     lambda: model.tokenize("a", special=False), lambda: model.piece(3),
     lambda: model.description, lambda: model.is_end(3), lambda: model.eos_text, lambda: model.lora("none"),

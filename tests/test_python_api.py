@@ -291,7 +291,7 @@ def test_mode_rewrite_has_no_alternatives(tiny: Callable[[str], Path]) -> None:
         PersonaJudge(tiny("llama"), prefer=["vivid"], mode="rewrite") as judge,
         pytest.raises(UsageError, match="rewrite"),
     ):
-        judge.next_tokens(judge.plan("Why?", judge.request))
+        judge.next_tokens(judge.plan_request("Why?", judge.request))
 
 
 def test_preferences_push_the_thinking_in_mode_prompt_too(tiny: Callable[[str], Path], caplog) -> None:

@@ -90,8 +90,8 @@ def make_prompts(judge: PersonaJudge, work: Workload) -> tuple[list[int], list[l
     Raises:
         UsageError: the prompts leave too little room for the workload.
     """
-    (one,) = judge.plan(work.prompt, judge.request.replace(mode="prompt")).prompts
-    two = judge.plan(work.prompt, judge.request).prompts
+    (one,) = judge.plan_request(work.prompt, judge.request.replace(mode="prompt")).prompts
+    two = judge.plan_request(work.prompt, judge.request).prompts
     room = judge.context_limit - max(map(len, [one, *two]))
     if work.n_tokens > room:
         raise UsageError(f"the context has room for {room} tokens: give a smaller --max-tokens or a larger --ctx")

@@ -110,7 +110,7 @@ def _make_judges(
 
 def per_call_us(judge: PersonaJudge, prompt: str) -> dict[str, float]:
     """The microseconds of calls that are made for every token or view, on real logits (median of 200)."""
-    prompts = judge.plan(prompt, judge.request).prompts
+    prompts = judge.plan_request(prompt, judge.request).prompts
     with judge.decoder.direct(needs(2, max(map(len, prompts)) + 1)) as slot:
         slot.start(prompts)
         a, b = slot.logits(0).copy(), slot.logits(1).copy()

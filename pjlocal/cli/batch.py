@@ -370,7 +370,7 @@ def answer_locally(judge: PersonaJudge, rows: Sequence[Row], parallel: int, writ
         for row in rows[first : first + n]:
             try:
                 judge.check(row.request)
-                plan = judge.plan(row.conversation, judge.with_model_defaults(row.request))
+                plan = judge.plan_request(row.conversation, judge.with_model_defaults(row.request))
                 judge.answer(plan, judge.decoder)  # in mode rewrite there may be no room for two
             except PjlocalError as error:
                 write(row, row.as_json(None, str(error)))

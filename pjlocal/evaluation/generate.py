@@ -102,7 +102,7 @@ def plan_tasks(judge: PersonaJudge, tasks: Sequence[Task]) -> list[Plan]:
     plans = []
     for task in tasks:
         try:
-            plans.append(judge.plan(task.prompt.text, task.request))
+            plans.append(judge.plan_request(task.prompt.text, task.request))
         except UsageError as error:
             raise UsageError(f"prompt {task.prompt.id}: {error}") from None
     return plans

@@ -143,12 +143,12 @@ def test_answering_a_question_again_reads_only_the_answer(judge: PersonaJudge) -
 def test_a_changed_question_reads_only_the_question_and_the_answer(judge: PersonaJudge) -> None:
     """The same holds for a question that is undone: the text before it is not read again."""
     first = ids(judge, "Edited")
-    held = judge.plan("Edited", judge.request).prompts
+    held = judge.plan_request("Edited", judge.request).prompts
     conversation = turns(judge, ["Edited", "Why?"], [first])
     ids(judge, conversation)
     for question in ("Zzz? Tell me that", "Xyz"):
         conversation = turns(judge, ["Edited", question], [first])
-        prompts = judge.plan(conversation, judge.request).prompts
+        prompts = judge.plan_request(conversation, judge.request).prompts
         fed = n_fed(judge)
         assert ids(judge, conversation) == alone(judge, conversation)
         new = [len(prompt) - (len(before) + 23) for prompt, before in zip(prompts, held, strict=True)]

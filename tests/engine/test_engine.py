@@ -40,7 +40,7 @@ def generations(n: int = len(QUESTIONS), **changes: object) -> list[Generation]:
 
 
 def answer(judge: PersonaJudge, engine: Engine, question: str, generation: Generation) -> Answer:
-    return judge.answer(judge.plan(question, judge.request.with_group(generation)), engine)
+    return judge.answer(judge.plan_request(question, judge.request.with_group(generation)), engine)
 
 
 def answers(judge: PersonaJudge, engine: Engine, wanted: Sequence[Generation]) -> list[Answer]:
@@ -316,7 +316,7 @@ def test_the_caches_of_a_cancelled_answer_can_be_used_though_its_decode_was_stop
             assert len(sequence.cached) == sequence.lane.context.length(sequence.number)
             assert not sequence.is_being_decoded
         text = [event.id for event in gone.parts[0].emitted]
-        plan = judge.plan("Why?", judge.request.with_group(wanted.replace(best=1)))
+        plan = judge.plan_request("Why?", judge.request.with_group(wanted.replace(best=1)))
         longer = replace(plan, prompts=[[*prompt, *text, 99] for prompt in plan.prompts])
         alone = judge.answer(longer)
         list(alone)

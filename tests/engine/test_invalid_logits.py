@@ -108,7 +108,7 @@ def test_other_answers_continue_after_invalid_logits(
             capacity = Capacity(6 // 2, 2, 512)
             with closing(LiveEngine(judge.model, engine, judge.interrupt, capacity)) as writer:
                 for _ in range(2):
-                    wanted = [judge.answer(judge._plan_prompt(question, how), writer) for question in questions]
+                    wanted = [judge.answer(judge.plan(question, **how), writer) for question in questions]
                     for answer in wanted:
                         writer.submit(answer)
                     while not writer.is_idle:

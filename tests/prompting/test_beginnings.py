@@ -148,7 +148,7 @@ def test_only_the_given_tokens_begin_an_answer_whatever_the_template_writes_befo
     assert template != CHATML
     with PersonaJudge(model(tmp_path, template)) as judge:
         said = [Message("user", "Hello"), Message("tool", "5 degrees"), Message("assistant", "It is cold")]
-        plan = judge.plan(said, judge.request)
+        plan = judge.plan_request(said, judge.request)
         assert judge.model.text(plan.beginning) == "It is cold"
 
 

@@ -202,7 +202,7 @@ def likely(one: Any, **changes: Any) -> dict[tuple[str, int, str], float]:
     """The probabilities of the likeliest first tokens."""
     found = {}
     for prompt in PROMPTS:
-        for each in one.next_tokens(one.plan(prompt, one.request.replace(**changes))):
+        for each in one.next_tokens(one.plan_request(prompt, one.request.replace(**changes))):
             found |= {(prompt, each.id, view): p for view, p in each.p.items()}
     return found
 
@@ -338,7 +338,9 @@ CHECKS |= {f"chats:{kind}": partial(chat, kind) for kind in KINDS}
 
 def probable(one: Any, messages: Sequence[Any]) -> dict[Any, float]:
     return {
-        (each.id, view): p for each in one.next_tokens(one.plan(messages, one.request)) for view, p in each.p.items()
+        (each.id, view): p
+        for each in one.next_tokens(one.plan_request(messages, one.request))
+        for view, p in each.p.items()
     }
 
 
