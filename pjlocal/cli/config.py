@@ -32,7 +32,7 @@ from ..prompting.preferences import PRESETS, preset_hint
 from ..request import GROUPS, Request, in_turn
 from ..screen.console import say
 from ..screen.display import in_columns
-from ..settings import Sampling, kind
+from ..settings import Sampling, flag, kind
 from ..textfile import fold, read_text, write_text
 from ..visible import visible
 from . import completion
@@ -147,10 +147,10 @@ def save(
         raise UsageError(f"a persona cannot unset --{unset.replace('_', '-')}: leave it out")
     if not values:
         raise UsageError("give the settings of the persona, as in: pjlocal prefs save brief -p concise --mode both")
-    if read := values.keys() & {f.name for f in dataclasses.fields(Sampling) if "file" in f.metadata}:
+    if read := [f for f in dataclasses.fields(Sampling) if "file" in f.metadata and f.name in values]:
         raise UsageError(
-            f"prefs save cannot save the name of a file: leave --{min(read).replace('_', '-')} out, and write "
-            f'{min(read)} = "FILE" below [personas.{name}] in {config_path()}'
+            f"prefs save cannot save the name of a file: leave {flag(read[0])} out, and write "
+            f'{read[0].name} = "FILE" below [personas.{name}] in {config_path()}'
         )
     if "regex" in values:
         from ..engine.constraint import check_constraint

@@ -14,7 +14,7 @@ import numpy as np
 from llama_cpp import llama_cpp as lib
 from numpy.typing import NDArray
 
-from ..errors import DeviceMemoryError, ModelError, byte_size
+from ..errors import DeviceMemoryError, ModelError, byte_size, join_names
 from ..gguf.header import TENSOR_TYPES
 from ..gguf.offload import needed_by_place
 from ..settings import DEFAULT_N_CTX, Engine
@@ -379,7 +379,7 @@ def check_memory(model: Model, engine: Engine, n_views: int, n_ctx: int) -> None
         host = memory()
         available = sum(free[name] for name in devices) if devices else host.amount
         if needed > available:
-            where, less = f" of {' and '.join(devices)}", ", or fewer --gpu-layers"
+            where, less = f" of {join_names(devices)}", ", or fewer --gpu-layers"
             if not devices:
                 where, less = host.where, ""
             error = DeviceMemoryError if devices else ModelError

@@ -90,11 +90,12 @@ def scores(answer: AnswerRecord, objectives: Objectives, plain: AnswerRecord | N
         UsageError: a regular expression takes too long, or a package of the extra ``eval`` is missing.
     """
     checks = checks_of(objectives)
-    kept: dict[str, tuple[float | bool | None, Any]] = {name: (value, None) for name, value in _text_metrics(answer)}
-    kept["question copied"] = _copied([answer.prompt], answer.text), None
+    folded = _folded(answer.text)
+    metrics = _text_metrics(answer, folded)
+    kept: dict[str, tuple[float | bool | None, Any]] = {name: (value, None) for name, value in metrics}
     with suppress(UsageError):  # a preset or a file may be missing by now
         wishes = [resolve(spec) for spec in objectives.prefer]
-        kept["preferences copied"] = _copied(wishes, answer.text), wishes
+        kept["preferences copied"] = _copied(wishes, folded), wishes
     results = [met(check, answer, plain) for check in checks]
     for check, result in zip(checks, results, strict=True):
         kept[f"check:{check.name}"] = result, _defined(check, plain)
@@ -161,21 +162,20 @@ def _defined(check: Check, plain: AnswerRecord | None) -> Any:
     return [asdict(check), [plain.key, plain.text] if plain and check.needs_plain else None]
 
 
-def _text_metrics(answer: AnswerRecord) -> Iterator[tuple[str, float | bool | None]]:
-    text = answer.text
-    folded = _folded(text)
+def _text_metrics(answer: AnswerRecord, folded: Sequence[str]) -> Iterator[tuple[str, float | bool | None]]:
     yield "words", len(folded)
     yield "distinct1", _distinct(folded, 1)
     yield "distinct2", _distinct(folded, 2)
     yield "repetition", 1 - (_distinct(folded, 3) or 1)
     yield "finished", answer.finish_reason == "stop"
-    yield "readability", readability(text)
+    yield "readability", readability(answer.text)
+    yield "question copied", _copied([answer.prompt], folded)
 
 
-def _copied(sources: Sequence[str], text: str) -> float | None:
-    """The share of the sources' runs of three words that are in the text; None if they have no such run."""
+def _copied(sources: Sequence[str], folded: Sequence[str]) -> float | None:
+    """The share of the sources' runs of three words that are among a text's words; None if they have no such run."""
     runs = {run for source in sources for run in _runs(_folded(source), 3)}
-    return len(runs.intersection(_runs(_folded(text), 3))) / len(runs) if runs else None
+    return len(runs.intersection(_runs(folded, 3))) / len(runs) if runs else None
 
 
 _MARKS = "!\"'()*,-./:;?[]_`{}~“”‘’„«»‹›¡¿。、，！？；：「」『』（）"

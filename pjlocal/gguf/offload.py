@@ -9,6 +9,7 @@ from itertools import accumulate, pairwise
 from operator import le
 from typing import Any
 
+from ..errors import join_names
 from ..settings import DEFAULT_N_CTX, Engine
 from .header import Header
 from .memory import MOST_LAYERS, caches, compute, compute_of_views
@@ -59,7 +60,7 @@ class Offload:
             return "all layers on the CPU"
         experts = f", the experts of {len(self.experts)} on the CPU" if self.experts else ""
         context = f", context {self.n_ctx} tokens so that they fit" if self.n_ctx else ""
-        layers, where = f"{self.n_gpu_layers} of {self.n_layers} layers", " and ".join(devices)
+        layers, where = f"{self.n_gpu_layers} of {self.n_layers} layers", join_names(devices)
         if self.caches_on_cpu:
             where += ", all KV caches on the CPU"
         else:

@@ -6,7 +6,7 @@ from ..errors import UsageError
 from ..request import Request, deal
 from ..settings import DEFAULT_MODE, parse_strength
 from ..textfile import fold
-from .preferences import resolve, split_strength, strength_in_force, without_strength
+from .preferences import resolve, split_strength, strengths, without_strength
 
 STEP = 0.5
 _AUTO = 1.5  # about the strength auto, in steps of `STEP`
@@ -53,7 +53,7 @@ def _is(given: str, name: str) -> bool:
 
 def _strength(request: Request, given: str) -> float:
     mode = request.generation.mode or DEFAULT_MODE
-    value = parse_strength(split_strength(given)[1] or strength_in_force(request.generation, mode))
+    (value,) = strengths([given], request.generation, mode)
     return _AUTO if value is None else value
 
 

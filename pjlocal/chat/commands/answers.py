@@ -7,7 +7,7 @@ from rich.text import Text
 
 from ...attachments import read_attachment, without_texts
 from ...config.editor import edit_text
-from ...errors import UsageError
+from ...errors import UsageError, join_names
 from ...screen import suspend
 from ...screen.display import LAYOUT_TEXT
 from ...sessions.session import Turn
@@ -241,7 +241,7 @@ def stats(chat: Chat, words: str) -> None:
     views: dict[FixedLayout, list[str]] = {}
     for n, layout in sorted(judge.layouts.items()):
         views.setdefault(layout, []).append(str(n))
-    layouts = [f"{' and '.join(numbers)} views {LAYOUT_TEXT[layout]}" for layout, numbers in views.items()]
+    layouts = [f"{join_names(numbers)} views {LAYOUT_TEXT[layout]}" for layout, numbers in views.items()]
     where = Text(", ".join([judge.placed, *layouts]))
     if not chat.conversation.session.turns:
         chat.screen.say("this chat has no questions yet")

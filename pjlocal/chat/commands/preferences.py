@@ -11,7 +11,7 @@ from typing import get_args
 
 from ...config import tomlfile
 from ...config.config import load_config
-from ...errors import UsageError
+from ...errors import UsageError, join_names
 from ...prompting.dials import STEP, add, adjust
 from ...prompting.plan import resolve_mode
 from ...prompting.preferences import presets, resolve, split_strength, use_own
@@ -69,8 +69,7 @@ def _view_and_verb(words: str, views: Iterable[str]) -> tuple[str | None, str, s
         elif word in ("set", "add", "clear") and not verb:
             verb = word
         elif word in [*VIEW_LETTERS] and rest and view is None:
-            *others, last = views
-            raise UsageError(f"there is no view {word}: {', '.join(others)} and {last} (put a text in quotes)")
+            raise UsageError(f"there is no view {word}: {join_names([*views])} (put a text in quotes)")
         else:
             break
         words = "".join(rest)
